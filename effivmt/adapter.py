@@ -1,0 +1,205 @@
+"""The adapter folder: what tuning leaves, what the registry keeps and what users load.
+
+`spatial.safetensors` and `temporal.safetensors` are LoRAs of the *stock* transformer in diffusers' layout: the rows of
+B (q, k, v) and the columns of A (out) stand in the original head order, with zeros for the heads of the other kind, so
+`WanPipeline.load_lora_weights(folder, weight_name="spatial.safetensors")` needs no code of ours. `comfyui.safetensors` joins
+both by rank concatenation.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from diffusers import WanTransformer3DModel
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from effivmt.branches import PROJECTIONS, channels_of
+from effivmt.errors import AdapterError
+from effivmt.heads import BRANCHES, HeadMap, load_head_map, save_head_map
+from effivmt.store import sha256_file
+
+_COMFYUI_NAMES = dict(zip(PROJECTIONS, ("q", "k", "v", "o"), strict=True))
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """An adapter in memory: stock-layout LoRA weights of each branch, the head map and the card's facts."""
+
+    spatial: dict[str, torch.Tensor]
+    temporal: dict[str, torch.Tensor]
+    heads: HeadMap
+    facts: dict[str, object]
+
+
+def to_stock_layout(weights: Mapping[str, torch.Tensor], heads: HeadMap) -> dict[str, torch.Tensor]:
+    """Scatters LoRA weights of split modules back to the stock head order, zeros elsewhere.
+
+    Takes `blocks.0.attn1.to_q.spatial.lora_A` (as `tuning.Tuned.weights`), returns `transformer.blocks.0.attn1.to_q.lora_A.weight`.
+    """
+    stock = {}
+    for name, weight in weights.items():
+        module, branch, side = _parse(name)
+        layer, projection = int(module.split(".")[1]), module.split(".attn1.")[1]
+        is_temporal = heads.is_temporal[layer]
+        if (projection == "to_out.0") == (side == "lora_A"):
+            axis = 1 if side == "lora_A" else 0
+            width = weight.shape[axis] // int((is_temporal == (branch == "temporal")).sum())
+            shape = list(weight.shape)
+            shape[axis] = len(is_temporal) * width
+            weight = weight.new_zeros(shape).index_copy(axis, channels_of(is_temporal, width)[branch], weight)
+        stock[f"transformer.{module}.{side}.weight"] = weight.contiguous()
+    return stock
+
+
+def save_adapter(
+    folder: Path,
+    spatial: Mapping[str, torch.Tensor],
+    temporal: Mapping[str, torch.Tensor],
+    heads: HeadMap,
+    facts: Mapping[str, object],
+) -> None:
+    """Writes an adapter folder from stock-layout weights; `facts` (backbone, caption, params, ...) go into adapter.json."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(dict(spatial), folder / "spatial.safetensors", metadata={"format": "pt"})
+    save_file(dict(temporal), folder / "temporal.safetensors", metadata={"format": "pt"})
+    save_file(to_comfyui(spatial, temporal), folder / "comfyui.safetensors", metadata={"format": "pt"})
+    save_head_map(folder / "heads.parquet", heads)
+    (folder / "README.md").write_text(_card(facts), encoding="utf-8")
+    files = {path.name: sha256_file(path) for path in sorted(folder.iterdir()) if path.name != "adapter.json"}
+    document = {"format": "effivmt-adapter", "version": 1, **facts, "files": files}
+    (folder / "adapter.json").write_text(json.dumps(document, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def load_adapter(folder: Path) -> Adapter:
+    """Reads and verifies an adapter folder: every digest, and that neither branch is all zero (AdapterError otherwise)."""
+    facts = read_facts(folder)
+    weights = {}
+    for branch in BRANCHES:
+        try:
+            weights[branch] = load_file(folder / f"{branch}.safetensors")
+        except (OSError, SafetensorError) as error:
+            raise AdapterError(f"adapter file {folder / branch}.safetensors cannot be read: {error}") from error
+        if not any(tensor.any() for tensor in weights[branch].values()):
+            raise AdapterError(f"adapter {folder}: every weight of its {branch} branch is zero; tune it again")
+    return Adapter(weights["spatial"], weights["temporal"], load_head_map(folder / "heads.parquet"), facts)
+
+
+def read_facts(folder: Path) -> dict[str, object]:
+    """adapter.json of an adapter folder, after checking the digest of every file it lists (AdapterError otherwise)."""
+    try:
+        facts = json.loads((folder / "adapter.json").read_text(encoding="utf-8"))
+    except OSError as error:
+        raise AdapterError(f"{folder} is no adapter folder: adapter.json is missing or unreadable") from error
+    except ValueError as error:
+        raise AdapterError(f"adapter {folder}: adapter.json is damaged; pull or make the adapter again") from error
+    if not isinstance(facts, dict) or facts.get("format") != "effivmt-adapter" or facts.get("version") != 1:
+        raise AdapterError(f"{folder} is no adapter of a format this version reads (effivmt-adapter, version 1)")
+    files = facts.get("files")
+    if not isinstance(files, dict) or not {"spatial.safetensors", "temporal.safetensors", "heads.parquet"} <= set(
+        files
+    ):
+        raise AdapterError(f"adapter {folder}: adapter.json does not list the adapter's files; pull or make it again")
+    for name, digest in files.items():
+        path = folder / Path(name).name
+        if not path.is_file():
+            raise AdapterError(f"adapter {folder}: {name} is missing; pull or make the adapter again")
+        if sha256_file(path) != digest:
+            raise AdapterError(
+                f"adapter {folder}: {name} is damaged (its sha256 differs from adapter.json); pull or make it again"
+            )
+    return facts
+
+
+def check_fits(adapter: Adapter, transformer: WanTransformer3DModel, backbone_digest: str | None = None) -> None:
+    """Raises AdapterError, naming both sides, unless the adapter was made for this backbone."""
+    made_for = adapter.facts.get("backbone")
+    if backbone_digest is not None and isinstance(made_for, dict) and made_for.get("digest") != backbone_digest:
+        raise AdapterError(
+            f"the adapter was made for backbone {made_for.get('id')} (digest {str(made_for.get('digest'))[:12]}) but this "
+            f"backbone has digest {backbone_digest[:12]}; use the backbone it was made for"
+        )
+    for weights in (adapter.spatial, adapter.temporal):
+        for name, weight in weights.items():
+            module, _, side = name.removeprefix("transformer.").removesuffix(".weight").rpartition(".")
+            try:
+                linear = transformer.get_submodule(module)
+            except AttributeError as error:
+                raise AdapterError(f"the adapter has {name} but the backbone has no module {module}") from error
+            expected = linear.in_features if side == "lora_A" else linear.out_features
+            if weight.shape[side == "lora_A"] != expected:
+                raise AdapterError(
+                    f"the adapter's {name} is {tuple(weight.shape)}; the backbone's {module} needs {expected} channels"
+                )
+
+
+@contextmanager
+def fused(
+    transformer: WanTransformer3DModel, branches: Mapping[str, tuple[Mapping[str, torch.Tensor], float]]
+) -> Iterator[WanTransformer3DModel]:
+    """Adds LoRAs to the weights of a stock transformer while the context lasts: W + strength * B A, at no cost a step.
+
+    `branches` maps a name to (stock-layout weights, strength). On leaving, the original bytes are back.
+    """
+    modules: dict[str, torch.Tensor] = {}
+    for weights, strength in branches.values():
+        for name, down in weights.items():
+            if not name.endswith(".lora_A.weight") or strength == 0:
+                continue
+            module = name.removeprefix("transformer.").removesuffix(".lora_A.weight")
+            up = weights[name.replace(".lora_A.", ".lora_B.")]
+            device = transformer.get_submodule(module).weight.device
+            delta = strength * (up.to(device).float() @ down.to(device).float())
+            modules[module] = modules[module] + delta if module in modules else delta
+    originals = {}
+    try:
+        for module, delta in modules.items():
+            weight = transformer.get_submodule(module).weight
+            originals[module] = weight.data
+            weight.data = (weight.data.float() + delta).to(weight.dtype)
+        yield transformer
+    finally:
+        for module, original in originals.items():
+            transformer.get_submodule(module).weight.data = original
+
+
+def to_comfyui(spatial: Mapping[str, torch.Tensor], temporal: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Both branches as one LoRA of rank R_spatial + R_temporal, under ComfyUI's names for Wan."""
+    joined = {}
+    for name in sorted({*spatial, *temporal}):
+        _, _, layer, _, rest = name.split(".", 4)
+        projection, side = rest.removesuffix(".weight").rsplit(".", 1)
+        parts = [weights[name] for weights in (spatial, temporal) if name in weights]
+        target = f"diffusion_model.blocks.{layer}.self_attn.{_COMFYUI_NAMES[projection]}.{side}.weight"
+        joined[target] = torch.cat(parts, dim=0 if side == "lora_A" else 1).contiguous()
+    return joined
+
+
+def _parse(name: str) -> tuple[str, str, str]:
+    module, branch, side = name.rsplit(".", 2)
+    assert branch in BRANCHES and side in ("lora_A", "lora_B"), name
+    return module, branch, side
+
+
+def _card(facts: Mapping[str, object]) -> str:
+    """The model card, README.md of the adapter folder."""
+    listed = "\n".join(f"- {name}: {json.dumps(value, sort_keys=True)}" for name, value in sorted(facts.items()))
+    return f"""# EffiVMT motion adapter
+
+A pair of LoRAs for a Wan-2.1 transformer that carries the motion of one reference clip to new prompts
+(arXiv 2506.05207). `temporal.safetensors` holds the motion, `spatial.safetensors` the appearance of the clip.
+
+```python
+pipe = WanPipeline.from_pretrained(BACKBONE)
+pipe.load_lora_weights(FOLDER, weight_name="spatial.safetensors", adapter_name="appearance")
+pipe.load_lora_weights(FOLDER, weight_name="temporal.safetensors", adapter_name="motion")
+pipe.set_adapters(["appearance", "motion"], [1.0, 1.0])
+```
+
+ComfyUI: load `comfyui.safetensors` (both, joined) with any LoRA loader.
+
+{listed}
+"""

@@ -1,0 +1,150 @@
+"""Point tracks of a video by pyramidal Lucas-Kanade: what the motion metrics are computed from."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from effivmt.errors import VideoError
+
+SHORT_SIDE = (128, 256)
+"""Tracking resizes frames so that their short side, in pixels, lies in this range."""
+WINDOW = 15
+"""Side of the matching window, in pixels of the resized frame; it slides over 4 pyramid levels."""
+ROUND_TRIP = 0.35
+"""A step counts if tracking it back ends at most this far from its start, in pixels of the resized frame."""
+BIRTHS = 5
+"""Points are born at this many frames, evenly spread from the first to the last."""
+
+
+@dataclass(frozen=True)
+class Tracks:
+    """points float32 (N, T, 2): (x, y) in pixels, a pixel's centre at integers; visible bool (N, T).
+
+    A point is visible over one unbroken span of frames, and outside it rests where that span begins or ends.
+    """
+
+    points: np.ndarray
+    visible: np.ndarray
+
+
+def track(frames: np.ndarray, *, grid: int = 8) -> Tracks:
+    """Follows points through a whole clip, frames uint8 (T, H, W, 3), whatever its colours.
+
+    At each of `BIRTHS` frames, every cell of a grid x grid partition that holds no point yet receives one on its best
+    corner; the point is followed to both ends of the clip, or until the round trip (forward, then back) fails. Plain
+    areas and straight edges have no corner and get no point; a clip without texture has N = 0. Points followed for
+    less than a quarter of the clip are dropped. Raises VideoError if frames are of another kind or fewer than 2.
+
+    Source: Bouguet, "Pyramidal Implementation of the Lucas Kanade Feature Tracker"; Shi and Tomasi, "Good Features to
+    Track" (smallest eigenvalue); Kalal et al., "Forward-Backward Error".
+    """
+    _check(frames)
+    num_frames, height, width = frames.shape[:3]
+    images = _resized_contrast(frames)
+    births = np.linspace(0, num_frames - 1, BIRTHS).round().astype(int)
+    corners = {t: _cornerness(images[t]) for t in births.tolist()}
+    floor = max(_WEAKEST, _QUALITY * max(float(corner.max()) for corner in corners.values()))
+
+    points = np.zeros((0, num_frames, 2), np.float32)
+    visible = np.zeros((0, num_frames), bool)
+    for now in range(num_frames):
+        if now in corners:
+            born = _best_corners(corners[now], points[visible[:, now], now], grid, floor)
+            points = np.concatenate([points, np.repeat(born[:, None], num_frames, 1)])
+            visible = np.concatenate([visible, np.tile(np.arange(num_frames) == now, (len(born), 1))])
+        if now + 1 < num_frames:
+            _advance(images, points, visible, np.flatnonzero(visible[:, now]), now, now + 1)
+    birth = visible.argmax(1)
+    for now in range(num_frames - 1, 0, -1):
+        _advance(images, points, visible, np.flatnonzero(visible[:, now] & (birth >= now)), now, now - 1)
+
+    lasting = visible.sum(1) >= max(2, num_frames // 4)
+    scale = np.array(images[0].shape[1::-1], np.float32) / np.array([width, height], np.float32)
+    return Tracks((points[lasting] + 0.5) / scale - 0.5, visible[lasting])
+
+
+_QUALITY = 0.01  # a corner counts from this share of the clip's best one: a tenth of its contrast
+_WEAKEST = 4.0  # and from this response, that of a sharp corner 2 gray levels high at the largest gain
+_PEAK = 0.4  # a point sits where the response is at least this share of the highest within a window
+_ROUNDNESS = 0.03  # ratio of the eigenvalues below which a corner is a straight edge
+_STOP = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 20, 0.01)
+
+
+def _check(frames: np.ndarray) -> None:
+    if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8:
+        raise VideoError(f"cannot track {frames.dtype} frames of shape {frames.shape}: give uint8 frames (T, H, W, 3)")
+    if len(frames) < 2:
+        raise VideoError(f"cannot track a clip of {len(frames)} frames: motion needs at least 2")
+
+
+def _resized_contrast(frames: np.ndarray) -> list[np.ndarray]:
+    """Frames on the clip's own colour axes with the full range of gray levels, resized: uint8 (h, w, 1 to 3) each.
+
+    The axes are the principal components of the colours, so that two hues of one luminance stand out as black and white do.
+    """
+    height, width = frames.shape[1:3]
+    zoom = np.clip(min(height, width), *SHORT_SIDE) / min(height, width)
+    size = (round(width * zoom), round(height * zoom))
+    colours = frames[:: max(1, len(frames) // 8), ::2, ::2].reshape(-1, 3).astype(np.float32)
+    _, axes = np.linalg.eigh(np.cov(colours.T))
+    axes = axes[:, ::-1].astype(np.float32)
+    low, high = np.quantile(colours @ axes, [0.001, 0.999], axis=0)
+    kept = high - low > 0.15 * (high - low).max()
+    kept[0] = True
+    axes, middle = axes[:, kept], ((low + high) / 2)[kept]
+    gain = min(250 / max((high - low).max(), 1.0), 8.0)
+    images = []
+    for frame in frames:
+        resized = cv2.resize(frame, size, interpolation=cv2.INTER_CUBIC if zoom > 1 else cv2.INTER_AREA)
+        images.append(np.clip((resized @ axes - middle) * gain + 127.5, 0, 255).round().astype(np.uint8))
+    return images
+
+
+def _cornerness(image: np.ndarray) -> np.ndarray:
+    """Smallest eigenvalue of the structure tensor of image (h, w, c), zero on edges and off the peaks: (h, w)."""
+    dx, dy = (
+        cv2.Sobel(image, cv2.CV_32F, *order, scale=1 / 8).reshape(*image.shape[:2], -1) for order in ((1, 0), (0, 1))
+    )
+    xx, yy, xy = (cv2.GaussianBlur((a * b).sum(-1), (0, 0), WINDOW / 3) for a, b in ((dx, dx), (dy, dy), (dx, dy)))
+    mean, spread = (xx + yy) / 2, np.hypot((xx - yy) / 2, xy)
+    smallest = np.where(mean - spread > _ROUNDNESS * (mean + spread), mean - spread, 0.0)
+    return np.where(smallest >= _PEAK * cv2.dilate(smallest, np.ones((WINDOW, WINDOW), np.uint8)), smallest, 0.0)
+
+
+def _best_corners(corner: np.ndarray, taken: np.ndarray, grid: int, floor: float) -> np.ndarray:
+    """The best corner (x, y) of each cell of the grid that holds none of the points taken (K, 2): float32 (M, 2)."""
+    bounds_y, bounds_x = (np.linspace(0, side, grid + 1).astype(int) for side in corner.shape)
+    full = np.zeros((grid, grid), bool)
+    full[np.searchsorted(bounds_y, taken[:, 1], "right") - 1, np.searchsorted(bounds_x, taken[:, 0], "right") - 1] = (
+        True
+    )
+    best = []
+    for row, column in np.argwhere(~full):
+        cell = corner[bounds_y[row] : bounds_y[row + 1], bounds_x[column] : bounds_x[column + 1]]
+        y, x = np.unravel_index(cell.argmax(), cell.shape)
+        if cell[y, x] > floor:
+            best.append((x + bounds_x[column], y + bounds_y[row]))
+    return np.array(best, np.float32).reshape(-1, 2)
+
+
+def _advance(
+    images: list[np.ndarray], points: np.ndarray, visible: np.ndarray, rows: np.ndarray, now: int, then: int
+) -> None:
+    """Follows the points `rows` from frame `now` to the neighbouring frame `then`; updates points and visible."""
+    if len(rows) == 0:
+        return
+    reached, followed = _follow(images[now], images[then], points[rows, now])
+    onwards = slice(then, None) if then > now else slice(None, then + 1)
+    points[rows[followed], onwards] = reached[followed, None]
+    visible[rows[followed], then] = True
+
+
+def _follow(first: np.ndarray, second: np.ndarray, start: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Points (K, 2) of the first image in the second, and which of them (K,) came back to where they started."""
+    how = {"winSize": (WINDOW, WINDOW), "maxLevel": 3, "criteria": _STOP}
+    reached, found, _ = cv2.calcOpticalFlowPyrLK(first, second, start, None, **how)
+    back, found_back, _ = cv2.calcOpticalFlowPyrLK(second, first, reached, None, **how)
+    inside = ((reached >= 0) & (reached <= np.array(first.shape[1::-1]) - 1)).all(1)
+    returned = np.linalg.norm(back - start, axis=1) < ROUND_TRIP
+    return reached, (found[:, 0] == 1) & (found_back[:, 0] == 1) & inside & returned

@@ -1,0 +1,265 @@
+"""Decoding and encoding of video files: the only module that talks to FFmpeg.
+
+Decoding runs in this process through PyAV, since a raw pipe from the ffmpeg program loses what sampling needs: each
+frame's own presentation time, its display matrix and its corruption flag. Encoding runs the ffmpeg program that comes
+with imageio-ffmpeg, its command line built by ffmpeg-python.
+
+A video is untrusted input. libav reads it from an open file object and never learns its path, accepts plain containers
+only (no playlist, no concatenation list), and may open no protocol: no file can make it read another file or a URL.
+"""
+
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from fractions import Fraction
+from itertools import chain
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import av
+import ffmpeg
+import imageio_ffmpeg
+import numpy as np
+from av.sidedata.sidedata import Type as SideDataType
+from av.stream import Disposition
+from av.video.reformatter import Interpolation
+
+from effivmt.errors import VideoError
+
+CONTAINERS = "mov,mp4,matroska,webm,avi,gif,mpegts,flv,png_pipe,jpeg_pipe,webp_pipe"
+INDEXED = ("mov", "matroska")  # containers in which a seek lands on a keyframe
+SEEK_AFTER = 10.0  # seconds; up to here, decoding from the beginning costs little
+TIMEOUT = 900.0  # seconds that one file may take to decode or to encode
+CRF = 12  # of libx264: visually lossless, also on small clips
+CONVERSION = (
+    Interpolation.BICUBIC
+    | Interpolation.FULL_CHR_H_INT
+    | Interpolation.FULL_CHR_H_INP
+    | Interpolation.ACCURATE_RND
+    | Interpolation.BITEXACT
+)
+CLOCKWISE = {(1, 0): 0, (0, 1): 90, (-1, 0): 180, (0, -1): 270}  # degrees, by where a display matrix takes the x axis
+
+
+class Picture(NamedTuple):
+    """A decoded frame, on display from `time` for `duration` seconds; time 0 is the stream's first frame.
+
+    `matrix` (a, b, c, d) shows the stored pixel (x, y) at (a x + c y, b x + d y), y pointing down. `aspect` is the
+    width of a shown pixel over its height.
+    """
+
+    time: float
+    duration: float
+    frame: av.VideoFrame
+    matrix: tuple[int, int, int, int]
+    aspect: float
+
+    @property
+    def rotation(self) -> int:
+        """Clockwise turn from the stored to the shown frame: 0, 90, 180 or 270 degrees."""
+        return CLOCKWISE[self.matrix[:2]]
+
+    def to_rgb(self) -> np.ndarray:
+        """Converts to RGB uint8 (H, W, 3) as shown: turned and mirrored, in the stored colour matrix, without alpha."""
+        image = self.frame.reformat(format="rgb24", interpolation=CONVERSION, threads=1).to_ndarray()
+        a, b, c, d = self.matrix
+        if a == 0:
+            image, a, d = image.transpose(1, 0, 2), c, b
+        return np.ascontiguousarray(image[::d, ::a])
+
+
+@contextmanager
+def open_video(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
+    """Opens a file and its first video stream that is not a cover image.
+
+    Raises VideoError if the file is missing, not a regular file, unreadable, in no supported container, or without video.
+    """
+    if path.is_dir():
+        raise VideoError(f"{str(path)!r} is a folder, expected a video file: name one file in it")
+    if not path.exists():
+        raise VideoError(f"{str(path)!r} does not exist, expected a video file: check the path")
+    if not path.is_file():
+        raise VideoError(f"{str(path)!r} is a device or pipe, expected a regular video file: copy it to disk first")
+    limits = {"protocol_whitelist": "none", "format_whitelist": CONTAINERS}
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(path.open("rb"))
+            container = stack.enter_context(av.open(_Nameless(file), "r", options=limits, metadata_errors="replace"))
+        except (OSError, av.error.FFmpegError) as error:
+            raise VideoError(
+                f"{str(path)!r} cannot be read as a video ({error.strerror}), expected mp4, mov, mkv, webm, avi or gif: "
+                "check that the file is whole, or convert it"
+            ) from error
+        streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+        if not streams:
+            raise VideoError(f"{str(path)!r} has no video stream, expected a video: give a file with pictures in it")
+        yield container, streams[0]
+
+
+def decode(path: Path, start: float = 0.0) -> Iterator[Picture]:
+    """Yields the frames of a video one at a time, in presentation order, the same on every run.
+
+    Begins at the first frame or, for a `start` (seconds) above `SEEK_AFTER` in an indexed container, at a keyframe not
+    after `start`. Damage ends the iteration: all frames before it have been yielded, then VideoError says where it lies.
+    Raises VideoError also where `open_video` does, if there is no frame at all, and after `TIMEOUT` seconds.
+    """
+    with open_video(path) as (container, stream):
+        shown = None
+        deadline = time.monotonic() + TIMEOUT
+        try:
+            frames = _frames(container, stream)
+            first = next(frames, None)
+            if first is None:
+                raise _Damage("it holds no frame")
+            frames = chain([first], frames)
+            if start > SEEK_AFTER and container.format.name.startswith(INDEXED):
+                frames = _seek(container, stream, first.time, first.time + start)
+            for picture in frames:
+                if picture.matrix[:2] not in CLOCKWISE or abs(picture.matrix[0]) != abs(picture.matrix[3]):
+                    raise VideoError(f"{str(path)!r} is turned by no multiple of 90 degrees: encode it again upright")
+                if time.monotonic() > deadline:
+                    raise VideoError(f"{str(path)!r} took over {TIMEOUT:.0f} s to decode: cut or shrink it first")
+                picture = picture._replace(time=picture.time - first.time)
+                if shown:
+                    yield shown._replace(duration=picture.time - shown.time)
+                shown = picture
+            yield shown
+        except (_Damage, av.error.FFmpegError) as error:
+            if shown:
+                yield shown
+            end = shown.time + shown.duration if shown else 0.0
+            reason = error.strerror if isinstance(error, av.error.FFmpegError) else error
+            raise VideoError(
+                f"{str(path)!r} is damaged or truncated after {end:.2f} s ({reason}): copy or encode it again"
+            ) from error
+
+
+def frame_rate(stream: av.VideoStream) -> Fraction:
+    """Average frames per second of a stream as its container gives it, else as libav guesses it, else 25."""
+    return stream.average_rate or stream.guessed_rate or Fraction(25)
+
+
+def duration(container: av.container.InputContainer, stream: av.VideoStream) -> float:
+    """Seconds that a stream lasts: as its header says, else the file's header, else by the times of all its packets."""
+    if announced := _announced(container, stream):
+        return announced
+    if container.duration:
+        return container.duration / av.time_base
+    packets = [packet for packet in container.demux(stream) if packet.pts is not None]
+    last = max(packets, key=lambda packet: packet.pts)
+    return float((last.pts + (last.duration or 0) - min(packet.pts for packet in packets)) * stream.time_base)
+
+
+def encode_h264(path: Path, frames: np.ndarray, fps: float) -> None:
+    """Encodes RGB uint8 (T, H, W, 3), H and W even, as an H.264 mp4 in BT.709 yuv420p; same frames, same bytes.
+
+    Raises VideoError with ffmpeg's own words if it fails, or if it takes over `TIMEOUT` seconds (it is then killed).
+    """
+    height, width = frames.shape[1:3]
+    source = ffmpeg.input(
+        "pipe:0",
+        protocol_whitelist="pipe",
+        format="rawvideo",
+        pixel_format="rgb24",
+        video_size=f"{width}x{height}",
+        framerate=Fraction(fps).limit_denominator(100_000),
+    )
+    target = ffmpeg.output(
+        source.filter("scale", out_color_matrix="bt709", out_range="tv", flags="bicubic+accurate_rnd+full_chroma_int"),
+        f"file:{path.absolute()}",
+        format="mp4",
+        vcodec="libx264",
+        crf=CRF,
+        pix_fmt="yuv420p",
+        color_primaries="bt709",
+        color_trc="bt709",
+        colorspace="bt709",
+        threads=1,
+        map_metadata=-1,
+        fflags="+bitexact",
+        flags="+bitexact",
+        movflags="+faststart",
+        protocol_whitelist="file",
+    ).global_args("-y", "-loglevel", "error", "-filter_complex_threads", "1")
+    command = ffmpeg.compile(target, cmd=imageio_ffmpeg.get_ffmpeg_exe())
+    data = memoryview(np.ascontiguousarray(frames).reshape(-1))
+    try:
+        subprocess.run(command, input=data, capture_output=True, timeout=TIMEOUT, check=True)
+    except subprocess.TimeoutExpired as error:
+        raise VideoError(f"encoding {str(path)!r} took over {TIMEOUT:.0f} s: write fewer or smaller frames") from error
+    except subprocess.CalledProcessError as error:
+        words = " / ".join(error.stderr.decode(errors="replace").splitlines())
+        raise VideoError(f"ffmpeg cannot write {str(path)!r} ({words}): check the folder and its free space") from error
+
+
+class _Damage(Exception):
+    """The stream cannot be trusted from here on."""
+
+
+class _Nameless:
+    """A file without its name: libav then tells formats by content alone and has no path to build others from."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.read, self.seek, self.tell = file.read, file.seek, file.tell
+
+
+def _announced(container: av.container.InputContainer, stream: av.VideoStream) -> float | None:
+    """Seconds that the header claims for this very stream, or None in containers that make no such claim."""
+    if container.format.name.startswith(("mov", "avi", "gif")) and stream.duration:
+        return float(stream.duration * stream.time_base)
+    hours, _, minutes_seconds = stream.metadata.get("DURATION", "").partition(":")  # Matroska: "00:00:04.000000000"
+    minutes, _, seconds = minutes_seconds.partition(":")
+    if hours.isdigit() and minutes.isdigit() and seconds.replace(".", "", 1).isdigit():
+        return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+    return None
+
+
+def _seek(
+    container: av.container.InputContainer, stream: av.VideoStream, first: float, start: float
+) -> Iterator[Picture]:
+    """Yields frames (as `_frames`) from a keyframe not after `start`, or from the first frame if the index errs."""
+    container.seek(int(start / stream.time_base), stream=stream)
+    frames = _frames(container, stream)
+    landed = next(frames, None)
+    if landed is not None and landed.time <= start:
+        return chain([landed], frames)
+    container.seek(int(first / stream.time_base), stream=stream)
+    return _frames(container, stream)
+
+
+def _frames(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[Picture]:
+    """Yields frames from the container's position on, in container time; raises _Damage at the first doubtful one."""
+    # AVI stores no presentation times: libav's guesses are out of order with B-frames, its decoding times are not.
+    clock = "dts" if container.format.name == "avi" else "pts"
+    base, period = float(stream.time_base), float(1 / frame_rate(stream))
+    aspect = float(stream.sample_aspect_ratio or 1)
+    start, end = -float("inf"), (stream.start_time or 0) * base
+    announced = _announced(container, stream)
+    whole = float("inf") if announced is None else end + announced - 1.5 * period  # a stream that ends later is whole
+    for packet in container.demux(stream):
+        if packet.is_corrupt:
+            raise _Damage("a packet is cut short")
+        frames = packet.decode()
+        # The decoder holds some frames back until the stream ends. If it ended too early, some between them are missing.
+        wary = packet.size == 0 and frames and (getattr(frames[-1], clock) or 0) * base + period < whole
+        for frame in frames:
+            if frame.is_corrupt:
+                raise _Damage("a frame is corrupt")
+            stamp = getattr(frame, clock)
+            ahead = stamp is not None and stamp * base > start
+            if wary and ahead and stamp * base > end + period / 2:
+                raise _Damage("frames are missing")
+            start = stamp * base if ahead else end
+            end = start + (frame.duration * base if frame.duration else period)
+            matrix = _display_matrix(frame)
+            yield Picture(start, end - start, frame, matrix, aspect if matrix[0] else 1 / aspect)
+    if announced is not None and end < whole:
+        raise _Damage(f"its header announces {announced:.2f} s")
+
+
+def _display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int]:
+    data = frame.side_data.get(SideDataType.DISPLAYMATRIX)
+    if data is None:
+        return 1, 0, 0, 1
+    return tuple(np.rint(np.frombuffer(data, dtype=np.int32)[[0, 1, 3, 4]] / 65536).astype(int).tolist())

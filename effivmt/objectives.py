@@ -1,0 +1,37 @@
+"""Flow matching and the motion loss, as pure functions of tensors (paper, sections 3.1 and 3.4)."""
+
+import torch
+from torch.nn import functional as F
+
+
+def draw_sigmas(count: int, shift: float, generator: torch.Generator) -> torch.Tensor:
+    """Noise levels float32 (count,) in (0, 1): sigma = shift u / (1 + (shift - 1) u), u uniform (Wan's flow shift)."""
+    u = torch.rand(count, generator=generator)
+    return shift * u / (1 + (shift - 1) * u)
+
+
+def add_noise(latents: torch.Tensor, noise: torch.Tensor, sigmas: torch.Tensor) -> torch.Tensor:
+    """x_sigma = (1 - sigma) x_0 + sigma eps; latents and noise (B, C, F, H, W), sigmas (B,)."""
+    sigmas = sigmas.view(-1, *[1] * (latents.ndim - 1))
+    return (1 - sigmas) * latents + sigmas * noise
+
+
+def velocity(latents: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+    """The flow-matching target v = eps - x_0."""
+    return noise - latents
+
+
+def denoising_loss(predicted: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """L_denoise = mean squared error of the velocity, a scalar."""
+    return F.mse_loss(predicted.float(), target.float())
+
+
+def motion_loss(predicted: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """L_motion = 1 - cos(dv_predicted, dv_target), a scalar in [0, 2]; zero for a single latent frame.
+
+    dv_i = v_i - v_{i-1} between adjacent latent frames of (B, C, F, H, W); the cosine runs over the channels at each position.
+    """
+    if predicted.shape[2] < 2:
+        return predicted.new_zeros(())
+    steps = [v[:, :, 1:].float() - v[:, :, :-1].float() for v in (predicted, target)]
+    return 1 - F.cosine_similarity(*steps, dim=1).mean()

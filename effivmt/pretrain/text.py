@@ -1,0 +1,38 @@
+"""The embedded backbone's tokenizer and text encoder: a word-level T5 vocabulary and a two-layer UMT5 encoder."""
+
+import string
+
+from transformers import T5TokenizerFast, UMT5Config, UMT5EncoderModel
+
+from effivmt.world import figure, looks, motions
+
+MAX_TOKENS = 24
+CONFIG = {
+    "d_model": 128,
+    "d_kv": 32,
+    "d_ff": 256,
+    "num_layers": 2,
+    "num_heads": 4,
+    "dropout_rate": 0.0,
+    "relative_attention_num_buckets": 16,
+    "relative_attention_max_distance": 32,
+    "tie_word_embeddings": True,
+}
+
+
+def make_tokenizer() -> T5TokenizerFast:
+    """A unigram tokenizer that knows every word of the world's captions and spells all others in letters."""
+    phrases = [*looks.COLOURS, *looks.GROUNDS, *looks.SHAPES, *looks.OBJECT_PATTERNS, *looks.GROUND_PATTERNS]
+    phrases += [*motions.NAMED, *motions.CAMERA, *figure.ACTIONS]
+    phrases += "a an on in and with over the background ground shape person shirt camera view of".split()
+    words = sorted({word for phrase in phrases for word in phrase.split()})
+    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -20.0)]
+    pieces += [("▁" + word, -2.0) for word in words]
+    letters = string.ascii_lowercase + string.digits + string.punctuation
+    pieces += [("▁", -6.0), *((letter, -10.0) for letter in letters)]
+    return T5TokenizerFast(vocab=pieces, extra_ids=0)
+
+
+def make_text_encoder(vocabulary: int) -> UMT5EncoderModel:
+    """An untrained text encoder for a vocabulary of that size."""
+    return UMT5EncoderModel(UMT5Config(vocab_size=vocabulary, **CONFIG))

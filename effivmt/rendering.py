@@ -1,0 +1,55 @@
+"""Fused inference: a target prompt rendered by the stock pipeline with the adapter's branches merged into the weights."""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+
+import numpy as np
+import torch
+
+from effivmt.adapter import Adapter, check_fits, fused
+from effivmt.backbone import Backbone
+from effivmt.config import IngestParams, RenderParams
+
+
+def render(
+    backbone: Backbone,
+    adapter: Adapter | None,
+    prompt: torch.Tensor,
+    negative: torch.Tensor,
+    params: RenderParams,
+    size: IngestParams,
+    seed: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> np.ndarray:
+    """Frames uint8 (T, H, W, 3) for prompt and negative prompt embeddings (tokens, channels) and a seed.
+
+    `adapter` None renders the backbone alone. Sampling is the stock `WanPipeline`'s: UniPC, flow shift, classifier-free
+    guidance, noise from `torch.Generator().manual_seed(seed)`. Raises AdapterError where the adapter is another backbone's.
+    """
+    if adapter is not None:
+        check_fits(adapter, backbone.transformer, backbone.digest)
+        branches = {
+            "spatial": (adapter.spatial, params.appearance_strength),
+            "temporal": (adapter.temporal, params.motion_strength),
+        }
+    pipeline = backbone.pipeline(params.flow_shift)
+
+    def step(_pipeline, index: int, _timestep, _tensors) -> dict:
+        if progress is not None:
+            progress(index + 1, params.steps)
+        return {}
+
+    with fused(backbone.transformer, branches) if adapter is not None else nullcontext():
+        video = pipeline(
+            prompt_embeds=prompt[None].to(backbone.device),
+            negative_prompt_embeds=negative[None].to(backbone.device),
+            height=size.height,
+            width=size.width,
+            num_frames=size.num_frames,
+            num_inference_steps=params.steps,
+            guidance_scale=params.guidance_scale,
+            generator=torch.Generator().manual_seed(seed),
+            callback_on_step_end=step,
+            output_type="np",
+        ).frames[0]
+    return (video * 255).round().clip(0, 255).astype(np.uint8)

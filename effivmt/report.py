@@ -1,0 +1,313 @@
+"""The report of one clip: a single HTML file that holds its videos, figures and numbers and needs no network."""
+
+import base64
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+import jinja2
+import numpy as np
+import yaml
+from markupsafe import Markup
+from matplotlib.ticker import MaxNLocator
+
+from effivmt.errors import VideoError
+from effivmt.figures import smooth
+from effivmt.video import probe
+
+MEDIA_TYPES = {".mp4": "video/mp4", ".webm": "video/webm"}
+CODECS = ("h264", "vp8", "vp9", "av1")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a metric is shown: `better` is "higher", "lower" or "" where neither end is better."""
+
+    label: str
+    better: str
+    meaning: str
+
+
+METRICS = {
+    "text_similarity": Metric(
+        "Text similarity",
+        "higher",
+        "How well the frames show what the prompt says: CLIP's cosine between prompt and frame, mean over frames.",
+    ),
+    "temporal_consistency": Metric(
+        "Temporal consistency",
+        "higher",
+        "How alike neighbouring frames look to CLIP. A frozen video scores best: read it with the amount of motion.",
+    ),
+    "motion_fidelity": Metric(
+        "Motion fidelity",
+        "higher",
+        "How well the directions of tracked points match those of the reference, from -1 (opposite) to 1 (same). "
+        "It sees neither place nor speed.",
+    ),
+    "motion_fidelity_two_sided": Metric(
+        "Motion fidelity, two-sided",
+        "higher",
+        "Motion fidelity asked both ways, so that a motion of the reference that is missing counts too.",
+    ),
+    "motion_fidelity_foreground": Metric(
+        "Motion fidelity, foreground",
+        "higher",
+        "Motion fidelity of the moving points alone, so that a still background cannot decide it.",
+    ),
+    "trajectory_error": Metric(
+        "Trajectory error",
+        "lower",
+        "Mean distance between matched paths of points, as a share of the frame's size. It sees place and speed.",
+    ),
+    "motion_amount": Metric(
+        "Amount of motion",
+        "",
+        "How far points move in the result, relative to the reference: 1 is the same, 0 is a still video.",
+    ),
+    "seconds": Metric("Time (s)", "lower", "Seconds taken to render this video."),
+    "peak_memory": Metric("Peak memory (GB)", "lower", "The most memory in use while this video was rendered."),
+}
+
+
+@dataclass(frozen=True)
+class Result:
+    """One rendered video with its prompt, seed and metrics (None: not defined for this video)."""
+
+    prompt: str
+    seed: int
+    video: Path
+    metrics: Mapping[str, float | None]
+    without_adapter: Path | None = None
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds that a stage took when it ran; `cached` where this run took its artifact from the store."""
+
+    seconds: float
+    cached: bool
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What went wrong in a stage, in one line."""
+
+    stage: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that the page of one clip shows; videos are H.264, VP8, VP9 or AV1 in .mp4 or .webm, `head_map` is a PNG.
+
+    `losses`: stage -> loss of each step. `timings`: stage -> Timing. `params`: nested, of plain YAML values.
+    """
+
+    clip: str
+    caption: str
+    reference: Path
+    backbone_id: str
+    backbone_digest: str
+    results: Sequence[Result] = ()
+    head_map: Path | None = None
+    losses: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    timings: Mapping[str, Timing] = field(default_factory=dict)
+    params: Mapping[str, object] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    failures: Sequence[Failure] = ()
+
+
+def render_report(data: Report) -> str:
+    """Render the HTML page of one clip, the same text for the same data.
+
+    Videos and images are embedded byte for byte as base64 data URIs; every text is escaped, and the page's own policy
+    lets a browser load nothing else. Raises VideoError for a video or image that is missing or that no browser shows.
+    """
+    named = sorted({name for result in data.results for name in result.metrics}, key=_metric_order)
+    return _template().render(
+        data=data,
+        reference=_video(data.reference),
+        results=[
+            (result, _video(result.video), result.without_adapter and _video(result.without_adapter))
+            for result in data.results
+        ],
+        metrics={name: _metric(name) for name in named},
+        head_map=data.head_map and _image(data.head_map),
+        charts=[_chart(stage, losses) for stage, losses in data.losses.items() if len(losses)],
+        params=yaml.safe_dump(dict(data.params), sort_keys=False, allow_unicode=True, width=88) if data.params else "",
+    )
+
+
+@dataclass(frozen=True)
+class _Embedded:
+    """A file as a data URI, with the size in CSS pixels at which the page shows it."""
+
+    uri: str
+    width: int
+    height: int
+    tiny: bool = False
+
+
+@dataclass(frozen=True)
+class _Chart:
+    """A loss curve as SVG path data and ticks (position, text) in the units of a `width` x `height` view box."""
+
+    stage: str
+    raw: str
+    smoothed: str
+    x_ticks: list[tuple[float, str]]
+    y_ticks: list[tuple[float, str]]
+    summary: str
+    width: int = 440
+    height: int = 220
+    left: int = 52
+    right: int = 428
+    top: int = 12
+    bottom: int = 188
+
+
+def _video(path: Path) -> _Embedded:
+    if path.suffix.lower() not in MEDIA_TYPES:
+        raise VideoError(
+            f"report video {str(path)!r} is a {path.suffix!r} file, expected .mp4 or .webm; convert it first"
+        )
+    content = _content(path, "video")
+    info = probe(path)
+    if info.codec not in CODECS:
+        raise VideoError(
+            f"report video {str(path)!r} is coded as {info.codec}, which browsers do not play, "
+            f"expected one of {', '.join(CODECS)}; encode it as H.264"
+        )
+    longest = max(info.width, info.height)
+    scale = 256 / longest if longest <= 256 else min(1.0, 400 / longest)
+    return _Embedded(
+        _data_uri(content, MEDIA_TYPES[path.suffix.lower()]),
+        round(info.width * scale),
+        round(info.height * scale),
+        tiny=longest <= 128,
+    )
+
+
+def _image(path: Path) -> _Embedded:
+    content = _content(path, "image")
+    if content[:8] != b"\x89PNG\r\n\x1a\n" or len(content) < 24:
+        raise VideoError(f"report image {str(path)!r} is not a PNG file, expected a PNG; draw the figure again")
+    width, height = (int.from_bytes(content[start : start + 4], "big") for start in (16, 20))
+    return _Embedded(_data_uri(content, "image/png"), width, height)
+
+
+def _content(path: Path, kind: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise VideoError(
+            f"report {kind} {str(path)!r} cannot be read ({error.strerror}), expected a file; make it again"
+        ) from error
+
+
+def _data_uri(content: bytes, media_type: str) -> str:
+    return f"data:{media_type};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def _metric(name: str) -> Metric:
+    return METRICS.get(name) or Metric(name.replace("_", " "), "", "A number of this run without a description here.")
+
+
+def _metric_order(name: str) -> tuple[int, str]:
+    known = list(METRICS)
+    return (known.index(name) if name in METRICS else len(known), name)
+
+
+def _chart(stage: str, losses: Sequence[float]) -> _Chart:
+    values = np.asarray(losses, dtype=np.float64)
+    finite = values[np.isfinite(values)]
+    if not finite.size:
+        return _Chart(stage, "", "", [], [], f"none of the {values.size} losses is a finite number")
+    low, high = float(finite.min()), float(finite.max())
+    margin = 0.04 * (high - low) or 0.1 * abs(high) or 1.0
+    low, high = low - margin, high + margin
+    x_span = max(values.size - 1, 1)
+
+    def x_of(step: np.ndarray | float) -> np.ndarray | float:
+        return _Chart.left + (step - 1) / x_span * (_Chart.right - _Chart.left)
+
+    def y_of(loss: np.ndarray | float) -> np.ndarray | float:
+        return _Chart.bottom - (loss - low) / (high - low) * (_Chart.bottom - _Chart.top)
+
+    def path(loss: np.ndarray, kept: np.ndarray) -> str:
+        return _path(x_of(kept + 1), y_of(loss[kept]))
+
+    smoothed = smooth(values)
+    every = np.linspace(0, values.size - 1, min(values.size, 300)).round().astype(int)
+    x_ticks = MaxNLocator(5, steps=[1, 2, 5, 10], integer=True).tick_values(1, values.size)
+    y_ticks = MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
+    ends = smoothed[np.isfinite(smoothed)]
+    return _Chart(
+        stage,
+        path(values, _extremes(values, 300)),
+        path(smoothed, every),
+        [(round(x_of(tick), 1), f"{tick:,.0f}") for tick in x_ticks if 1 <= tick <= values.size],
+        [(round(y_of(tick), 1), f"{tick:.4g}") for tick in y_ticks if low <= tick <= high],
+        f"{values.size} steps, smoothed loss from {ends[0]:.4g} to {ends[-1]:.4g}",
+    )
+
+
+def _extremes(values: np.ndarray, bins: int) -> np.ndarray:
+    """Indices of the least and the greatest value of each of `bins` runs; of all values where these are few."""
+    if values.size <= 2 * bins:
+        return np.arange(values.size)
+    kept = {0, values.size - 1}
+    for run in np.array_split(np.arange(values.size), bins):
+        if np.isfinite(values[run]).any():
+            kept |= {int(run[np.nanargmin(values[run])]), int(run[np.nanargmax(values[run])])}
+        else:
+            kept.add(int(run[0]))
+    return np.array(sorted(kept))
+
+
+def _path(xs: np.ndarray, ys: np.ndarray) -> str:
+    """SVG path data through the points, broken where y is not finite; a lone point becomes a dot (round line caps)."""
+    parts, pen = [], "M"
+    for x, y in zip(xs, ys, strict=True):
+        if math.isfinite(y):
+            parts.append(f"{pen}{x:.1f} {y:.1f}" + ("h0" if pen == "M" else ""))
+            pen = "L"
+        else:
+            pen = "M"
+    return "".join(parts)
+
+
+def _number(value: float | None) -> str:
+    if value is None or not math.isfinite(value):
+        return "n/a"
+    if value and abs(value) < 0.001:
+        return f"{value:.1e}"
+    return f"{value:,.3f}" if abs(value) < 100 else f"{value:,.1f}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _policy_hash(source: Markup) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(source.encode('utf-8')).digest()).decode('ascii')}'"
+
+
+@cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("effivmt"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(number=_number, duration=_duration, policy_hash=_policy_hash)
+    return environment.get_template("report.html.j2")

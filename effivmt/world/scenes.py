@@ -1,0 +1,164 @@
+"""Random captioned scenes of the procedural world.
+
+Captions, in plain English; each bracketed part may be left out and then varies:
+
+    a [striped] [red] circle|shape [moving left] [on a [checkered] [navy] background]
+    a ... and a ... [on a ... background]                                  two objects
+    the camera pans left over a [striped] [brown] ground [with a red star]  camera motion
+    a person [in a red shirt] [walking] [on a ... background]              articulated figure
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from effivmt.world import motions
+from effivmt.world.drawing import draw_ground, draw_object
+from effivmt.world.figure import ACTIONS, draw_figure
+from effivmt.world.looks import COLOURS, Ground, Look, random_ground, random_look
+from effivmt.world.motions import Motion
+
+KINDS = ("object", "camera", "pair", "figure")
+
+
+@dataclass(frozen=True)
+class Clip:
+    """frames uint8 (T, H, W, 3), its caption, and what is truly there, whether the caption says it or not."""
+
+    frames: np.ndarray
+    caption: str
+    facts: dict[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Saying:
+    """How likely a caption names each attribute (probabilities in [0, 1])."""
+
+    colour: float = 0.9
+    shape: float = 0.9
+    pattern: float = 0.5
+    ground: float = 0.85
+    motion: float = 0.85
+
+
+def draw_clip(
+    seed: int, index: int, *, kinds: dict[str, float], num_frames: int = 33, saying: Saying | None = None
+) -> Clip:
+    """Clip number `index` of the endless data set `seed`, its kind drawn by the weights `kinds`."""
+    rng = np.random.default_rng([seed, index])
+    names = list(kinds)
+    weights = np.array([kinds[name] for name in names], float)
+    kind = names[int(rng.choice(len(names), p=weights / weights.sum()))]
+    return _KINDS[kind](rng, num_frames, saying or Saying())
+
+
+def object_clip(
+    look: Look, ground: Ground, motion: Motion, caption: str, facts: dict[str, object] | None = None
+) -> Clip:
+    """One object of a given look on a given ground along a given path."""
+    canvas = draw_ground(ground, np.zeros((len(motion.centre), 4), np.float32))
+    cover = draw_object(canvas, look, motion)
+    facts = {"kind": "object", "look": look, "ground": ground, "motion": motion, "cover": cover} | (facts or {})
+    return Clip(_to_pixels(canvas), caption, facts)
+
+
+def describe(look: Look, *, colour: bool = True, shape: bool = True, pattern: bool = False) -> str:
+    """The noun phrase of an object, naming only what is asked for."""
+    words = [look.pattern] if pattern and look.pattern != "plain" else []
+    words += [look.colour] if colour else []
+    words.append(look.shape if shape else "shape")
+    return with_article(" ".join(words))
+
+
+def describe_ground(ground: Ground, *, colour: bool = True, pattern: bool = False, noun: str = "background") -> str:
+    """The noun phrase of a ground, naming only what is asked for."""
+    words = [ground.pattern] if pattern and ground.pattern != "plain" else []
+    words += [ground.colour] if colour else []
+    return with_article(" ".join([*words, noun]))
+
+
+def with_article(words: str) -> str:
+    """Puts "a" or "an" before a noun phrase."""
+    return ("an " if words[0] in "aeiou" else "a ") + words
+
+
+def _object(rng: np.random.Generator, num_frames: int, saying: Saying) -> Clip:
+    look = random_look(rng, patterned=0.25)
+    ground = random_ground(rng, patterned=0.15)
+    motion, phrase = _random_motion(rng, num_frames, look.radius)
+    caption = _say_object(rng, look, phrase, saying) + _say_ground(rng, ground, saying)
+    return object_clip(look, ground, motion, caption, {"phrase": phrase})
+
+
+def _camera(rng: np.random.Generator, num_frames: int, saying: Saying) -> Clip:
+    ground = random_ground(rng, patterned=1.0)
+    name = str(rng.choice(list(motions.CAMERA)))
+    canvas = draw_ground(ground, motions.camera(name, rng, num_frames))
+    says = rng.random(2) < (saying.pattern, saying.ground)
+    scenery = describe_ground(ground, colour=says[1], pattern=says[0], noun="ground")
+    caption = f"the camera {name} over {scenery}" if rng.random() < saying.motion else f"a view of {scenery}"
+    facts: dict[str, object] = {"kind": "camera", "ground": ground, "camera": name}
+    if rng.random() < 0.5:
+        look = random_look(rng, patterned=0.0)
+        still = np.repeat(rng.uniform(20, 44, (1, 2)), num_frames, 0).astype(np.float32)
+        cover = draw_object(
+            canvas, look, Motion(still, np.zeros(num_frames, np.float32), np.ones(num_frames, np.float32))
+        )
+        caption += " with " + _say_object(rng, look, None, saying)
+        facts |= {"look": look, "cover": cover}
+    return Clip(_to_pixels(canvas), caption, facts)
+
+
+def _pair(rng: np.random.Generator, num_frames: int, saying: Saying) -> Clip:
+    ground = random_ground(rng, patterned=0.1)
+    canvas = draw_ground(ground, np.zeros((num_frames, 4), np.float32))
+    looks, paths, phrases = [], [], []
+    for _ in range(2):
+        look = random_look(rng, patterned=0.15)
+        motion, phrase = _random_motion(rng, num_frames, look.radius)
+        draw_object(canvas, look, motion)
+        looks.append(look)
+        paths.append(motion)
+        phrases.append(phrase)
+    said = [_say_object(rng, look, phrase, saying) for look, phrase in zip(looks, phrases, strict=True)]
+    caption = " and ".join(said) + _say_ground(rng, ground, saying)
+    facts = {"kind": "pair", "looks": looks, "ground": ground, "motions": paths, "phrases": phrases}
+    return Clip(_to_pixels(canvas), caption, facts)
+
+
+def _figure(rng: np.random.Generator, num_frames: int, saying: Saying) -> Clip:
+    ground = random_ground(rng, patterned=0.15)
+    canvas = draw_ground(ground, np.zeros((num_frames, 4), np.float32))
+    shirt, action = str(rng.choice(list(COLOURS))), str(rng.choice(ACTIONS))
+    path = draw_figure(canvas, shirt, action, rng)
+    says = rng.random(2) < (saying.colour, saying.motion)
+    caption = "a person" + (f" in {with_article(shirt)} shirt" if says[0] else "") + (f" {action}" if says[1] else "")
+    caption += _say_ground(rng, ground, saying)
+    facts = {"kind": "figure", "shirt": shirt, "action": action, "ground": ground, "path": path}
+    return Clip(_to_pixels(canvas), caption, facts)
+
+
+_KINDS = {"object": _object, "camera": _camera, "pair": _pair, "figure": _figure}
+
+
+def _random_motion(rng: np.random.Generator, num_frames: int, radius: float) -> tuple[Motion, str | None]:
+    """Half of all paths are named motions, half wander (and have no phrase)."""
+    if rng.random() < 0.5:
+        return motions.wander(rng, num_frames, radius), None
+    phrase = str(rng.choice(list(motions.NAMED)))
+    return motions.named(phrase, rng, num_frames, radius), phrase
+
+
+def _say_object(rng: np.random.Generator, look: Look, phrase: str | None, saying: Saying) -> str:
+    says = rng.random(4) < (saying.colour, saying.shape, saying.pattern, saying.motion)
+    text = describe(look, colour=bool(says[0]), shape=bool(says[1]), pattern=bool(says[2]))
+    return f"{text} {phrase}" if phrase and says[3] else text
+
+
+def _say_ground(rng: np.random.Generator, ground: Ground, saying: Saying) -> str:
+    says = rng.random(2) < (saying.ground, saying.pattern)
+    return " on " + describe_ground(ground, colour=True, pattern=bool(says[1])) if says[0] else ""
+
+
+def _to_pixels(canvas: np.ndarray) -> np.ndarray:
+    return np.clip(canvas + 0.5, 0, 255).astype(np.uint8)
