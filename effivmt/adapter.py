@@ -2,8 +2,8 @@
 
 `spatial.safetensors` and `temporal.safetensors` are LoRAs of the *stock* transformer in diffusers' layout: the rows of
 B (q, k, v) and the columns of A (out) stand in the original head order, with zeros for the heads of the other kind, so
-`WanPipeline.load_lora_weights(folder, weight_name="spatial.safetensors")` needs no code of ours. `comfyui.safetensors` joins
-both by rank concatenation.
+`WanPipeline.load_lora_weights(folder, weight_name="spatial.safetensors")` needs no code of ours. `comfyui.safetensors`
+joins both by rank concatenation.
 """
 
 import json
@@ -38,7 +38,8 @@ class Adapter:
 def to_stock_layout(weights: Mapping[str, torch.Tensor], heads: HeadMap) -> dict[str, torch.Tensor]:
     """Scatters LoRA weights of split modules back to the stock head order, zeros elsewhere.
 
-    Takes `blocks.0.attn1.to_q.spatial.lora_A` (as `tuning.Tuned.weights`), returns `transformer.blocks.0.attn1.to_q.lora_A.weight`.
+    Takes `blocks.0.attn1.to_q.spatial.lora_A` (as in `tuning.Tuned.weights`) and so on, returns
+    `transformer.blocks.0.attn1.to_q.lora_A.weight` and so on.
     """
     stock = {}
     for name, weight in weights.items():
@@ -62,7 +63,7 @@ def save_adapter(
     heads: HeadMap,
     facts: Mapping[str, object],
 ) -> None:
-    """Writes an adapter folder from stock-layout weights; `facts` (backbone, caption, params, ...) go into adapter.json."""
+    """Writes an adapter folder from stock-layout weights; `facts` (backbone, caption, params) go into adapter.json."""
     folder.mkdir(parents=True, exist_ok=True)
     save_file(dict(spatial), folder / "spatial.safetensors", metadata={"format": "pt"})
     save_file(dict(temporal), folder / "temporal.safetensors", metadata={"format": "pt"})
@@ -75,7 +76,7 @@ def save_adapter(
 
 
 def load_adapter(folder: Path) -> Adapter:
-    """Reads and verifies an adapter folder: every digest, and that neither branch is all zero (AdapterError otherwise)."""
+    """Reads an adapter folder; AdapterError for a wrong digest or a branch that is all zero."""
     facts = read_facts(folder)
     weights = {}
     for branch in BRANCHES:
@@ -119,8 +120,8 @@ def check_fits(adapter: Adapter, transformer: WanTransformer3DModel, backbone_di
     made_for = adapter.facts.get("backbone")
     if backbone_digest is not None and isinstance(made_for, dict) and made_for.get("digest") != backbone_digest:
         raise AdapterError(
-            f"the adapter was made for backbone {made_for.get('id')} (digest {str(made_for.get('digest'))[:12]}) but this "
-            f"backbone has digest {backbone_digest[:12]}; use the backbone it was made for"
+            f"the adapter was made for backbone {made_for.get('id')} (digest {str(made_for.get('digest'))[:12]}) but "
+            f"this backbone has digest {backbone_digest[:12]}; use the backbone it was made for"
         )
     for weights in (adapter.spatial, adapter.temporal):
         for name, weight in weights.items():

@@ -27,7 +27,7 @@ class Backbone:
     """
 
     def __init__(self, params: BackboneParams, memo: Path | None = None) -> None:
-        """Finds the folder (downloading a hub id) and checks it; `memo` is a file that remembers digests of big folders."""
+        """Finds the folder (downloading a hub id) and checks it; `memo` is a file that remembers digests."""
         self.id = Path(params.path).name if Path(params.path).exists() else params.path
         self.params = params
         self.folder = _find_folder(params.path)
@@ -131,7 +131,8 @@ def _find_folder(path: str) -> Path:
         ) from error
     if index.get("_class_name") != "WanPipeline" or index.get("transformer_2", [None, None])[1] is not None:
         raise BackboneError(
-            f"backbone {folder} is a {index.get('_class_name')}; expected a Wan-2.1 text-to-video WanPipeline with one transformer"
+            f"backbone {folder} is a {index.get('_class_name')}; expected a Wan-2.1 text-to-video "
+            "WanPipeline with one transformer"
         )
     missing = [name for name in COMPONENTS if not (folder / name).is_dir()]
     if missing:

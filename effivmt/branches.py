@@ -55,8 +55,8 @@ def dual_path(transformer: WanTransformer3DModel, heads: HeadMap) -> Iterator[Wa
     config = transformer.config
     if heads.is_temporal.shape != (config.num_layers, config.num_attention_heads):
         raise ValueError(
-            f"the head map is of {heads.is_temporal.shape[0]} layers x {heads.is_temporal.shape[1]} heads but the transformer has "
-            f"{config.num_layers} x {config.num_attention_heads}; classify the heads of this backbone again"
+            f"the head map is of {heads.is_temporal.shape[0]} layers x {heads.is_temporal.shape[1]} heads but the "
+            f"transformer has {config.num_layers} x {config.num_attention_heads}; classify its heads again"
         )
     stock = [
         _split(block.attn1, is_temporal)

@@ -18,7 +18,7 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     logs: dict[str, list[float]],
 ) -> None:
-    """Writes `weights`, the optimizer's state and `logs` after `step` steps; a reader sees the old file or the new one."""
+    """Writes `weights`, the optimizer's state and `logs` after `step` steps; a reader sees the old file or the new."""
     tensors = {f"weights.{name}": tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": state[name].detach().cpu().clone() for name in _MOMENTS}

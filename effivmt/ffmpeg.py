@@ -27,11 +27,12 @@ from av.video.reformatter import Interpolation
 
 from effivmt.errors import VideoError
 
-CONTAINERS = "mov,mp4,matroska,webm,avi,gif,mpegts,flv,png_pipe,jpeg_pipe,webp_pipe"
+CONTAINERS = "mov,mp4,matroska,webm,avi,gif,mpegts,png_pipe,jpeg_pipe,webp_pipe"
 INDEXED = ("mov", "matroska")  # containers in which a seek lands on a keyframe
 SEEK_AFTER = 10.0  # seconds; up to here, decoding from the beginning costs little
 TIMEOUT = 900.0  # seconds that one file may take to decode or to encode
 CRF = 12  # of libx264: visually lossless, also on small clips
+SWS = "bicubic+accurate_rnd+full_chroma_int+full_chroma_inp+bitexact"
 CONVERSION = (
     Interpolation.BICUBIC
     | Interpolation.FULL_CHR_H_INT
@@ -73,7 +74,7 @@ class Picture(NamedTuple):
 def open_video(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
     """Opens a file and its first video stream that is not a cover image.
 
-    Raises VideoError if the file is missing, not a regular file, unreadable, in no supported container, or without video.
+    Raises VideoError if the file is missing, no regular file, unreadable, in no supported container, or without video.
     """
     if path.is_dir():
         raise VideoError(f"{str(path)!r} is a folder, expected a video file: name one file in it")
@@ -88,8 +89,8 @@ def open_video(path: Path) -> Iterator[tuple[av.container.InputContainer, av.Vid
             container = stack.enter_context(av.open(_Nameless(file), "r", options=limits, metadata_errors="replace"))
         except (OSError, av.error.FFmpegError) as error:
             raise VideoError(
-                f"{str(path)!r} cannot be read as a video ({error.strerror}), expected mp4, mov, mkv, webm, avi or gif: "
-                "check that the file is whole, or convert it"
+                f"{str(path)!r} cannot be read as a video ({error.strerror}), expected mp4, mov, mkv, webm, avi or gif"
+                ": check that the file is whole, or convert it"
             ) from error
         streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
         if not streams:
@@ -101,7 +102,7 @@ def decode(path: Path, start: float = 0.0) -> Iterator[Picture]:
     """Yields the frames of a video one at a time, in presentation order, the same on every run.
 
     Begins at the first frame or, for a `start` (seconds) above `SEEK_AFTER` in an indexed container, at a keyframe not
-    after `start`. Damage ends the iteration: all frames before it have been yielded, then VideoError says where it lies.
+    after `start`. Damage ends the iteration: after the last frame before it, VideoError says where it lies.
     Raises VideoError also where `open_video` does, if there is no frame at all, and after `TIMEOUT` seconds.
     """
     with open_video(path) as (container, stream):
@@ -162,11 +163,11 @@ def encode_h264(path: Path, frames: np.ndarray, fps: float) -> None:
         protocol_whitelist="pipe",
         format="rawvideo",
         pixel_format="rgb24",
-        video_size=f"{width}x{height}",
+        video_size=(width, height),
         framerate=Fraction(fps).limit_denominator(100_000),
     )
     target = ffmpeg.output(
-        source.filter("scale", out_color_matrix="bt709", out_range="tv", flags="bicubic+accurate_rnd+full_chroma_int"),
+        source.filter("scale", out_color_matrix="bt709", out_range="tv", out_chroma_loc="left", flags=SWS),
         f"file:{path.absolute()}",
         format="mp4",
         vcodec="libx264",
@@ -187,10 +188,15 @@ def encode_h264(path: Path, frames: np.ndarray, fps: float) -> None:
     try:
         subprocess.run(command, input=data, capture_output=True, timeout=TIMEOUT, check=True)
     except subprocess.TimeoutExpired as error:
-        raise VideoError(f"encoding {str(path)!r} took over {TIMEOUT:.0f} s: write fewer or smaller frames") from error
+        raise VideoError(
+            f"encoding {len(frames)} frames took over {TIMEOUT:.0f} s: write fewer or smaller ones"
+        ) from error
     except subprocess.CalledProcessError as error:
-        words = " / ".join(error.stderr.decode(errors="replace").splitlines())
-        raise VideoError(f"ffmpeg cannot write {str(path)!r} ({words}): check the folder and its free space") from error
+        words = " / ".join(error.stderr.decode(errors="replace").splitlines()[:2])
+        raise VideoError(
+            f"ffmpeg cannot write a video of {width}x{height} in {str(path.parent)!r} ({words}): "
+            "check the folder and its free space"
+        ) from error
 
 
 class _Damage(Exception):
@@ -206,7 +212,9 @@ class _Nameless:
 
 def _announced(container: av.container.InputContainer, stream: av.VideoStream) -> float | None:
     """Seconds that the header claims for this very stream, or None in containers that make no such claim."""
-    if container.format.name.startswith(("mov", "avi", "gif")) and stream.duration:
+    if container.format.name == "avi":  # its stream.duration is what the file holds, not what the header says
+        return float(stream.frames / frame_rate(stream)) or None
+    if container.format.name.startswith("mov") and stream.duration:
         return float(stream.duration * stream.time_base)
     hours, _, minutes_seconds = stream.metadata.get("DURATION", "").partition(":")  # Matroska: "00:00:04.000000000"
     minutes, _, seconds = minutes_seconds.partition(":")
@@ -231,24 +239,26 @@ def _seek(
 def _frames(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[Picture]:
     """Yields frames from the container's position on, in container time; raises _Damage at the first doubtful one."""
     # AVI stores no presentation times: libav's guesses are out of order with B-frames, its decoding times are not.
-    clock = "dts" if container.format.name == "avi" else "pts"
+    kind = container.format.name
+    clock = "dts" if kind == "avi" else "pts"
     base, period = float(stream.time_base), float(1 / frame_rate(stream))
     aspect = float(stream.sample_aspect_ratio or 1)
     start, end = -float("inf"), (stream.start_time or 0) * base
     announced = _announced(container, stream)
     whole = float("inf") if announced is None else end + announced - 1.5 * period  # a stream that ends later is whole
     for packet in container.demux(stream):
-        if packet.is_corrupt:
+        if packet.is_corrupt or (kind == "gif" and _is_cut_gif(packet, container.size)):
             raise _Damage("a packet is cut short")
         frames = packet.decode()
-        # The decoder holds some frames back until the stream ends. If it ended too early, some between them are missing.
-        wary = packet.size == 0 and frames and (getattr(frames[-1], clock) or 0) * base + period < whole
+        # The decoder holds frames back until the stream ends. If it ended too early, some between them are missing.
+        last = getattr(frames[-1], clock) if frames and packet.size == 0 else None
+        wary = packet.size == 0 and (end + len(frames) * period if last is None else last * base + period) < whole
         for frame in frames:
             if frame.is_corrupt:
                 raise _Damage("a frame is corrupt")
             stamp = getattr(frame, clock)
             ahead = stamp is not None and stamp * base > start
-            if wary and ahead and stamp * base > end + period / 2:
+            if wary and (stamp is None or stamp * base > end + period / 2):
                 raise _Damage("frames are missing")
             start = stamp * base if ahead else end
             end = start + (frame.duration * base if frame.duration else period)
@@ -256,6 +266,12 @@ def _frames(container: av.container.InputContainer, stream: av.VideoStream) -> I
             yield Picture(start, end - start, frame, matrix, aspect if matrix[0] else 1 / aspect)
     if announced is not None and end < whole:
         raise _Damage(f"its header announces {announced:.2f} s")
+
+
+def _is_cut_gif(packet: av.Packet, file_size: int) -> bool:
+    """Whether a GIF's last packet lacks the end of its image data (a zero) and of the file (a semicolon)."""
+    is_last = packet.size > 0 and packet.pos + packet.size == file_size
+    return is_last and not bytes(packet).rstrip(b"\0").endswith(b"\0;")
 
 
 def _display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int]:

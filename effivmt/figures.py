@@ -4,6 +4,7 @@ Every function is pure and draws the same bytes for the same input: no global pl
 own files, colours from the Okabe-Ito palette, which readers with colour-blindness can tell apart.
 """
 
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -136,7 +137,8 @@ def curve(
     axes.tick_params(colors=ink, which="both", length=0)
     axes.grid(axis="y", color=rule, linewidth=0.7)
     axes.set_axisbelow(True)
-    for text in axes.legend(frameon=False, labelcolor=ink).get_texts():
+    legend = figure.legend(loc="outside lower center", ncols=4, frameon=False, labelcolor=ink)
+    for text in legend.get_texts():
         text.set_parse_math(False)
     canvas.draw()
     return np.array(canvas.buffer_rgba())[..., :3]
@@ -189,7 +191,7 @@ def _wrap(label: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
     """Break a label into at most `_LABEL_LINES` lines of `width` px, at spaces where one fits."""
     rest, lines = " ".join(label.split()), []
     while rest:
-        fits = next((n for n in range(len(rest), 1, -1) if font.getlength(rest[:n]) <= width), 1)
+        fits = max(1, bisect_right(range(1, len(rest) + 1), width, key=lambda n, text=rest: font.getlength(text[:n])))
         if fits == len(rest):
             return [*lines, rest]
         if len(lines) == _LABEL_LINES - 1:

@@ -55,9 +55,9 @@ def attention_scores(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Spatial and temporal scores, each float64 (L, N), from one forward of the frozen transformer.
 
-    latents (1, C, F, H, W), already noised; timestep (1,) in [0, 1000]; text (1, tokens, channels). `band` is the width of a temporal
-    diagonal as a share of a frame's tokens. With `query_rows` >= S every row is used and the scores are exact.
-    Raises ValueError for fewer than two latent frames, where no head can be temporal.
+    latents (1, C, F, H, W), already noised; timestep (1,) in [0, 1000]; text (1, tokens, channels). `band` is the width
+    of a temporal diagonal as a share of a frame's tokens. With `query_rows` >= S every row is used and the scores are
+    exact. Raises ValueError for fewer than two latent frames, where no head can be temporal.
     """
     _, p_h, p_w = transformer.config.patch_size
     frames, frame_tokens = latents.shape[2], (latents.shape[3] // p_h) * (latents.shape[4] // p_w)
@@ -88,7 +88,7 @@ def band_tokens(frame_tokens: int, band: float) -> int:
 
 
 def temporal_template(rows: torch.Tensor, frames: int, frame_tokens: int, width: int) -> torch.Tensor:
-    """Keys int64 (rows, (F - 1) * width): for each query the `width` tokens nearest its position in every other frame."""
+    """Keys int64 (rows, (F - 1) * width): per query the `width` tokens nearest its position in every other frame."""
     frame, place = rows // frame_tokens, rows % frame_tokens
     others = torch.arange(frames - 1).expand(len(rows), -1)
     others = others + (others >= frame[:, None])
@@ -97,7 +97,7 @@ def temporal_template(rows: torch.Tensor, frames: int, frame_tokens: int, width:
 
 
 def spatial_template(rows: torch.Tensor, frames: int, frame_tokens: int, width: int) -> torch.Tensor:
-    """Keys int64 (rows, (F - 1) * width): for each query that many nearest tokens of the flattened sequence, less itself."""
+    """Keys int64 (rows, (F - 1) * width): per query as many nearest tokens of the flattened sequence, less itself."""
     area = (frames - 1) * width
     start = (rows - area // 2).clamp(0, frames * frame_tokens - area - 1)
     keys = start[:, None] + torch.arange(area)

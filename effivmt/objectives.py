@@ -29,7 +29,8 @@ def denoising_loss(predicted: torch.Tensor, target: torch.Tensor) -> torch.Tenso
 def motion_loss(predicted: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """L_motion = 1 - cos(dv_predicted, dv_target), a scalar in [0, 2]; zero for a single latent frame.
 
-    dv_i = v_i - v_{i-1} between adjacent latent frames of (B, C, F, H, W); the cosine runs over the channels at each position.
+    dv_i = v_i - v_{i-1} between adjacent latent frames of (B, C, F, H, W); the cosine runs over the channels at each
+    position.
     """
     if predicted.shape[2] < 2:
         return predicted.new_zeros(())

@@ -31,8 +31,8 @@ def time_positions(mode: RopeMode, indices: torch.Tensor, num_frames: int, *, la
     count pixel frames, encoded after sampling, of a clip of `num_frames` pixel frames.
 
     none: 0, 1, 2, ... as the stock model. paper: i * F / F_samp, to which f(F/2 + (F/F_samp)(i - F_samp/2)) reduces
-    (F and F_samp in frames of the kind that was sampled). aligned: where the frames truly stand; a latent frame stands where its last pixel frame does,
-    as in a dense clip, where latent frame j ends with pixel frame 4j.
+    (F and F_samp in frames of the kind that was sampled). aligned: where the frames truly stand; a latent frame stands
+    where its last pixel frame does, as in a dense clip, where latent frame j ends with pixel frame 4j.
     """
     count = len(indices) if latent else (len(indices) - 1) // 4 + 1
     steps = torch.arange(count, dtype=torch.float64)

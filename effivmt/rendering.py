@@ -1,4 +1,4 @@
-"""Fused inference: a target prompt rendered by the stock pipeline with the adapter's branches merged into the weights."""
+"""Fused inference: a prompt rendered by the stock pipeline with the adapter's branches merged into the weights."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -24,7 +24,7 @@ def render(
     """Frames uint8 (T, H, W, 3) for prompt and negative prompt embeddings (tokens, channels) and a seed.
 
     `adapter` None renders the backbone alone. Sampling is the stock `WanPipeline`'s: UniPC, flow shift, classifier-free
-    guidance, noise from `torch.Generator().manual_seed(seed)`. Raises AdapterError where the adapter is another backbone's.
+    guidance, noise from `torch.Generator().manual_seed(seed)`. AdapterError where the adapter is another backbone's.
     """
     if adapter is not None:
         check_fits(adapter, backbone.transformer, backbone.digest)

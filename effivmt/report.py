@@ -48,40 +48,42 @@ METRICS = {
         "How well the directions of tracked points match those of the reference, from -1 (opposite) to 1 (same). "
         "It sees neither place nor speed.",
     ),
-    "motion_fidelity_two_sided": Metric(
+    "two_sided_motion_fidelity": Metric(
         "Motion fidelity, two-sided",
         "higher",
         "Motion fidelity asked both ways, so that a motion of the reference that is missing counts too.",
     ),
-    "motion_fidelity_foreground": Metric(
+    "foreground_motion_fidelity": Metric(
         "Motion fidelity, foreground",
         "higher",
-        "Motion fidelity of the moving points alone, so that a still background cannot decide it.",
+        "Two-sided motion fidelity of what moves against the ground, so that a still background cannot decide it.",
     ),
     "trajectory_error": Metric(
         "Trajectory error",
         "lower",
-        "Mean distance between matched paths of points, as a share of the frame's size. It sees place and speed.",
+        "Mean distance between the paths of matched objects, in frame widths, from 0 to 1. It sees place and speed.",
     ),
     "motion_amount": Metric(
         "Amount of motion",
         "",
-        "How far points move in the result, relative to the reference: 1 is the same, 0 is a still video.",
+        "How far the moving points travel from one frame to the next, in frame widths. Near 0 the video stands still.",
     ),
-    "seconds": Metric("Time (s)", "lower", "Seconds taken to render this video."),
-    "peak_memory": Metric("Peak memory (GB)", "lower", "The most memory in use while this video was rendered."),
+    "reference_motion_amount": Metric(
+        "Amount of motion, reference", "", "The same of the reference: what the amount of motion should be near to."
+    ),
 }
 
 
 @dataclass(frozen=True)
 class Result:
-    """One rendered video with its prompt, seed and metrics (None: not defined for this video)."""
+    """One rendered video with its prompt, seed and metrics (None: not defined), and the same without the adapter."""
 
     prompt: str
     seed: int
     video: Path
     metrics: Mapping[str, float | None]
     without_adapter: Path | None = None
+    metrics_without_adapter: Mapping[str, float | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -127,15 +129,11 @@ def render_report(data: Report) -> str:
     Videos and images are embedded byte for byte as base64 data URIs; every text is escaped, and the page's own policy
     lets a browser load nothing else. Raises VideoError for a video or image that is missing or that no browser shows.
     """
-    named = sorted({name for result in data.results for name in result.metrics}, key=_metric_order)
     return _template().render(
         data=data,
         reference=_video(data.reference),
-        results=[
-            (result, _video(result.video), result.without_adapter and _video(result.without_adapter))
-            for result in data.results
-        ],
-        metrics={name: _metric(name) for name in named},
+        results=[(it, _video(it.video), it.without_adapter and _video(it.without_adapter)) for it in data.results],
+        metrics=_described({name for it in data.results for name in (*it.metrics, *it.metrics_without_adapter)}),
         head_map=data.head_map and _image(data.head_map),
         charts=[_chart(stage, losses) for stage, losses in data.losses.items() if len(losses)],
         params=yaml.safe_dump(dict(data.params), sort_keys=False, allow_unicode=True, width=88) if data.params else "",
@@ -162,30 +160,27 @@ class _Chart:
     x_ticks: list[tuple[float, str]]
     y_ticks: list[tuple[float, str]]
     summary: str
-    width: int = 440
+    width: int = 400
     height: int = 220
-    left: int = 52
-    right: int = 428
+    left: int = 48
+    right: int = 378
     top: int = 12
     bottom: int = 188
 
 
 def _video(path: Path) -> _Embedded:
     if path.suffix.lower() not in MEDIA_TYPES:
-        raise VideoError(
-            f"report video {str(path)!r} is a {path.suffix!r} file, expected .mp4 or .webm; convert it first"
-        )
+        raise VideoError(f"report video {str(path)!r} ends in {path.suffix!r}, expected .mp4 or .webm; convert it")
     content = _content(path, "video")
     info = probe(path)
     if info.codec not in CODECS:
         raise VideoError(
-            f"report video {str(path)!r} is coded as {info.codec}, which browsers do not play, "
-            f"expected one of {', '.join(CODECS)}; encode it as H.264"
+            f"report video {str(path)!r} is coded as {info.codec}, expected {', '.join(CODECS)}; encode it as H.264"
         )
     longest = max(info.width, info.height)
     scale = 256 / longest if longest <= 256 else min(1.0, 400 / longest)
     return _Embedded(
-        _data_uri(content, MEDIA_TYPES[path.suffix.lower()]),
+        f"data:{MEDIA_TYPES[path.suffix.lower()]};base64,{_base64(content)}",
         round(info.width * scale),
         round(info.height * scale),
         tiny=longest <= 128,
@@ -197,7 +192,7 @@ def _image(path: Path) -> _Embedded:
     if content[:8] != b"\x89PNG\r\n\x1a\n" or len(content) < 24:
         raise VideoError(f"report image {str(path)!r} is not a PNG file, expected a PNG; draw the figure again")
     width, height = (int.from_bytes(content[start : start + 4], "big") for start in (16, 20))
-    return _Embedded(_data_uri(content, "image/png"), width, height)
+    return _Embedded(f"data:image/png;base64,{_base64(content)}", width, height)
 
 
 def _content(path: Path, kind: str) -> bytes:
@@ -209,17 +204,11 @@ def _content(path: Path, kind: str) -> bytes:
         ) from error
 
 
-def _data_uri(content: bytes, media_type: str) -> str:
-    return f"data:{media_type};base64,{base64.b64encode(content).decode('ascii')}"
-
-
-def _metric(name: str) -> Metric:
-    return METRICS.get(name) or Metric(name.replace("_", " "), "", "A number of this run without a description here.")
-
-
-def _metric_order(name: str) -> tuple[int, str]:
-    known = list(METRICS)
-    return (known.index(name) if name in METRICS else len(known), name)
+def _described(names: set[str]) -> dict[str, Metric]:
+    """The metrics of these names, those of METRICS first; any other is shown under its own name."""
+    unknown = "A number of this run without a description here."
+    others = {name: Metric(name.replace("_", " "), "", unknown) for name in sorted(names - METRICS.keys())}
+    return {name: metric for name, metric in METRICS.items() if name in names} | others
 
 
 def _chart(stage: str, losses: Sequence[float]) -> _Chart:
@@ -230,26 +219,22 @@ def _chart(stage: str, losses: Sequence[float]) -> _Chart:
     low, high = float(finite.min()), float(finite.max())
     margin = 0.04 * (high - low) or 0.1 * abs(high) or 1.0
     low, high = low - margin, high + margin
-    x_span = max(values.size - 1, 1)
 
     def x_of(step: np.ndarray | float) -> np.ndarray | float:
-        return _Chart.left + (step - 1) / x_span * (_Chart.right - _Chart.left)
+        return _Chart.left + (step - 1) / max(values.size - 1, 1) * (_Chart.right - _Chart.left)
 
     def y_of(loss: np.ndarray | float) -> np.ndarray | float:
         return _Chart.bottom - (loss - low) / (high - low) * (_Chart.bottom - _Chart.top)
 
-    def path(loss: np.ndarray, kept: np.ndarray) -> str:
-        return _path(x_of(kept + 1), y_of(loss[kept]))
-
     smoothed = smooth(values)
-    every = np.linspace(0, values.size - 1, min(values.size, 300)).round().astype(int)
+    kept, every = _extremes(values, 300), np.linspace(0, values.size - 1, min(values.size, 300)).round().astype(int)
     x_ticks = MaxNLocator(5, steps=[1, 2, 5, 10], integer=True).tick_values(1, values.size)
     y_ticks = MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
     ends = smoothed[np.isfinite(smoothed)]
     return _Chart(
         stage,
-        path(values, _extremes(values, 300)),
-        path(smoothed, every),
+        _path(x_of(kept + 1), y_of(values[kept])),
+        _path(x_of(every + 1), y_of(smoothed[every])),
         [(round(x_of(tick), 1), f"{tick:,.0f}") for tick in x_ticks if 1 <= tick <= values.size],
         [(round(y_of(tick), 1), f"{tick:.4g}") for tick in y_ticks if low <= tick <= high],
         f"{values.size} steps, smoothed loss from {ends[0]:.4g} to {ends[-1]:.4g}",
@@ -271,14 +256,10 @@ def _extremes(values: np.ndarray, bins: int) -> np.ndarray:
 
 def _path(xs: np.ndarray, ys: np.ndarray) -> str:
     """SVG path data through the points, broken where y is not finite; a lone point becomes a dot (round line caps)."""
-    parts, pen = [], "M"
-    for x, y in zip(xs, ys, strict=True):
-        if math.isfinite(y):
-            parts.append(f"{pen}{x:.1f} {y:.1f}" + ("h0" if pen == "M" else ""))
-            pen = "L"
-        else:
-            pen = "M"
-    return "".join(parts)
+    shown = np.isfinite(ys)
+    first = shown & ~np.append(False, shown[:-1])
+    points = zip(xs[shown], ys[shown], first[shown], strict=True)
+    return "".join(f"M{x:.1f} {y:.1f}h0" if starts else f"L{x:.1f} {y:.1f}" for x, y, starts in points)
 
 
 def _number(value: float | None) -> str:
@@ -286,18 +267,20 @@ def _number(value: float | None) -> str:
         return "n/a"
     if value and abs(value) < 0.001:
         return f"{value:.1e}"
-    return f"{value:,.3f}" if abs(value) < 100 else f"{value:,.1f}"
+    return f"{value:.3f}" if abs(value) < 10 else f"{value:,.1f}"
 
 
 def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.1f} s"
 
 
 def _policy_hash(source: Markup) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(source.encode('utf-8')).digest()).decode('ascii')}'"
+    return f"'sha256-{_base64(hashlib.sha256(source.encode('utf-8')).digest())}'"
+
+
+def _base64(content: bytes) -> str:
+    return base64.b64encode(content).decode("ascii")
 
 
 @cache

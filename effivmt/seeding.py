@@ -1,4 +1,4 @@
-"""Counted randomness: every draw's generator follows from (seed, names, step), so that a resumed run is the same run."""
+"""Counted randomness: every draw's generator follows from (seed, names, step), so a resumed run is the same run."""
 
 import hashlib
 
@@ -6,6 +6,6 @@ import torch
 
 
 def generator(seed: int, *names: str | int) -> torch.Generator:
-    """A CPU generator seeded from `seed` and the names of what it draws for, such as ("temporal", clip digest, step)."""
+    """A CPU generator seeded from `seed` and the names of what it draws for: ("temporal", clip digest, step)."""
     digest = hashlib.sha256("\0".join(map(str, (seed, *names))).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)

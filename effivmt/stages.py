@@ -3,8 +3,8 @@
 
     ingest -> heads -> spatial -> temporal -> render -> evaluate
 
-Each step hashes the digests of the very files it reads and the params sections it reads, so a new prompt re-renders and never
-re-tunes, and a new lambda re-tunes stage 3 only.
+Each step hashes the digests of the very files it reads and the params sections it reads, so a new prompt re-renders and
+never re-tunes, and a new lambda re-tunes stage 3 only.
 """
 
 import json
@@ -76,7 +76,7 @@ class Workspace:
 
 @dataclass(frozen=True)
 class Rendered:
-    """One rendered video: prompt, seed, its artifact (video.mp4, sheet.png) and, as the yardstick, the one without the adapter."""
+    """One rendered video (artifact: video.mp4, sheet.png) and, as the yardstick, the one without the adapter."""
 
     prompt: str
     seed: int
@@ -279,7 +279,7 @@ def temporal(work: Workspace, clip: Clip, ingested: Artifact, classified: Artifa
 
 
 def render(work: Workspace, prompts: Sequence[str], adapter: Path) -> list[Rendered]:
-    """Renders every prompt and seed with an adapter folder's branches fused, and without; files: video.mp4, sheet.png."""
+    """Renders every prompt and seed with an adapter's branches fused, and without; files: video.mp4, sheet.png."""
     params = work.params.render
     facts = adapters.read_facts(adapter)
     embedded = texts(work, [*prompts, params.negative_prompt])

@@ -42,7 +42,7 @@ class VideoInfo:
 
 
 def probe(path: Path) -> VideoInfo:
-    """Reads what a video file holds from its headers and its first frame; raises VideoError if that cannot be decoded."""
+    """Reads what a video file holds from its headers and its first frame, which must be decodable."""
     first = next(ffmpeg.decode(path))
     size = (first.frame.width, first.frame.height)
     width, height = size if first.rotation in (0, 180) else size[::-1]
@@ -64,10 +64,10 @@ def read_clip(
 ) -> np.ndarray:
     """Samples `num_frames` frames at `fps` from `start` (seconds), scaled to cover (height, width) and centre-cropped.
 
-    Frame i is the one on display at start + i / fps, so that variable frame rates keep their timing; time 0 is the first
-    frame. Pixels that are not square are stretched to their shown shape. Frames are decoded one by one, no more than
-    needed: damage behind the clip does no harm. Raises VideoError if too few lie before `end` (seconds) or the
-    video's own end.
+    Frame i is the one on display at start + i / fps, so that variable frame rates keep their timing; time 0 is the
+    first frame. Pixels that are not square are stretched to their shown shape. Frames are decoded one by one, no more
+    than needed: damage behind the clip does no harm. Raises VideoError if too few lie before `end` (seconds), the
+    video's own end, or damage.
     """
     name, need = f"{str(path)!r}", f"{num_frames} frames at {fps:g} fps need {num_frames / fps:.2f} s"
     if not (isfinite(start) and start >= 0):
@@ -77,9 +77,7 @@ def read_clip(
     step = 1 / Fraction(fps).limit_denominator(100_000)
     targets = [start + float(i * step) for i in range(num_frames)]
     if end is not None and targets[-1] > end - SLACK:
-        raise VideoError(
-            f"the trim of {name} has {end - start:.2f} s, {need}: move its start or end, or take fewer frames"
-        )
+        raise VideoError(f"the trim of {name} has {end - start:.2f} s, {need}: widen it, or take fewer frames")
     clip = np.empty((num_frames, height, width, 3), np.uint8)
     filled, stop, damage = 0, 0.0, ""
     try:
@@ -123,9 +121,7 @@ def read_images(folder: Path, *, height: int, width: int) -> np.ndarray:
         raise VideoError(f"{str(folder)!r} is no folder, expected a folder of images: check the path")
     paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
     if not paths:
-        raise VideoError(
-            f"{str(folder)!r} holds no image, expected {', '.join(IMAGE_SUFFIXES)} files: add at least one"
-        )
+        raise VideoError(f"{str(folder)!r} holds no image, expected {', '.join(IMAGE_SUFFIXES)} files: add one")
     return np.stack([_fit(_read_image(path), height, width) for path in paths])
 
 
@@ -158,14 +154,14 @@ def _replacing(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     except OSError as error:
         raise VideoError(
-            f"cannot write {str(path)!r} ({error.strerror}): check the folder and its free space"
+            f"cannot write {str(path)!r} ({error.strerror}): check its folder and the free space"
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def _fit(image: np.ndarray, height: int, width: int, aspect: float = 1.0) -> np.ndarray:
-    """Scales (H, W, 3), of pixels `aspect` times as wide as high, to cover (height, width), and crops around the centre."""
+    """Scales (H, W, 3), of pixels `aspect` times as wide as high, to cover (height, width); crops centrally."""
     own_height, own_width = image.shape[:2]
     left = max(0.0, own_width - own_height * width / height / aspect) / 2
     top = max(0.0, own_height - own_width * height / width * aspect) / 2
@@ -178,6 +174,4 @@ def _read_image(path: Path) -> np.ndarray:
         with Image.open(path) as image:
             return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise VideoError(
-            f"{str(path)!r} cannot be decoded ({error}), expected an image: replace or remove it"
-        ) from error
+        raise VideoError(f"{str(path)!r} cannot be decoded ({error}), expected an image: replace it") from error

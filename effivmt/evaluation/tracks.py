@@ -9,7 +9,7 @@ from effivmt.errors import VideoError
 
 SHORT_SIDE = (128, 256)
 """Tracking resizes frames so that their short side, in pixels, lies in this range."""
-WINDOW = 15
+WINDOW = 21
 """Side of the matching window, in pixels of the resized frame; it slides over 4 pyramid levels."""
 ROUND_TRIP = 0.35
 """A step counts if tracking it back ends at most this far from its start, in pixels of the resized frame."""
@@ -66,7 +66,7 @@ def track(frames: np.ndarray, *, grid: int = 8) -> Tracks:
 
 _QUALITY = 0.01  # a corner counts from this share of the clip's best one: a tenth of its contrast
 _WEAKEST = 4.0  # and from this response, that of a sharp corner 2 gray levels high at the largest gain
-_PEAK = 0.4  # a point sits where the response is at least this share of the highest within a window
+_PEAK = 0.3  # a point sits where response and texture are at least this share of their highest within a window
 _ROUNDNESS = 0.03  # ratio of the eigenvalues below which a corner is a straight edge
 _STOP = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 20, 0.01)
 
@@ -81,7 +81,7 @@ def _check(frames: np.ndarray) -> None:
 def _resized_contrast(frames: np.ndarray) -> list[np.ndarray]:
     """Frames on the clip's own colour axes with the full range of gray levels, resized: uint8 (h, w, 1 to 3) each.
 
-    The axes are the principal components of the colours, so that two hues of one luminance stand out as black and white do.
+    The axes are the principal components of the clip's colours: two hues of one luminance differ as black and white do.
     """
     height, width = frames.shape[1:3]
     zoom = np.clip(min(height, width), *SHORT_SIDE) / min(height, width)
@@ -102,14 +102,22 @@ def _resized_contrast(frames: np.ndarray) -> list[np.ndarray]:
 
 
 def _cornerness(image: np.ndarray) -> np.ndarray:
-    """Smallest eigenvalue of the structure tensor of image (h, w, c), zero on edges and off the peaks: (h, w)."""
+    """Smallest eigenvalue of the structure tensor of image (h, w, c), zero on edges and beside the texture: (h, w)."""
     dx, dy = (
         cv2.Sobel(image, cv2.CV_32F, *order, scale=1 / 8).reshape(*image.shape[:2], -1) for order in ((1, 0), (0, 1))
     )
-    xx, yy, xy = (cv2.GaussianBlur((a * b).sum(-1), (0, 0), WINDOW / 3) for a, b in ((dx, dx), (dy, dy), (dx, dy)))
+    products = [(a * b).sum(-1) for a, b in ((dx, dx), (dy, dy), (dx, dy))]
+    xx, yy, xy = (cv2.GaussianBlur(product, (0, 0), WINDOW / 4) for product in products)
     mean, spread = (xx + yy) / 2, np.hypot((xx - yy) / 2, xy)
-    smallest = np.where(mean - spread > _ROUNDNESS * (mean + spread), mean - spread, 0.0)
-    return np.where(smallest >= _PEAK * cv2.dilate(smallest, np.ones((WINDOW, WINDOW), np.uint8)), smallest, 0.0)
+    smallest, largest = mean - spread, mean + spread
+    texture = cv2.GaussianBlur(products[0] + products[1], (0, 0), WINDOW / 10)
+    kept = (smallest > _ROUNDNESS * largest) & _near_peak(smallest) & _near_peak(texture)
+    return np.where(kept, smallest, 0.0)
+
+
+def _near_peak(values: np.ndarray) -> np.ndarray:
+    """Where values (h, w) reach `_PEAK` of the highest value within a window."""
+    return values >= _PEAK * cv2.dilate(values, np.ones((WINDOW, WINDOW), np.uint8))
 
 
 def _best_corners(corner: np.ndarray, taken: np.ndarray, grid: int, floor: float) -> np.ndarray:

@@ -64,7 +64,8 @@ def train_autoencoder(
     folder: Path,
     *,
     steps: int,
-    batch: int = 8,
+    lengths: tuple[int, ...] = (5, 9),
+    batch_frames: int = 72,
     learning_rate: float = 1e-3,
     seed: int = 0,
     save_every: int = 250,
@@ -72,6 +73,8 @@ def train_autoencoder(
 ) -> dict[str, list[float]]:
     """Trains `vae` in place for `steps` steps, resuming from `folder`/autoencoder.safetensors; returns the loss log.
 
+    A step sees about `batch_frames` frames, in crops of T frames, T drawn from `lengths`: short ones to learn looks
+    fast, then up to whole clips, since the causal convolutions reach back further than a short crop.
     Loss: L1 + 2 MSE, five-fold on the objects, + 2e-4 KL; AdamW with cosine decay.
     """
     parameters = dict(vae.named_parameters())
@@ -84,7 +87,7 @@ def train_autoencoder(
     for step in range(start, steps):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * min(1.0, (step + 1) / 200) * (0.01 + 0.99 * _cosine(step / steps))
-        video, weight = _crops(seed, step, batch)
+        video, weight = _crops(seed, step, lengths, batch_frames)
         mean, logvar = encode_whole(vae, video).chunk(2, dim=1)
         noise = torch.randn(mean.shape, generator=torch.Generator().manual_seed(seed * 1_000_003 + step))
         logvar = logvar.clamp(-30, 20)
@@ -133,12 +136,12 @@ def _cosine(progress: float) -> float:
     return 0.5 + 0.5 * float(np.cos(np.pi * progress))
 
 
-def _crops(seed: int, step: int, batch: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Random crops (B, 3, T, 32, 32) in [-1, 1] with T 5 or 9, most of them around something, and their loss weights."""
+def _crops(seed: int, step: int, lengths: tuple[int, ...], batch_frames: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Random crops (B, 3, T, 32, 32) in [-1, 1], T one of `lengths`, most around something, and their loss weights."""
     rng = np.random.default_rng([seed, step, 7])
-    num_frames = int(rng.choice([5, 9]))
+    num_frames = int(rng.choice(lengths))
     videos, weights = [], []
-    for _ in range(batch):
+    for _ in range(max(1, batch_frames // num_frames)):
         clip = _frames(seed + 1, int(rng.integers(0, POOL)))
         first = int(rng.integers(0, len(clip) - num_frames + 1))
         frames = clip[first : first + num_frames].astype(np.float32) / 127.5 - 1

@@ -1,4 +1,4 @@
-"""Caches the latents and captions of many world clips, so that the transformer's training never runs the autoencoder."""
+"""Caches the latents and captions of many world clips, so that training the transformer never runs the autoencoder."""
 
 import json
 from collections.abc import Callable
@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import AutoencoderKLWan
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from effivmt.pretrain.autoencoder import encode_whole
@@ -51,8 +52,6 @@ def cache_latents(
 
 def load_latents(folder: Path) -> tuple[torch.Tensor, list[str]]:
     """All cached latents float16 (M, C, F, h, w) and their captions."""
-    from safetensors import safe_open
-
     latents, captions = [], []
     for path in sorted(folder.glob("*.safetensors")):
         latents.append(load_file(path)["latents"])

@@ -24,7 +24,7 @@ def make_tokenizer() -> T5TokenizerFast:
     """A unigram tokenizer that knows every word of the world's captions and spells all others in letters."""
     phrases = [*looks.COLOURS, *looks.GROUNDS, *looks.SHAPES, *looks.OBJECT_PATTERNS, *looks.GROUND_PATTERNS]
     phrases += [*motions.NAMED, *motions.CAMERA, *figure.ACTIONS]
-    phrases += "a an on in and with over the background ground shape person shirt camera view of".split()
+    phrases += ["a an on in and with over the of", "background ground shape person shirt camera view"]
     words = sorted({word for phrase in phrases for word in phrase.split()})
     pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -20.0)]
     pieces += [("▁" + word, -2.0) for word in words]

@@ -34,8 +34,8 @@ PAD_COUNTS = (1, 4, 8, 16, 100, 496)
 class PadBias(WanAttnProcessor):
     """Cross-attention that sees one padding token as if it were there `bias` = log n times.
 
-    WanPipeline pads prompts with zero embeddings that are not masked; a model trained with this bias at random n takes any
-    padded length.
+    WanPipeline pads prompts with zero embeddings that are not masked; a model trained with this bias at random n takes
+    any padded length.
     """
 
     bias: torch.Tensor | None = None
@@ -67,7 +67,8 @@ def train_transformer(
     """Trains both models in place for `steps` steps and leaves the running average of their weights in them.
 
     latents: normalised, float16 or float32 (M, C, F, h, w); each step takes their first n latent frames, n drawn from
-    `frames` (1 gives single frames). Captions are left out one time in ten. Resumes from `folder`/transformer.safetensors.
+    `frames` (1 gives single frames). Captions are left out one time in ten. Resumes from
+    `folder`/transformer.safetensors.
     """
     pad = PadBias()
     for block in transformer.blocks:

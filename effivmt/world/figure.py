@@ -1,5 +1,7 @@
 """An articulated figure: head, torso, arms and legs of two segments each, walking, waving, jumping or squatting."""
 
+from itertools import pairwise
+
 import numpy as np
 
 from effivmt.world.drawing import draw_capsule
@@ -18,7 +20,7 @@ def draw_figure(canvas: np.ndarray, shirt: str, action: str, rng: np.random.Gene
     joints = pose(action, phase, rng)
     for limb, thickness, colour in _LIMBS:
         paint = rgb(shirt) if colour is None else colour
-        for start, stop in zip(limb[:-1], limb[1:], strict=True):
+        for start, stop in pairwise(limb):
             draw_capsule(canvas, joints[start], joints[stop], thickness, paint)
     return joints["hip"]
 
@@ -45,7 +47,7 @@ def pose(action: str, phase: np.ndarray, rng: np.random.Generator) -> dict[str, 
     legs = [(hip + sign * crouch, knee - 2 * sign * crouch) for (hip, knee), sign in zip(legs, (1, -1), strict=True)]
     hip = np.stack([x, SIZE - 24.5 + thigh * 2 * (1 - np.cos(crouch)) - lift], 1)
     shoulder = hip + np.array([0.0, -13.0])
-    joints = {"hip": hip, "shoulder": shoulder, "neck": shoulder + [0, -2.0], "head": shoulder + [0, -7.0]}
+    joints = {"hip": hip, "shoulder": shoulder, "head": shoulder + np.array([0.0, -7.0])}
     for side, (hip_angle, knee), (arm, elbow) in zip(("left", "right"), legs, arms, strict=True):
         joints[f"{side} knee"] = hip + _along(hip_angle, thigh)
         joints[f"{side} foot"] = joints[f"{side} knee"] + _along(hip_angle + knee, thigh)

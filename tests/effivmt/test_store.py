@@ -316,8 +316,9 @@ class TestDamage:
         assert store.find(KEY)
 
     def test_altered_record_is_no_hit(self, store):
-        path = store.build(KEY, make).path / "artifact.json"
-        path.write_text(path.read_text().replace('"size": 11', '"size": 12'))
+        made = store.build(KEY, make)
+        path = made.path / "artifact.json"
+        path.write_text(path.read_text().replace(made.digest("adapter.bin"), "0" * 64))
         assert store.find(KEY) is None
 
 
@@ -414,6 +415,7 @@ class TestExplain:
         assert store.explain(replace(KEY, inputs={**KEY.inputs, "clip": "e" * 64})) == "never computed"
         assert store.explain(replace(KEY, inputs={"heads": "d" * 64})) == "never computed"
         assert store.explain(replace(KEY, stage="temporal")) == "never computed"
+        assert store.explain(replace(KEY, inputs={"clip": KEY.inputs["heads"]})) == "never computed"  # another role
 
     @pytest.mark.parametrize(
         ("change", "reason"),

@@ -1,0 +1,209 @@
+"""Motion metrics of a generated video against its reference, from the point tracks of both.
+
+Every function takes tracks in frame widths (`in_frame_widths`), so that videos of any size compare. None returns NaN.
+A video in which nothing can be tracked scores as the worst: fidelity 0, trajectory error 1, motion amount 0.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.cluster.hierarchy import fcluster, linkage
+from scipy.optimize import linear_sum_assignment
+
+from effivmt.evaluation.tracks import Tracks, track
+
+STILL = 0.002
+"""Steps well below this length, in frame widths a frame, count as standing still (0.13 pixels of 64, 1.7 of 832)."""
+
+
+@dataclass(frozen=True)
+class MotionScores:
+    """How well a generated video follows the motion of its reference; fidelities in [-1, 1], 1 is best.
+
+    motion_fidelity is the published metric; two_sided_motion_fidelity also asks that every reference track be found;
+    foreground_motion_fidelity is two-sided over what moves against the ground. trajectory_error is in frame widths, in
+    [0, 1], 0 is best. motion_amount and reference_motion_amount are the mean path of the foreground in frame widths a
+    frame: a still result shows as motion_amount near 0.
+    """
+
+    motion_fidelity: float
+    two_sided_motion_fidelity: float
+    foreground_motion_fidelity: float
+    trajectory_error: float
+    motion_amount: float
+    reference_motion_amount: float
+
+
+def compare_motion(reference_frames: np.ndarray, generated_frames: np.ndarray) -> MotionScores:
+    """Tracks two clips, uint8 (T, H, W, 3) of any sizes and lengths, and scores the second against the first.
+
+    The generated frame is stretched onto the reference frame, and the longer clip is resampled in time to the length
+    of the shorter. Raises VideoError as `track` does.
+    """
+    height, width = reference_frames.shape[1:3]
+    length = min(len(reference_frames), len(generated_frames))
+    reference, generated = (
+        _resampled(in_frame_widths(track(frames), frames.shape[2], frames.shape[1], height / width), length)
+        for frames in (reference_frames, generated_frames)
+    )
+    moving, moving_generated = foreground(reference, height / width), foreground(generated, height / width)
+    return MotionScores(
+        motion_fidelity=motion_fidelity(reference, generated),
+        two_sided_motion_fidelity=two_sided_motion_fidelity(reference, generated),
+        foreground_motion_fidelity=two_sided_motion_fidelity(moving, moving_generated),
+        trajectory_error=trajectory_error(moving, moving_generated),
+        motion_amount=motion_amount(moving_generated),
+        reference_motion_amount=motion_amount(moving),
+    )
+
+
+def in_frame_widths(tracks: Tracks, width: int, height: int, aspect: float) -> Tracks:
+    """Tracks of a width x height pixel video on a frame 1 wide and `aspect` high."""
+    scale = np.array([1 / width, aspect / height], np.float32)
+    return Tracks((tracks.points + 0.5) * scale, tracks.visible)
+
+
+def motion_fidelity(reference: Tracks, generated: Tracks) -> float:
+    """Mean over generated tracks of their best agreement with any reference track, in [-1, 1]; both of length T.
+
+    Agreement of two tracks is the mean over the frames in which both are visible of the cosine of their steps; they
+    must share at least half of the generated track's frames. The published cosine is 0/0 on still points. Here each
+    step gets a third coordinate `STILL`: two still steps agree fully, a still and a moving step not at all, with
+    no jump between the two, and the cosine of steps much longer than `STILL` is the published one.
+
+    One-sided: blind to motion that the generated video leaves out, to position and to speed.
+    Source: Yatim et al., "Space-Time Diffusion Features for Zero-Shot Text-Driven Motion Transfer" (CVPR 2024), as in
+    the authors' code.
+    """
+    if len(reference.points) == 0 or len(generated.points) == 0:
+        return 0.0
+    (steps, shown), (steps_generated, shown_generated) = _directions(reference), _directions(generated)
+    summed = np.einsum("ntc,mtc->nm", steps_generated, steps)
+    shared = shown_generated.astype(np.float32) @ shown.T.astype(np.float32)
+    enough = (shared >= 0.5 * shown_generated.sum(1, keepdims=True)) & (shared > 0)
+    agreement = np.where(enough, summed / np.maximum(shared, 1), -np.inf).max(1)
+    return float(np.where(np.isfinite(agreement), agreement, 0.0).mean())
+
+
+def two_sided_motion_fidelity(reference: Tracks, generated: Tracks) -> float:
+    """Mean of the motion fidelity in both directions, in [-1, 1]: motion that is left out or added lowers it."""
+    return (motion_fidelity(reference, generated) + motion_fidelity(generated, reference)) / 2
+
+
+def foreground(tracks: Tracks, aspect: float) -> Tracks:
+    """The tracks that move against the ground of a frame 1 wide and `aspect` high; all tracks when none does.
+
+    The ground's motion is the median step of the points in the outer eighth of the frame. Where points cover too
+    little of it, the ground is plain and the camera is taken to stand still. A track moves if it strays at least
+    0.04 frame widths over the ground; when none does, all motion is the camera's (or there is none).
+    """
+    relative = tracks.points - _ground_path(tracks, aspect)
+    seen = tracks.visible[..., None]
+    span = np.where(seen, relative, -np.inf).max(1) - np.where(seen, relative, np.inf).min(1)
+    moving = np.linalg.norm(span, axis=1) >= 0.04
+    return Tracks(tracks.points[moving], tracks.visible[moving]) if moving.any() else tracks
+
+
+def trajectory_error(reference: Tracks, generated: Tracks) -> float:
+    """Mean distance of the paths of matched objects in frame widths, in [0, 1]: sensitive to position and to speed.
+
+    Tracks that keep their distances are one object. Its path is that of the middle of their bounding box, so that
+    objects of other shapes compare, and is absolute: a start that is off counts. Objects are matched one to one for the
+    least total distance; a reference object left over takes the nearest generated one. The mean is weighted by the
+    reference objects' tracks; generated objects left over do not count. 1 if either side has no tracks, and at most 1.
+    """
+    paths, weights = _objects(reference)
+    paths_generated, _ = _objects(generated)
+    if len(paths) == 0 or len(paths_generated) == 0:
+        return 1.0
+    distance = np.linalg.norm(paths[:, None] - paths_generated[None], axis=-1).mean(-1)
+    matched = distance.min(1)
+    rows, columns = linear_sum_assignment(distance)
+    matched[rows] = distance[rows, columns]
+    return float(min(np.average(matched, weights=weights), 1.0))
+
+
+def motion_amount(tracks: Tracks) -> float:
+    """Mean path length of the tracks in frame widths a frame; 0 without tracks."""
+    if len(tracks.points) == 0:
+        return 0.0
+    steps, shown = _steps(tracks)
+    lengths = np.linalg.norm(steps, axis=-1)
+    return float(((lengths * shown).sum(1) / np.maximum(shown.sum(1), 1)).mean())
+
+
+_RIGID = 0.2  # tracks that drift apart less than this share of their distance belong to one object
+_NEAR = 0.1  # frame widths added to that distance, so that neighbours are not parted by the tracker's noise
+_COVERED = 0.4  # share of the grid cells along the frame's border that hold a point when the ground is textured
+
+
+def _steps(tracks: Tracks) -> tuple[np.ndarray, np.ndarray]:
+    """Steps (N, T-1, 2), and whether both ends of each are visible (N, T-1)."""
+    return np.diff(tracks.points, axis=1), tracks.visible[:, 1:] & tracks.visible[:, :-1]
+
+
+def _directions(tracks: Tracks) -> tuple[np.ndarray, np.ndarray]:
+    """Unit vectors of (dx, dy, STILL), zero where not visible: (N, T-1, 3); and where they are visible (N, T-1)."""
+    steps, shown = _steps(tracks)
+    lifted = np.concatenate([steps, np.full((*shown.shape, 1), STILL, steps.dtype)], -1)
+    return lifted / np.linalg.norm(lifted, axis=-1, keepdims=True) * shown[..., None], shown
+
+
+def _ground_path(tracks: Tracks, aspect: float) -> np.ndarray:
+    """How far the ground has moved since the first frame: (T, 2)."""
+    length = tracks.points.shape[1]
+    cells = np.clip(np.floor(tracks.points / [1, aspect] * 8), 0, 7).astype(int)
+    border = ((cells == 0) | (cells == 7)).any(-1) & tracks.visible
+    covered = np.mean([len(np.unique(cells[border[:, t], t], axis=0)) / 28 for t in range(length)])
+    path = np.zeros((length, 2))
+    if covered >= _COVERED:
+        steps, shown = _steps(tracks)
+        shown &= border[:, :-1]
+        for t in np.flatnonzero(shown.any(0)):
+            path[t + 1] = np.median(steps[shown[:, t], t], axis=0)
+    return path.cumsum(0)
+
+
+def _objects(tracks: Tracks) -> tuple[np.ndarray, np.ndarray]:
+    """Paths (K, T, 2) of the rigid groups of tracks, and how many tracks each has (K,); strays are left out."""
+    if len(tracks.points) < 2:
+        return tracks.points, np.ones(len(tracks.points))
+    groups = fcluster(linkage(_looseness(tracks), "single"), _RIGID, "distance")
+    sizes = np.bincount(groups)
+    large = np.flatnonzero(sizes >= sizes.max() / 4)
+    paths = [_path(Tracks(tracks.points[groups == group], tracks.visible[groups == group])) for group in large]
+    return np.stack(paths), sizes[large]
+
+
+def _looseness(tracks: Tracks) -> np.ndarray:
+    """How much each pair of tracks drifts apart for its mean distance, as scipy's condensed distances."""
+    first, second = np.triu_indices(len(tracks.points), 1)
+    both = (tracks.visible[first] & tracks.visible[second])[..., None]
+    count = np.maximum(both.sum(1), 1)
+    apart = tracks.points[first] - tracks.points[second]
+    mean = (apart * both).sum(1) / count
+    drift = (np.linalg.norm(apart - mean[:, None], axis=-1) * both[..., 0]).sum(1) / count[:, 0]
+    return np.where(both.any((1, 2)), drift / (np.linalg.norm(mean, axis=-1) + _NEAR), 10 * _RIGID)
+
+
+def _path(tracks: Tracks) -> np.ndarray:
+    """Path (T, 2) of a group: its mean steps from the middle of its points; it rests while none is visible."""
+    steps, shown = _steps(tracks)
+    mean_steps = (steps * shown[..., None]).sum(0) / np.maximum(shown.sum(0), 1)[:, None]
+    path = np.concatenate([np.zeros((1, 2)), mean_steps.cumsum(0)])
+    offsets = ((tracks.points - path) * tracks.visible[..., None]).sum(1) / tracks.visible.sum(1)[:, None]
+    return path + np.quantile(offsets, [0.05, 0.95], axis=0).mean(0)
+
+
+def _resampled(tracks: Tracks, length: int) -> Tracks:
+    """Tracks at `length` evenly spread times from the first frame to the last, linear between frames.
+
+    A track that is visible at none of these times is left out.
+    """
+    at = np.linspace(0, tracks.points.shape[1] - 1, length)
+    before = np.floor(at).astype(int)
+    after = np.ceil(at).astype(int)
+    share = (at - before).astype(np.float32)[None, :, None]
+    points = tracks.points[:, before] * (1 - share) + tracks.points[:, after] * share
+    visible = tracks.visible[:, before] & tracks.visible[:, after]
+    return Tracks(points[visible.any(1)], visible[visible.any(1)])

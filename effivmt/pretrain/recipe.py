@@ -1,0 +1,148 @@
+"""The recipe of the embedded backbone `data/wan-tiny`, step by step: autoencoder, latents, transformer, assemble.
+
+Every step is deterministic, keeps its state in the work folder and goes on from there when it is run again. `PLAN` is
+what the shipped weights were trained with, on one processor core; more steps, clips and kinds only make it better.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline, WanTransformer3DModel
+from safetensors.torch import load_file
+from torch import nn
+
+from effivmt.errors import BackboneError
+from effivmt.pretrain import autoencoder, latents, text, transformer
+
+Report = Callable[[str, int, int, dict[str, float]], None]
+"""Called with (step's name, units done, units in all, the newest figures)."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One run of a training loop: latent or pixel frames a sample may have, optimizer steps, learning rates."""
+
+    name: str
+    steps: int
+    frames: tuple[int, ...]
+    learning_rate: float
+    final_rate: float = 1e-4
+
+
+PLAN = {
+    "autoencoder": (
+        Phase("short", 6500, (5, 9), 1e-3),
+        Phase("long", 5000, (9, 17, 33, 33), 8e-4),
+    ),
+    "transformer": (
+        Phase("17 frames", 3000, (5, 5, 5, 1), 1.5e-3, 6e-4),
+        Phase("33 frames", 3000, (9, 9, 9, 5, 1), 1e-3, 5e-5),
+    ),
+}
+SHARDS = 94
+KINDS = {"object": 1.0}
+BATCH = 16
+
+
+def train_autoencoder(work: Path, report: Report) -> None:
+    """Trains the video autoencoder through its phases; leaves `work`/vae."""
+    torch.manual_seed(0)
+    vae = AutoencoderKLWan(**autoencoder.CONFIG)
+    for index, phase in enumerate(PLAN["autoencoder"]):
+        folder = work / "autoencoder" / phase.name.replace(" ", "-")
+        folder.mkdir(parents=True, exist_ok=True)
+        autoencoder.train_autoencoder(
+            vae,
+            folder,
+            steps=phase.steps,
+            lengths=phase.frames,
+            learning_rate=phase.learning_rate,
+            seed=index,
+            report=lambda step, figures, phase=phase: report(f"autoencoder, {phase.name}", step, phase.steps, figures),
+        )
+    vae.save_pretrained(work / "vae")
+
+
+def cache_latents(work: Path, report: Report) -> None:
+    """Draws and encodes the training clips; leaves `work`/latents and their statistics."""
+    vae = AutoencoderKLWan.from_pretrained(_made(work / "vae", "autoencoder")).eval()
+    latents.cache_latents(
+        vae,
+        work / "latents",
+        kinds=KINDS,
+        shards=range(SHARDS),
+        report=lambda shard: report("latents", shard + 1, SHARDS, {}),
+    )
+    mean, std = latents.latent_statistics(latents.load_latents(work / "latents")[0])
+    (work / "statistics.json").write_text(json.dumps({"mean": mean.tolist(), "std": std.tolist()}), encoding="utf-8")
+
+
+def train_transformer(work: Path, report: Report) -> None:
+    """Trains transformer and text encoder through their phases; the checkpoints stay under `work`/transformer."""
+    statistics = json.loads(_made(work / "statistics.json", "latents").read_text(encoding="utf-8"))
+    mean, std = (torch.tensor(statistics[name]).view(-1, 1, 1, 1) for name in ("mean", "std"))
+    cached, captions = latents.load_latents(work / "latents")
+    for part in cached.split(256):
+        part.copy_((part.float() - mean) / std)
+    models = _models()
+    for index, phase in enumerate(PLAN["transformer"]):
+        folder = work / "transformer" / phase.name.replace(" ", "-")
+        folder.mkdir(parents=True, exist_ok=True)
+        transformer.train_transformer(
+            models["transformer"],
+            models["text_encoder"],
+            text.make_tokenizer(),
+            cached,
+            captions,
+            folder,
+            steps=phase.steps,
+            batch=BATCH,
+            frames=phase.frames,
+            learning_rate=phase.learning_rate,
+            final_rate=phase.final_rate,
+            seed=index,
+            report=lambda step, figures, phase=phase: report(f"transformer, {phase.name}", step, phase.steps, figures),
+        )
+
+
+def assemble(work: Path, folder: Path) -> None:
+    """Joins the trained parts into a WanPipeline folder of float16 safetensors that stock diffusers loads."""
+    statistics = json.loads(_made(work / "statistics.json", "latents").read_text(encoding="utf-8"))
+    phases = [work / "transformer" / p.name.replace(" ", "-") / "transformer.safetensors" for p in PLAN["transformer"]]
+    trained = [path for path in phases if path.exists()]
+    weights = load_file(_made(trained[-1] if trained else phases[0], "transformer"))
+    vae = AutoencoderKLWan.from_pretrained(_made(work / "vae", "autoencoder"))
+    vae.register_to_config(latents_mean=statistics["mean"], latents_std=statistics["std"])
+    models = _models()
+    with torch.no_grad():
+        for name, parameter in models.named_parameters():
+            parameter.copy_(weights[f"weights.average.{name}"])
+    scheduler = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0)
+    pipeline = WanPipeline(
+        tokenizer=text.make_tokenizer(),
+        text_encoder=models["text_encoder"].half(),
+        vae=vae.half(),
+        scheduler=scheduler,
+        transformer=models["transformer"].half(),
+    )
+    pipeline.save_pretrained(folder, safe_serialization=True)
+
+
+def _models() -> nn.ModuleDict:
+    """The transformer and its text encoder before training."""
+    torch.manual_seed(0)
+    return nn.ModuleDict(
+        {
+            "transformer": WanTransformer3DModel(**transformer.CONFIG),
+            "text_encoder": text.make_text_encoder(len(text.make_tokenizer())),
+        }
+    )
+
+
+def _made(path: Path, step: str) -> Path:
+    if not path.exists():
+        raise BackboneError(f"{path} is not there; run the recipe's step `{step}` first")
+    return path

@@ -1,0 +1,211 @@
+"""Trains the embedded scorer, a small `CLIPModel`, on single frames of the procedural world and their captions."""
+
+import copy
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch.nn import functional as F
+from transformers import (
+    CLIPConfig,
+    CLIPImageProcessorPil,
+    CLIPModel,
+    CLIPTextConfig,
+    CLIPVisionConfig,
+    PreTrainedTokenizerBase,
+)
+
+from effivmt.checkpoint import load_checkpoint, save_checkpoint
+from effivmt.pretrain.text import make_tokenizer
+from effivmt.world import figure, motions
+from effivmt.world.looks import COLOURS, GROUNDS, SHAPES, Ground, Look
+from effivmt.world.scenes import describe, describe_ground, draw_clip
+
+MAX_TOKENS = 32
+WIDTH = {"hidden_size": 128, "intermediate_size": 256, "num_attention_heads": 4}
+PROJECTION = 64
+KINDS = {"object": 0.7, "camera": 0.1, "pair": 0.1, "figure": 0.1}
+WORLD = 300
+"""Training draws its clips from world `WORLD` + seed."""
+_PHRASES = re.compile(rf" (?:{'|'.join([*motions.NAMED, *figure.ACTIONS])})\b")
+_CAMERA = re.compile(rf"^the camera (?:{'|'.join(motions.CAMERA)}) over ")
+
+
+@dataclass(frozen=True)
+class Question:
+    """A frame uint8 (64, 64, 3) and captions of which only the first is true."""
+
+    frame: np.ndarray
+    captions: list[str]
+
+
+def make_scorer(vocabulary: int, *, seed: int = 0) -> CLIPModel:
+    """An untrained scorer: a ViT of 4 layers on 64 x 64 pixels in 8 x 8 patches, a causal text encoder of 2 layers."""
+    text = CLIPTextConfig(
+        vocab_size=vocabulary,
+        max_position_embeddings=MAX_TOKENS,
+        num_hidden_layers=2,
+        bos_token_id=None,
+        eos_token_id=1,
+        pad_token_id=0,
+        projection_dim=PROJECTION,
+        **WIDTH,
+    )
+    vision = CLIPVisionConfig(image_size=64, patch_size=8, num_hidden_layers=4, projection_dim=PROJECTION, **WIDTH)
+    config = CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=PROJECTION)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return CLIPModel(config)
+
+
+def train_scorer(
+    folder: Path,
+    *,
+    steps: int,
+    batch: int = 64,
+    pool: int = 8000,
+    learning_rate: float = 1e-3,
+    seed: int = 0,
+    save_every: int = 200,
+    report: Callable[[int, dict[str, float]], None] | None = None,
+) -> CLIPModel:
+    """Trains a new scorer for `steps` steps, resuming from `folder`/scorer.safetensors, and returns it.
+
+    Frames come from a pool of `pool` clips, two of each, half of them flipped and half of them blurred (sigma up to
+    1.5 pixels). A caption loses its motion phrase every second time, for one frame shows no motion; frames whose
+    captions agree but for motion count as each other's match, not as negatives. Loss: contrastive cross-entropy both
+    ways (Radford et al., "Learning Transferable Visual Models From Natural Language Supervision").
+    """
+    tokenizer = make_tokenizer()
+    model = make_scorer(len(tokenizer), seed=seed).train()
+    parameters = dict(model.named_parameters())
+    decayed = [p for name, p in parameters.items() if p.ndim > 1 and "embedding" not in name]
+    others = [p for name, p in parameters.items() if p.ndim <= 1 or "embedding" in name]
+    groups = [{"params": decayed, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.98), fused=True)
+    path = folder / "scorer.safetensors"
+    start, logs = load_checkpoint(path, parameters, optimizer)
+    frames, captions = _draw_pool(WORLD + seed, pool)
+    bare = [without_motion(caption) for caption in captions]
+    key = torch.tensor([{text: i for i, text in enumerate(bare)}[text] for text in bare])
+    tokens = torch.stack([tokenize(tokenizer, texts) for texts in (captions, bare)])
+    for step in range(start, steps):
+        rng = np.random.default_rng([seed, step, 11])
+        for group in optimizer.param_groups:
+            progress = 0.5 + 0.5 * math.cos(math.pi * step / steps)
+            group["lr"] = learning_rate * min(1.0, (step + 1) / 100) * (0.01 + 0.99 * progress)
+        picks = rng.choice(len(captions), batch, replace=False)
+        pixels = to_pixels(np.stack([_augment(frames[i, rng.integers(frames.shape[1])], rng) for i in picks]))
+        ids = tokens[rng.integers(0, 2, batch), picks]
+        ids = ids[:, : int((ids > 0).sum(1).max())]
+        logits = model(input_ids=ids, pixel_values=pixels).logits_per_image
+        same = key[picks][:, None] == key[picks][None]
+        target = same / same.sum(1, keepdim=True)
+        loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters.values(), 1.0)
+        optimizer.step()
+        with torch.no_grad():
+            model.logit_scale.clamp_(max=math.log(100))
+        hit = same.gather(1, logits.argmax(1, keepdim=True)).float().mean()
+        logs.setdefault("loss", []).append(round(loss.item(), 6))
+        logs.setdefault("matched", []).append(round(hit.item(), 6))
+        if (step + 1) % save_every == 0 or step + 1 == steps:
+            save_checkpoint(path, step + 1, parameters, optimizer, logs)
+        if report is not None:
+            report(step + 1, {name: values[-1] for name, values in logs.items()})
+    return model.eval()
+
+
+def save_scorer(model: CLIPModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Writes a folder that `CLIPModel`, `AutoTokenizer` and `CLIPImageProcessorPil` load; the weights in float16."""
+    copy.deepcopy(model).half().save_pretrained(folder)
+    tokenizer.model_max_length = MAX_TOKENS
+    tokenizer.save_pretrained(folder)
+    size, half = {"height": 64, "width": 64}, [0.5] * 3
+    CLIPImageProcessorPil(
+        size=size, crop_size=size, do_center_crop=False, image_mean=half, image_std=half
+    ).save_pretrained(folder)
+
+
+def hard_questions(count: int, *, seed: int) -> list[Question]:
+    """Questions of 32 captions that name colour, shape and ground, about one-object clips of world `seed`.
+
+    The distractors are every caption with one attribute changed (13) and random ones with two changed. The second
+    colour of a patterned object, which is to be seen as well, is in none. `seed` should differ from the training's
+    world, `WORLD` + its seed.
+    """
+    questions = []
+    for index in range(count):
+        clip = draw_clip(seed, index, kinds={"object": 1.0}, num_frames=5)
+        look, ground = clip.facts["look"], clip.facts["ground"]
+        true = (look.colour, look.shape, ground.colour)
+        by_changes: dict[int, list[str]] = {0: [], 1: [], 2: [], 3: []}
+        for other in product(COLOURS, SHAPES, GROUNDS):
+            if other[0] != look.second or look.pattern == "plain":
+                changes = sum(a != b for a, b in zip(true, other, strict=True))
+                by_changes[changes].append(_caption(*other))
+        rng = np.random.default_rng([seed, index, 13])
+        double = [str(caption) for caption in rng.permutation(by_changes[2])]
+        frame = clip.frames[int(rng.integers(len(clip.frames)))]
+        questions.append(Question(frame, [*by_changes[0], *by_changes[1], *double][:32]))
+    return questions
+
+
+@torch.no_grad()
+def score_accuracy(model: CLIPModel, tokenizer: PreTrainedTokenizerBase, questions: Sequence[Question]) -> float:
+    """The share of `questions` whose first caption scores highest, in [0, 1]."""
+    captions = sorted({caption for question in questions for caption in question.captions})
+    place = {caption: i for i, caption in enumerate(captions)}
+    text = F.normalize(model.get_text_features(tokenize(tokenizer, captions)).pooler_output, dim=-1)
+    images = model.get_image_features(to_pixels(np.stack([question.frame for question in questions]))).pooler_output
+    right = 0
+    for image, question in zip(images, questions, strict=True):
+        scores = text[[place[caption] for caption in question.captions]] @ image
+        right += int(scores.argmax() == 0)
+    return right / len(questions)
+
+
+def without_motion(caption: str) -> str:
+    """A world caption without the words that only a moving picture can show."""
+    return _PHRASES.sub("", _CAMERA.sub("a view of ", caption))
+
+
+def tokenize(tokenizer: PreTrainedTokenizerBase, captions: Sequence[str]) -> torch.Tensor:
+    """Token ids int64 (B, 32), each row ending in one end token and padding."""
+    options = {"padding": "max_length", "max_length": MAX_TOKENS, "truncation": True, "return_tensors": "pt"}
+    return tokenizer(list(captions), **options).input_ids
+
+
+def to_pixels(frames: np.ndarray) -> torch.Tensor:
+    """Model input float32 (B, 3, 64, 64) in [-1, 1] of frames uint8 (B, 64, 64, 3), as the saved processor makes it."""
+    return torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def _draw_pool(world: int, size: int) -> tuple[np.ndarray, list[str]]:
+    """Frames uint8 (size, 2, 64, 64, 3), two of each clip, and the clips' captions."""
+    frames = np.empty((size, 2, 64, 64, 3), np.uint8)
+    captions = []
+    for index in range(size):
+        clip = draw_clip(world, index, kinds=KINDS, num_frames=5)
+        frames[index] = clip.frames[[index % 5, (index + 2) % 5]]
+        captions.append(clip.caption)
+    return frames, captions
+
+
+def _augment(frame: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    flip, blur = rng.random(2) < 0.5
+    sigma = rng.uniform(0.3, 1.5)
+    frame = frame[:, ::-1] if flip else frame
+    return cv2.GaussianBlur(np.ascontiguousarray(frame), (0, 0), sigma) if blur else frame
+
+
+def _caption(colour: str, shape: str, ground: str) -> str:
+    return f"{describe(Look(shape, colour, 10.0))} on {describe_ground(Ground(ground))}"
