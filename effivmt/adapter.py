@@ -16,6 +16,7 @@ import torch
 from diffusers import WanTransformer3DModel
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from effivmt.branches import PROJECTIONS, channels_of
 from effivmt.errors import AdapterError
@@ -76,7 +77,7 @@ def save_adapter(
 
 
 def load_adapter(folder: Path) -> Adapter:
-    """Reads an adapter folder; AdapterError for a wrong digest or a branch that is all zero."""
+    """Reads an adapter folder; AdapterError for a wrong digest, or a branch that changes nothing or is not finite."""
     facts = read_facts(folder)
     weights = {}
     for branch in BRANCHES:
@@ -84,8 +85,10 @@ def load_adapter(folder: Path) -> Adapter:
             weights[branch] = load_file(folder / f"{branch}.safetensors")
         except (OSError, SafetensorError) as error:
             raise AdapterError(f"adapter file {folder / branch}.safetensors cannot be read: {error}") from error
-        if not any(tensor.any() for tensor in weights[branch].values()):
-            raise AdapterError(f"adapter {folder}: every weight of its {branch} branch is zero; tune it again")
+        if not all(tensor.isfinite().all() for tensor in weights[branch].values()):
+            raise AdapterError(f"adapter {folder}: a weight of its {branch} branch is not finite; tune it again")
+        if not any(down.any() and up.any() for _, down, up in _pairs(weights[branch])):
+            raise AdapterError(f"adapter {folder}: its {branch} branch is zero and changes nothing; tune it again")
     return Adapter(weights["spatial"], weights["temporal"], load_head_map(folder / "heads.parquet"), facts)
 
 
@@ -123,17 +126,20 @@ def check_fits(adapter: Adapter, transformer: WanTransformer3DModel, backbone_di
             f"the adapter was made for backbone {made_for.get('id')} (digest {str(made_for.get('digest'))[:12]}) but "
             f"this backbone has digest {backbone_digest[:12]}; use the backbone it was made for"
         )
+    modules = dict(transformer.named_modules())
     for weights in (adapter.spatial, adapter.temporal):
-        for name, weight in weights.items():
-            module, _, side = name.removeprefix("transformer.").removesuffix(".weight").rpartition(".")
-            try:
-                linear = transformer.get_submodule(module)
-            except AttributeError as error:
-                raise AdapterError(f"the adapter has {name} but the backbone has no module {module}") from error
-            expected = linear.in_features if side == "lora_A" else linear.out_features
-            if weight.shape[side == "lora_A"] != expected:
+        for module, down, up in _pairs(weights):
+            linear = modules.get(module)
+            if not isinstance(linear, nn.Linear):
                 raise AdapterError(
-                    f"the adapter's {name} is {tuple(weight.shape)}; the backbone's {module} needs {expected} channels"
+                    f"the adapter has a LoRA of {module} but the backbone has no such linear layer; "
+                    "use the backbone it was made for"
+                )
+            shapes = (tuple(up.shape), tuple(down.shape))
+            if shapes != ((linear.out_features, len(down)), (len(down), linear.in_features)):
+                raise AdapterError(
+                    f"the adapter's LoRA of {module} has B {shapes[0]} and A {shapes[1]} but the backbone's layer "
+                    f"needs ({linear.out_features}, R) and (R, {linear.in_features}); use the backbone it was made for"
                 )
 
 
@@ -145,20 +151,17 @@ def fused(
 
     `branches` maps a name to (stock-layout weights, strength). On leaving, the original bytes are back.
     """
-    modules: dict[str, torch.Tensor] = {}
+    loras: dict[str, list[tuple[torch.Tensor, torch.Tensor, float]]] = {}
     for weights, strength in branches.values():
-        for name, down in weights.items():
-            if not name.endswith(".lora_A.weight") or strength == 0:
-                continue
-            module = name.removeprefix("transformer.").removesuffix(".lora_A.weight")
-            up = weights[name.replace(".lora_A.", ".lora_B.")]
-            device = transformer.get_submodule(module).weight.device
-            delta = strength * (up.to(device).float() @ down.to(device).float())
-            modules[module] = modules[module] + delta if module in modules else delta
+        for module, down, up in _pairs(weights):
+            if strength != 0:
+                loras.setdefault(module, []).append((down, up, strength))
     originals = {}
     try:
-        for module, delta in modules.items():
+        for module, parts in loras.items():
             weight = transformer.get_submodule(module).weight
+            to = {"device": weight.device, "dtype": torch.float32}
+            delta = sum(strength * (up.to(**to) @ down.to(**to)) for down, up, strength in parts)
             originals[module] = weight.data
             weight.data = (weight.data.float() + delta).to(weight.dtype)
         yield transformer
@@ -177,6 +180,19 @@ def to_comfyui(spatial: Mapping[str, torch.Tensor], temporal: Mapping[str, torch
         target = f"diffusion_model.blocks.{layer}.self_attn.{_COMFYUI_NAMES[projection]}.{side}.weight"
         joined[target] = torch.cat(parts, dim=0 if side == "lora_A" else 1).contiguous()
     return joined
+
+
+def _pairs(weights: Mapping[str, torch.Tensor]) -> Iterator[tuple[str, torch.Tensor, torch.Tensor]]:
+    """Module, A and B of every LoRA in stock-layout weights; AdapterError for any other name and for a lone half."""
+    for name in dict.fromkeys(name.replace(".lora_B.", ".lora_A.") for name in weights):
+        module = name.removeprefix("transformer.").removesuffix(".lora_A.weight")
+        halves = [f"transformer.{module}.{side}.weight" for side in ("lora_A", "lora_B")]
+        if name != halves[0] or not weights.keys() >= set(halves):
+            raise AdapterError(
+                f"the adapter has weights of {module} but not {' and '.join(halves)}, as stock diffusers names them; "
+                "make or pull it again"
+            )
+        yield module, *(weights[half] for half in halves)
 
 
 def _parse(name: str) -> tuple[str, str, str]:

@@ -58,11 +58,10 @@ def dual_path(transformer: WanTransformer3DModel, heads: HeadMap) -> Iterator[Wa
             f"the head map is of {heads.is_temporal.shape[0]} layers x {heads.is_temporal.shape[1]} heads but the "
             f"transformer has {config.num_layers} x {config.num_attention_heads}; classify its heads again"
         )
-    stock = [
-        _split(block.attn1, is_temporal)
-        for block, is_temporal in zip(transformer.blocks, heads.is_temporal, strict=True)
-    ]
+    stock = [_stock_modules(block.attn1) for block in transformer.blocks]
     try:
+        for block, is_temporal in zip(transformer.blocks, heads.is_temporal, strict=True):
+            _split(block.attn1, is_temporal)
         yield transformer
     finally:
         for block, modules in zip(transformer.blocks, stock, strict=True):
@@ -81,10 +80,13 @@ def branch_parameters(transformer: nn.Module, branch: str) -> dict[str, torch.Te
     return {name: tensor for name, tensor in transformer.named_parameters() if f".{branch}." in name}
 
 
-def _split(attention: nn.Module, is_temporal: np.ndarray) -> dict[str, nn.Module]:
-    """Splits one self-attention in place; returns the stock modules that it replaced."""
-    stock = {name: getattr(attention, name) for name in ("to_q", "to_k", "to_v", "norm_q", "norm_k")}
-    stock["to_out.0"] = attention.to_out[0]
+def _stock_modules(attention: nn.Module) -> dict[str, nn.Module]:
+    """What `_split` replaces in one self-attention."""
+    return {name: attention.get_submodule(name) for name in (*PROJECTIONS, "norm_q", "norm_k")}
+
+
+def _split(attention: nn.Module, is_temporal: np.ndarray) -> None:
+    stock = _stock_modules(attention)
     channels = channels_of(is_temporal, attention.inner_dim // attention.heads)
     spatial, temporal = channels["spatial"], channels["temporal"]
     for name in ("to_q", "to_k", "to_v"):
@@ -92,7 +94,6 @@ def _split(attention: nn.Module, is_temporal: np.ndarray) -> dict[str, nn.Module
     for name in ("norm_q", "norm_k"):
         setattr(attention, name, _permuted_norm(stock[name], torch.cat([spatial, temporal])))
     attention.to_out[0] = SplitInput(stock["to_out.0"], spatial, temporal)
-    return stock
 
 
 def _put_back(attention: nn.Module, stock: dict[str, nn.Module]) -> None:

@@ -32,8 +32,8 @@ INDEXED = ("mov", "matroska")  # containers in which a seek lands on a keyframe
 SEEK_AFTER = 10.0  # seconds; up to here, decoding from the beginning costs little
 TIMEOUT = 900.0  # seconds that one file may take to decode or to encode
 CRF = 12  # of libx264: visually lossless, also on small clips
-SWS = "bicubic+accurate_rnd+full_chroma_int+full_chroma_inp+bitexact"
-CONVERSION = (
+SCALER = "bicubic+full_chroma_int+full_chroma_inp+accurate_rnd+bitexact"  # the way from RGB to YUV
+CONVERSION = (  # and the way back
     Interpolation.BICUBIC
     | Interpolation.FULL_CHR_H_INT
     | Interpolation.FULL_CHR_H_INP
@@ -103,7 +103,8 @@ def decode(path: Path, start: float = 0.0) -> Iterator[Picture]:
 
     Begins at the first frame or, for a `start` (seconds) above `SEEK_AFTER` in an indexed container, at a keyframe not
     after `start`. Damage ends the iteration: after the last frame before it, VideoError says where it lies.
-    Raises VideoError also where `open_video` does, if there is no frame at all, and after `TIMEOUT` seconds.
+    (What the codec decodes without complaint, such as a single changed bit, cannot be noticed.) Raises VideoError also
+    where `open_video` does, if there is no frame at all, and after `TIMEOUT` seconds.
     """
     with open_video(path) as (container, stream):
         shown = None
@@ -125,7 +126,8 @@ def decode(path: Path, start: float = 0.0) -> Iterator[Picture]:
                 if shown:
                     yield shown._replace(duration=picture.time - shown.time)
                 shown = picture
-            yield shown
+            if shown:
+                yield shown
         except (_Damage, av.error.FFmpegError) as error:
             if shown:
                 yield shown
@@ -167,17 +169,15 @@ def encode_h264(path: Path, frames: np.ndarray, fps: float) -> None:
         framerate=Fraction(fps).limit_denominator(100_000),
     )
     target = ffmpeg.output(
-        source.filter("scale", out_color_matrix="bt709", out_range="tv", out_chroma_loc="left", flags=SWS),
+        source.filter("scale", out_color_matrix="bt709", out_range="tv", out_chroma_loc="left", flags=SCALER).filter(
+            "setparams", colorspace="bt709", color_primaries="bt709", color_trc="bt709", range="tv"
+        ),
         f"file:{path.absolute()}",
         format="mp4",
         vcodec="libx264",
         crf=CRF,
         pix_fmt="yuv420p",
-        color_primaries="bt709",
-        color_trc="bt709",
-        colorspace="bt709",
         threads=1,
-        map_metadata=-1,
         fflags="+bitexact",
         flags="+bitexact",
         movflags="+faststart",
@@ -238,8 +238,8 @@ def _seek(
 
 def _frames(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[Picture]:
     """Yields frames from the container's position on, in container time; raises _Damage at the first doubtful one."""
-    # AVI stores no presentation times: libav's guesses are out of order with B-frames, its decoding times are not.
     kind = container.format.name
+    # AVI stores no presentation times: libav's guesses are out of order with B-frames, its decoding times are not.
     clock = "dts" if kind == "avi" else "pts"
     base, period = float(stream.time_base), float(1 / frame_rate(stream))
     aspect = float(stream.sample_aspect_ratio or 1)

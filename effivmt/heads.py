@@ -23,6 +23,13 @@ from effivmt.positions import rotate
 
 BRANCHES = ("spatial", "temporal")
 _BLOCK_BYTES = 256 * 2**20
+_COLUMNS = {
+    "layer": pa.int32(),
+    "head": pa.int32(),
+    "spatial_score": pa.float64(),
+    "temporal_score": pa.float64(),
+    "branch": pa.string(),
+}
 
 
 @dataclass(frozen=True)
@@ -107,29 +114,28 @@ def spatial_template(rows: torch.Tensor, frames: int, frame_tokens: int, width: 
 def save_head_map(path: Path, heads: HeadMap) -> None:
     """Writes heads.parquet: layer, head, spatial score, temporal score, branch."""
     layer, head = np.indices(heads.is_temporal.shape).reshape(2, -1)
-    table = {
-        "layer": layer.astype(np.int32),
-        "head": head.astype(np.int32),
-        "spatial_score": heads.spatial.ravel(),
-        "temporal_score": heads.temporal.ravel(),
-        "branch": heads.branch.ravel().tolist(),
-    }
-    pq.write_table(pa.table(table), path, compression="NONE")
+    values = (layer, head, heads.spatial.ravel(), heads.temporal.ravel(), heads.branch.ravel().tolist())
+    table = pa.table(dict(zip(_COLUMNS, values, strict=True)), schema=pa.schema(_COLUMNS))
+    pq.write_table(table, path, compression="NONE")
 
 
 def load_head_map(path: Path) -> HeadMap:
-    """Reads heads.parquet; AdapterError when rows or columns are missing."""
+    """Reads heads.parquet; AdapterError unless it has its columns and one row for each head of each layer."""
     try:
         table = pq.read_table(path)
-        columns = {
-            name: table[name].to_numpy() for name in ("layer", "head", "spatial_score", "temporal_score", "branch")
-        }
-    except (OSError, pa.ArrowInvalid, KeyError) as error:
-        raise AdapterError(f"head map {path} cannot be read ({error}); make or pull the adapter again") from error
-    shape = (int(columns["layer"].max(initial=-1)) + 1, int(columns["head"].max(initial=-1)) + 1)
-    if table.num_rows != shape[0] * shape[1] or not table.num_rows or set(columns["branch"]) - set(BRANCHES):
-        raise AdapterError(f"head map {path} has {table.num_rows} rows for {shape[0]} layers of {shape[1]} heads")
-    order = np.lexsort((columns["head"], columns["layer"]))
+        columns = {name: table[name].cast(kind).to_numpy() for name, kind in _COLUMNS.items()}
+    except (OSError, pa.ArrowException, KeyError) as error:
+        reason = " ".join(str(error).split())
+        raise AdapterError(f"head map {path} cannot be read ({reason}); make or pull the adapter again") from error
+    places = np.stack([columns["layer"], columns["head"]])
+    order = np.lexsort(places[::-1])
+    shape = tuple(len(np.unique(axis)) for axis in places)
+    whole = len(order) > 0 and np.array_equal(places[:, order], np.indices(shape).reshape(2, -1))
+    if not whole or set(columns["branch"]) - set(BRANCHES):
+        raise AdapterError(
+            f"head map {path} has {table.num_rows} rows; expected one, {' or '.join(BRANCHES)}, for each head of "
+            "each layer; make or pull the adapter again"
+        )
     grid = {name: values[order].reshape(shape) for name, values in columns.items()}
     return HeadMap(grid["spatial_score"], grid["temporal_score"], grid["branch"] == "temporal")
 

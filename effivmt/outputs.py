@@ -17,15 +17,18 @@ from pathlib import Path
 import numpy as np
 from safetensors.torch import load_file
 
+from effivmt import __version__
 from effivmt.errors import EffiVMTError
 from effivmt.figures import contact_sheet
 from effivmt.report import Report, Result, Timing, render_report
 from effivmt.stages import Workspace
-from effivmt.store import Artifact, sha256_file
+from effivmt.store import Artifact, Store, sha256_file
 from effivmt.transfer import StageRun, Transferred
 from effivmt.video import read_frames, write_image, write_video
 
-VERSIONS = ("effivmt", "torch", "diffusers", "peft", "transformers")
+PACKAGES = ("torch", "diffusers", "peft", "transformers")
+"""Whose versions the report names, besides our own."""
+
 _VIDEO_NAME = re.compile(r"video-\d+(-seed-?\d+)?\.mp4")
 
 
@@ -75,15 +78,17 @@ def write_outputs(work: Workspace, result: Transferred, out: Path) -> Outputs:
     folder = out / result.clip.clip
     names = video_names(result, len(work.params.render.seeds))
     outputs = Outputs(folder, tuple(folder / name for name in names))
-    try:
+    with _writing(folder):
         outputs.adapter.mkdir(parents=True, exist_ok=True)
         earlier = _listed_videos(outputs.metrics)
         for target, rendered in zip(outputs.videos, result.rendered, strict=True):
-            _copy(work, rendered.artifact, "video.mp4", target)
-        _copy(work, result.classified, "heads.png", outputs.heads)
+            _copy(work.store, rendered.artifact, "video.mp4", target)
+        _copy(work.store, result.classified, "heads.png", outputs.heads)
         in_adapter = [name for name in result.motion.files if name.startswith("adapter/")]
-        for name in sorted(in_adapter, key=lambda name: name == "adapter/adapter.json"):  # vouches for the others: last
-            _copy(work, result.motion, name, folder / name)
+        for name in sorted(
+            in_adapter, key=lambda name: name == "adapter/adapter.json"
+        ):  # last: it vouches for the rest
+            _copy(work.store, result.motion, name, folder / name)
         frames = load_file(result.ingested.file("frames.safetensors"))["frames"].numpy()
         with _replacing(outputs.reference) as temporary:
             write_video(temporary, frames, work.params.ingest.fps)
@@ -95,8 +100,6 @@ def write_outputs(work: Workspace, result: Transferred, out: Path) -> Outputs:
             temporary.write_text(render_report(_report(work, result, outputs)), encoding="utf-8")
         for name in earlier - set(names):
             (folder / name).unlink(missing_ok=True)
-    except OSError as error:
-        raise EffiVMTError(f"output folder {folder} cannot be written ({error}); choose another with --out") from error
     return outputs
 
 
@@ -106,7 +109,14 @@ def video_names(result: Transferred, seeds: int) -> list[str]:
     return [f"video-{numbers[one.prompt]}{f'-seed{one.seed}' if seeds > 1 else ''}.mp4" for one in result.rendered]
 
 
-def _copy(work: Workspace, artifact: Artifact, name: str, target: Path) -> None:
+def copy_file(store: Store, artifact: Artifact, name: str, target: Path) -> None:
+    """Brings one file of an artifact to `target`, whole or not at all; raises as `write_outputs` does."""
+    with _writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _copy(store, artifact, name, target)
+
+
+def _copy(store: Store, artifact: Artifact, name: str, target: Path) -> None:
     """Copies a listed file unless the target has its digest; StoreError when the copy has not."""
     digest = artifact.digest(name)
     if target.is_file() and sha256_file(target) == digest:
@@ -114,7 +124,15 @@ def _copy(work: Workspace, artifact: Artifact, name: str, target: Path) -> None:
     with _replacing(target) as temporary:
         shutil.copyfile(artifact.file(name), temporary)
         if sha256_file(temporary) != digest:
-            work.store.verify(artifact)
+            store.verify(artifact)
+
+
+@contextmanager
+def _writing(place: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise EffiVMTError(f"{place} cannot be written ({error}); choose another place with --out") from error
 
 
 @contextmanager
@@ -175,7 +193,7 @@ def _report(work: Workspace, result: Transferred, outputs: Outputs) -> Report:
         losses={f"{stage} {name}": curve for stage, curves in result.losses.items() for name, curve in curves.items()},
         timings={run.stage: _timing(run) for run in result.runs},
         params=work.params.model_dump(mode="json"),
-        versions={name: metadata.version(name) for name in VERSIONS},
+        versions={"effivmt": __version__, **{name: metadata.version(name) for name in PACKAGES}},
     )
 
 

@@ -19,9 +19,10 @@ RopeMode = Literal["none", "paper", "aligned"]
 def sampled_indices(num_frames: int, num_sampled: int, phase: float) -> torch.Tensor:
     """Indices, int64 (num_sampled,), of evenly spaced frames: floor((i + phase) * num_frames / num_sampled).
 
-    `phase` in [0, 1) shifts the grid, so that over all phases every frame is seen.
+    `phase` in [0, 1) shifts the grid: over num_frames / num_sampled or more equal steps of it every frame is seen.
     """
-    return ((torch.arange(num_sampled) + phase) * (num_frames / num_sampled)).floor().long()
+    grid = (torch.arange(num_sampled, dtype=torch.float64) + phase) * num_frames / num_sampled
+    return (grid + 1e-9).floor().long()  # a whole number that rounding made a little less stays whole
 
 
 def time_positions(mode: RopeMode, indices: torch.Tensor, num_frames: int, *, latent: bool) -> torch.Tensor:

@@ -6,7 +6,8 @@ same bytes as one never killed.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,6 +59,7 @@ def tune_spatial(
     """Stage 2: LoRA on the spatial branches, on single frames (M, C, 1, h, w) each encoded alone.
 
     caption (1, tokens, channels); `clip` names the clip in the seeds; a checkpoint file at `checkpoint` is resumed.
+    Raises EffiVMTError when no head is spatial, and when the loss is no longer finite.
     """
 
     def draw(random: torch.Generator) -> Batch:
@@ -84,7 +86,7 @@ def tune_temporal(
 
     latents: (1, C, F, h, w) of the dense clip for `dense` and `latent` sampling, (phases, C, F', h, w) of the sampled
     and then encoded frames for `pixel`; `num_frames` is T of the dense clip. The transformer is expected to hold the
-    spatial adapter merged.
+    spatial adapter merged. Raises EffiVMTError when no head is temporal, and when the loss is no longer finite.
     """
 
     def draw(random: torch.Generator) -> Batch:
@@ -129,9 +131,11 @@ def _tune(
 ) -> Tuned:
     device, dtype = transformer.device, transformer.dtype
     caption = caption.to(device, dtype).expand(params.batch, -1, -1)
-    transformer.requires_grad_(False)
-    transformer.gradient_checkpointing = params.gradient_checkpointing
-    with dual_path(transformer, heads), positions.time_positions_of(transformer) as rope:
+    with (
+        _frozen(transformer, gradient_checkpointing=params.gradient_checkpointing),
+        dual_path(transformer, heads),
+        positions.time_positions_of(transformer) as rope,
+    ):
         weights = add_lora(transformer, branch, params.rank, generator(seed, branch, clip, "init"))
         optimizer = torch.optim.AdamW(weights.values(), lr=params.learning_rate, weight_decay=params.weight_decay)
         start, losses = load_checkpoint(checkpoint, weights, optimizer)
@@ -146,8 +150,14 @@ def _tune(
             target = objectives.velocity(batch.latents, noise).to(device)
             denoising = objectives.denoising_loss(predicted, target)
             motion = objectives.motion_loss(predicted, target)
+            loss = denoising + motion_weight * motion
+            if not loss.isfinite():
+                raise EffiVMTError(
+                    f"{branch} tuning diverged: its loss is {loss.item()} at step {step + 1} of {params.steps}; "
+                    f"lower {branch}.learning_rate"
+                )
             optimizer.zero_grad(set_to_none=True)
-            (denoising + motion_weight * motion).backward()
+            loss.backward()
             for group in optimizer.param_groups:
                 group["lr"] = params.learning_rate * _schedule(step, params.steps)
             optimizer.step()
@@ -159,9 +169,20 @@ def _tune(
             if progress is not None:
                 progress(step + 1, params.steps)
         result = {name: weight.detach().float().cpu().clone() for name, weight in weights.items()}
-    transformer.gradient_checkpointing = False
-    del transformer.peft_config  # peft's mark; its layers went with the split modules
     return Tuned(result, losses)
+
+
+@contextmanager
+def _frozen(transformer: WanTransformer3DModel, *, gradient_checkpointing: bool) -> Iterator[None]:
+    """Freezes the base weights; however the context ends, checkpointing is off and peft's mark gone afterwards."""
+    transformer.requires_grad_(False)
+    if gradient_checkpointing:
+        transformer.enable_gradient_checkpointing()
+    try:
+        yield
+    finally:
+        transformer.disable_gradient_checkpointing()
+        vars(transformer).pop("peft_config", None)  # its layers went with the split modules
 
 
 def add_lora(

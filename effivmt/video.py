@@ -90,10 +90,12 @@ def read_clip(
             if filled == num_frames:
                 return clip
     except VideoError as error:
-        if not filled and not stop:
+        if stop == 0:
             raise
         damage = f"; {error}"
-    raise VideoError(f"{name} is too short: it has {stop:.2f} s, {need} from {start:g} s: give a longer clip{damage}")
+    raise VideoError(
+        f"{name} is too short: it has {stop:.2f} s, {need} from {start:g} s on: give a longer clip{damage}"
+    )
 
 
 def read_frames(path: Path, *, max_frames: int = 2000) -> tuple[np.ndarray, float]:
@@ -172,6 +174,9 @@ def _fit(image: np.ndarray, height: int, width: int, aspect: float = 1.0) -> np.
 def _read_image(path: Path) -> np.ndarray:
     try:
         with Image.open(path) as image:
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+            upright = ImageOps.exif_transpose(image)
+            if upright.mode == "I;16":  # grey of 16 bits, which Pillow would clip to 8 instead of scaling
+                upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
+            return np.asarray(upright.convert("RGB"))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise VideoError(f"{str(path)!r} cannot be decoded ({error}), expected an image: replace it") from error

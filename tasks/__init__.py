@@ -1,0 +1,14 @@
+"""The engines around the stages. They read their settings when imported, so these defaults stand here."""
+
+import os
+
+SETTINGS = {
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # the command line tells the user; the server gets all logs
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # its first start builds a database
+}
+for _name, _value in SETTINGS.items():
+    os.environ.setdefault(_name, _value)

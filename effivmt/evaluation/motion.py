@@ -6,6 +6,7 @@ A video in which nothing can be tracked scores as the worst: fidelity 0, traject
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.optimize import linear_sum_assignment
@@ -107,7 +108,7 @@ def foreground(tracks: Tracks, aspect: float) -> Tracks:
 def trajectory_error(reference: Tracks, generated: Tracks) -> float:
     """Mean distance of the paths of matched objects in frame widths, in [0, 1]: sensitive to position and to speed.
 
-    Tracks that keep their distances are one object. Its path is that of the middle of their bounding box, so that
+    Tracks that keep their distances are one object. Its path is that of the centre of their convex hull, so that
     objects of other shapes compare, and is absolute: a start that is off counts. Objects are matched one to one for the
     least total distance; a reference object left over takes the nearest generated one. The mean is weighted by the
     reference objects' tracks; generated objects left over do not count. 1 if either side has no tracks, and at most 1.
@@ -133,6 +134,7 @@ def motion_amount(tracks: Tracks) -> float:
 
 
 _RIGID = 0.2  # tracks that drift apart less than this share of their distance belong to one object
+SHARE=.5
 _NEAR = 0.1  # frame widths added to that distance, so that neighbours are not parted by the tracker's noise
 _COVERED = 0.4  # share of the grid cells along the frame's border that hold a point when the ground is textured
 
@@ -183,16 +185,26 @@ def _looseness(tracks: Tracks) -> np.ndarray:
     apart = tracks.points[first] - tracks.points[second]
     mean = (apart * both).sum(1) / count
     drift = (np.linalg.norm(apart - mean[:, None], axis=-1) * both[..., 0]).sum(1) / count[:, 0]
-    return np.where(both.any((1, 2)), drift / (np.linalg.norm(mean, axis=-1) + _NEAR), 10 * _RIGID)
+    spans = tracks.visible.sum(1)
+    enough = both.sum((1, 2)) >= SHARE * np.minimum(spans[first], spans[second])
+    return np.where(enough, drift / (np.linalg.norm(mean, axis=-1) + _NEAR), 10 * _RIGID)
 
 
 def _path(tracks: Tracks) -> np.ndarray:
-    """Path (T, 2) of a group: its mean steps from the middle of its points; it rests while none is visible."""
+    """Path (T, 2) of a group: its mean steps, from the centre of its hull; it rests while none is visible."""
     steps, shown = _steps(tracks)
     mean_steps = (steps * shown[..., None]).sum(0) / np.maximum(shown.sum(0), 1)[:, None]
     path = np.concatenate([np.zeros((1, 2)), mean_steps.cumsum(0)])
     offsets = ((tracks.points - path) * tracks.visible[..., None]).sum(1) / tracks.visible.sum(1)[:, None]
-    return path + np.quantile(offsets, [0.05, 0.95], axis=0).mean(0)
+    return path + _hull_centre(offsets)
+
+
+def _hull_centre(points: np.ndarray) -> np.ndarray:
+    """Centre of area (2,) of the convex hull of points (N, 2); their mean where the hull has no area."""
+    moments = cv2.moments(cv2.convexHull(points.astype(np.float32)))
+    if moments["m00"] < 1e-6:
+        return points.mean(0)
+    return np.array([moments["m10"], moments["m01"]]) / moments["m00"]
 
 
 def _resampled(tracks: Tracks, length: int) -> Tracks:

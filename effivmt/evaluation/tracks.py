@@ -10,7 +10,7 @@ from effivmt.errors import VideoError
 SHORT_SIDE = (128, 256)
 """Tracking resizes frames so that their short side, in pixels, lies in this range."""
 WINDOW = 21
-"""Side of the matching window, in pixels of the resized frame; it slides over 4 pyramid levels."""
+"""Side of the matching window, in pixels of the resized frame; it is the same on all 4 levels of the pyramid."""
 ROUND_TRIP = 0.35
 """A step counts if tracking it back ends at most this far from its start, in pixels of the resized frame."""
 BIRTHS = 5
@@ -149,10 +149,27 @@ def _advance(
 
 
 def _follow(first: np.ndarray, second: np.ndarray, start: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Points (K, 2) of the first image in the second, and which of them (K,) came back to where they started."""
-    how = {"winSize": (WINDOW, WINDOW), "maxLevel": 3, "criteria": _STOP}
-    reached, found, _ = cv2.calcOpticalFlowPyrLK(first, second, start, None, **how)
-    back, found_back, _ = cv2.calcOpticalFlowPyrLK(second, first, reached, None, **how)
+    """Points (K, 2) of the first image in the second, and which of them (K,) came back to where they started.
+
+    The window drags a point along with all that it shows, which blurs turning and growing bodies. So a window of half
+    the side starts from the result, and its answer stands where it is near and comes back most exactly.
+    """
+    reached, returned = _round_trip(first, second, start, WINDOW, 3, None)
+    fine, fine_returned = _round_trip(first, second, start, WINDOW // 4 * 2 + 1, 0, reached)
+    better = (fine_returned < 0.1) & (np.linalg.norm(fine - reached, axis=1) < 0.5)
+    reached[better] = fine[better]
     inside = ((reached >= 0) & (reached <= np.array(first.shape[1::-1]) - 1)).all(1)
-    returned = np.linalg.norm(back - start, axis=1) < ROUND_TRIP
-    return reached, (found[:, 0] == 1) & (found_back[:, 0] == 1) & inside & returned
+    return reached, inside & (returned < ROUND_TRIP)
+
+
+def _round_trip(
+    first: np.ndarray, second: np.ndarray, start: np.ndarray, side: int, levels: int, guess: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Points (K, 2) in the second image, searched from a guess, and how far from the start they come back (K,)."""
+    how = {"winSize": (side, side), "maxLevel": levels, "criteria": _STOP}
+    how["flags"] = 0 if guess is None else cv2.OPTFLOW_USE_INITIAL_FLOW
+    there, back = (None, None) if guess is None else (guess.copy(), start.copy())
+    reached, found, _ = cv2.calcOpticalFlowPyrLK(first, second, start, there, **how)
+    origin, found_back, _ = cv2.calcOpticalFlowPyrLK(second, first, reached, back, **how)
+    found = (found[:, 0] == 1) & (found_back[:, 0] == 1)
+    return reached, np.where(found, np.linalg.norm(origin - start, axis=1), np.inf)

@@ -67,6 +67,7 @@ def train_autoencoder(
     lengths: tuple[int, ...] = (5, 9),
     batch_frames: int = 72,
     learning_rate: float = 1e-3,
+    decoder_only: bool = False,
     seed: int = 0,
     save_every: int = 250,
     report: Callable[[int, dict[str, float]], None] | None = None,
@@ -75,9 +76,13 @@ def train_autoencoder(
 
     A step sees about `batch_frames` frames, in crops of T frames, T drawn from `lengths`: short ones to learn looks
     fast, then up to whole clips, since the causal convolutions reach back further than a short crop.
+    `decoder_only` leaves the encoder, and with it every cached latent, as it is.
     Loss: L1 + 2 MSE, five-fold on the objects, + 2e-4 KL; AdamW with cosine decay.
     """
-    parameters = dict(vae.named_parameters())
+    vae.requires_grad_(not decoder_only)
+    for part in (vae.post_quant_conv, vae.decoder):
+        part.requires_grad_(True)
+    parameters = {name: parameter for name, parameter in vae.named_parameters() if parameter.requires_grad}
     optimizer = torch.optim.AdamW(
         parameters.values(), lr=learning_rate, weight_decay=1e-4, betas=(0.9, 0.99), fused=True
     )

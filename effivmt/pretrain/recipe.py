@@ -30,6 +30,7 @@ class Phase:
     frames: tuple[int, ...]
     learning_rate: float
     final_rate: float = 1e-4
+    decoder_only: bool = False
 
 
 PLAN = {
@@ -38,11 +39,11 @@ PLAN = {
         Phase("long", 5000, (9, 17, 33, 33), 8e-4),
     ),
     "transformer": (
-        Phase("17 frames", 3000, (5, 5, 5, 1), 1.5e-3, 6e-4),
-        Phase("33 frames", 3000, (9, 9, 9, 5, 1), 1e-3, 5e-5),
+        Phase("17 frames", 2600, (5, 5, 5, 1), 1.5e-3, 6e-4),
+        Phase("33 frames", 3800, (9, 9, 9, 5, 1), 1e-3, 5e-5),
     ),
 }
-SHARDS = 94
+SHARDS = 80
 KINDS = {"object": 1.0}
 BATCH = 16
 
@@ -60,6 +61,7 @@ def train_autoencoder(work: Path, report: Report) -> None:
             steps=phase.steps,
             lengths=phase.frames,
             learning_rate=phase.learning_rate,
+            decoder_only=phase.decoder_only,
             seed=index,
             report=lambda step, figures, phase=phase: report(f"autoencoder, {phase.name}", step, phase.steps, figures),
         )

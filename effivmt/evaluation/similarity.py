@@ -1,0 +1,99 @@
+"""CLIP metrics of a video: does it show what the text says, and does it look alike from frame to frame."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from torch.nn import functional as F
+from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel
+
+from effivmt.errors import BackboneError, VideoError
+
+BATCH = 32
+"""Frames or texts that go through the model at once."""
+
+
+class ClipScorer:
+    """Image and text features of a `transformers.CLIPModel` folder (model, tokenizer, image processor), on the CPU."""
+
+    def __init__(self, folder: Path) -> None:
+        """Loads the folder; raises BackboneError if it is missing, damaged, incomplete or of another kind."""
+        _check_kind(folder)
+        try:
+            self.model, report = CLIPModel.from_pretrained(
+                folder, local_files_only=True, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+            )
+            self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            self.processor = CLIPImageProcessorPil.from_pretrained(folder, local_files_only=True)
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+            raise _unusable(folder, f"cannot be loaded ({' '.join(str(error).split())[:300]})") from error
+        if report["missing_keys"]:
+            missing = sorted(report["missing_keys"])
+            raise _unusable(folder, f"lacks {len(missing)} weights ({missing[0]} …)")
+        self.model.eval().requires_grad_(False)
+
+    def frame_features(self, frames: np.ndarray) -> np.ndarray:
+        """Features float32 (T, C), unit rows, of frames uint8 (T, H, W, 3), T at least 1."""
+        if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or len(frames) == 0:
+            raise VideoError(
+                f"cannot score {frames.dtype} frames of shape {frames.shape}: give uint8 frames (T, H, W, 3)"
+            )
+        batches = [
+            self.processor(list(frames[start : start + BATCH]), return_tensors="pt", input_data_format="channels_last")
+            for start in range(0, len(frames), BATCH)
+        ]
+        return _unit_rows([self.model.get_image_features(batch.pixel_values).pooler_output for batch in batches])
+
+    def text_features(self, texts: Sequence[str]) -> np.ndarray:
+        """Features float32 (B, C), unit rows, of B texts, at least one; a text too long for the model is cut."""
+        length = self.model.config.text_config.max_position_embeddings
+        batches = [
+            self.tokenizer(
+                list(texts[start : start + BATCH]),
+                padding="max_length",
+                max_length=length,
+                truncation=True,
+                return_tensors="pt",
+            )
+            for start in range(0, len(texts), BATCH)
+        ]
+        return _unit_rows(
+            [self.model.get_text_features(batch.input_ids, batch.attention_mask).pooler_output for batch in batches]
+        )
+
+
+def temporal_consistency(features: np.ndarray) -> float:
+    """Mean cosine of adjacent frames, in [-1, 1]; features (T, C) are unit rows. A frozen video scores 1.
+
+    Raises VideoError for fewer than 2 frames.
+    """
+    if len(features) < 2:
+        raise VideoError(f"temporal consistency of {len(features)} frames is undefined: give a video of at least 2")
+    return float((features[1:] * features[:-1]).sum(1).mean())
+
+
+def text_similarity(frame_features: np.ndarray, text_features: np.ndarray) -> float:
+    """Mean cosine of all frames (T, C) with all texts (B, C), in [-1, 1]; both are unit rows."""
+    return float((frame_features @ text_features.T).mean())
+
+
+def _check_kind(folder: Path) -> None:
+    try:
+        kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
+    except (OSError, ValueError) as error:
+        raise _unusable(folder, "has no readable config.json") from error
+    if kind != "clip":
+        raise _unusable(folder, f"holds a model of type {kind}")
+
+
+def _unusable(folder: Path, reason: str) -> BackboneError:
+    return BackboneError(
+        f"scorer {folder} {reason}; give a folder saved by transformers' CLIPModel, its tokenizer and image processor"
+    )
+
+
+def _unit_rows(batches: list[torch.Tensor]) -> np.ndarray:
+    return F.normalize(torch.cat(batches), dim=-1).numpy()

@@ -1,0 +1,149 @@
+"""The terminal side of the command line: progress on stderr while a run lasts, tables on stdout at its end."""
+
+import logging
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import diffusers.utils.logging
+import transformers.utils.logging
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from effivmt.outputs import Outputs
+from effivmt.report import METRICS
+from effivmt.transfer import UNWATCHED, StageRun, Transferred, Watch
+
+
+def calm_libraries() -> None:
+    """Silences the notes and bars of the libraries: the watch of a run shows its progress, errors are raised."""
+    for library in (transformers.utils.logging, diffusers.utils.logging):
+        library.set_verbosity_error()
+        library.disable_progress_bar()
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+
+
+@contextmanager
+def watching(*, quiet: bool) -> Iterator[Watch]:
+    """Shows the stages on stderr while the context lasts: bars on a terminal, else lines; nothing when quiet."""
+    if quiet:
+        yield UNWATCHED
+    elif not sys.stderr.isatty():
+        yield StageLines()
+    else:
+        with StageBars() as bars:
+            yield bars
+
+
+@contextmanager
+def waiting(message: str, *, quiet: bool) -> Iterator[None]:
+    """Tells on stderr what the context waits for: a spinner that goes, or a line."""
+    if quiet:
+        yield
+    elif not sys.stderr.isatty():
+        print(message, file=sys.stderr, flush=True)
+        yield
+    else:
+        with Console(stderr=True).status(message):
+            yield
+
+
+class StageLines(Watch):
+    """One plain line at the start and at the end of every stage."""
+
+    def started(self, stage: str) -> None:
+        """Prints the stage."""
+        print(f"{stage}: started", file=sys.stderr, flush=True)
+
+    def finished(self, run: StageRun) -> None:
+        """Prints the stage and its seconds."""
+        print(f"{run.stage}: {_outcome(run)} in {run.seconds:.1f} s", file=sys.stderr, flush=True)
+
+
+class StageBars(Watch):
+    """One bar a stage, with the time that is left."""
+
+    def __init__(self) -> None:
+        """Draws on stderr, once entered."""
+        self._bars: dict[str, TaskID] = {}
+        self._progress = Progress(
+            TextColumn("{task.description:<8}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+        )
+
+    def __enter__(self) -> "StageBars":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def started(self, stage: str) -> None:
+        """Adds the stage's bar, of unknown length."""
+        self._bars[stage] = self._progress.add_task(stage, total=None, note="left")
+
+    def advanced(self, stage: str, done: int, total: int) -> None:
+        """Moves the stage's bar."""
+        if stage in self._bars:
+            self._progress.update(self._bars[stage], completed=done, total=total)
+
+    def finished(self, run: StageRun) -> None:
+        """Fills the stage's bar."""
+        bar = self._bars[run.stage]
+        total = self._progress.tasks[bar].total or 1
+        self._progress.update(bar, completed=total, total=total, note=_outcome(run))
+
+
+def print_transfer(result: Transferred, outputs: Outputs) -> None:
+    """Prints the stages with their seconds, the metrics of every video, and where its files lie."""
+    console = Console(highlight=False)
+    stages = Table(title="Stages", title_justify="left")
+    stages.add_column("stage")
+    stages.add_column("outcome")
+    stages.add_column("seconds", justify="right")
+    for run in result.runs:
+        stages.add_row(run.stage, _outcome(run), f"{run.seconds:.1f}")
+    console.print(stages)
+    for row, video in zip(result.metrics, outputs.videos, strict=True):
+        kinds = {"with adapter": row["adapter"]}
+        if "baseline" in row:
+            kinds["without adapter"] = row["baseline"]
+        console.print(metrics_table(f"{video.name}: {row['prompt']}", kinds))
+    for name in ("videos", "sheet", "heads", "metrics", "adapter", "report"):
+        place = getattr(outputs, name)
+        for path in place if isinstance(place, tuple) else (place,):
+            console.print(f"{name:<8} {path}", soft_wrap=True, markup=False)
+
+
+def metrics_table(title: str, columns: Mapping[str, Mapping[str, float]]) -> Table:
+    """A table with a row for each metric and a column for each named set of them."""
+    table = Table(title=escape(title), title_justify="left")
+    table.add_column("metric")
+    table.add_column("better")
+    for heading in columns:
+        table.add_column(heading, justify="right")
+    order = list(METRICS)
+    for name in sorted(next(iter(columns.values())), key=lambda n: order.index(n) if n in METRICS else len(order)):
+        known = METRICS.get(name)
+        values = [f"{metrics[name]:.3f}" if name in metrics else "" for metrics in columns.values()]
+        table.add_row(known.label if known else name, known.better if known else "", *values)
+    return table
+
+
+def _outcome(run: StageRun) -> str:
+    return "hit" if run.cached else "done"

@@ -1,0 +1,33 @@
+"""The Prefect flow of one clip: a task a stage, the out folder, and a record in MLflow."""
+
+from pathlib import Path
+
+from prefect import flow
+
+from effivmt.catalog import Clip
+from effivmt.config import Params
+from effivmt.outputs import Outputs, write_outputs
+from effivmt.stages import Workspace
+from effivmt.store import Store
+from effivmt.transfer import UNWATCHED, Transferred, Watch, run_clip
+from tasks.location import check_writable, tracking_uri
+from tasks.stages import call_task
+from tasks.tracking import track
+
+
+@flow(name="transfer", flow_run_name="{clip.clip}", persist_result=False, validate_parameters=False)
+def transfer(
+    clip: Clip, params: Params, store: Path, out: Path, force: tuple[str, ...] = (), watch: Watch | None = None
+) -> tuple[Transferred, Outputs]:
+    """Takes one clip through all stages and writes `out/<clip>/`; whatever is new goes to MLflow, too.
+
+    Raises the EffiVMTError of the stage that fails.
+    """
+    watch = watch or UNWATCHED
+    check_writable(tracking_uri())
+    work = Workspace(Store(store), params, watch.advanced, frozenset(force))
+    result = run_clip(work, clip, call=call_task, watch=watch)
+    outputs = write_outputs(work, result, out)
+    if not result.cached:
+        track(result, params, outputs)
+    return result, outputs

@@ -1,0 +1,276 @@
+"""Head classification measures the attention that the transformer really has, and labels planted heads as planted."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from diffusers import WanTransformer3DModel
+from torch.nn import functional as F
+
+from effivmt import heads
+from effivmt.config import HeadsParams
+from effivmt.errors import AdapterError
+from effivmt.heads import HeadMap, attention_scores, label_heads, load_head_map, save_head_map
+
+TEXT_TOKENS = 7
+GRIDS = [(3, 4, 6), (2, 6, 4), (5, 8, 6)]  # latent frames, height, width; tokens are 2 x 2
+
+
+def make_transformer(seed: int = 0, *, layers: int = 2, count: int = 4, head_width: int = 12) -> WanTransformer3DModel:
+    """A random transformer with random query and key norms."""
+    torch.manual_seed(seed)
+    size = {"text_dim": 8, "freq_dim": 8, "ffn_dim": 16, "in_channels": 4, "out_channels": 4, "rope_max_seq_len": 64}
+    transformer = WanTransformer3DModel(
+        num_layers=layers, num_attention_heads=count, attention_head_dim=head_width, **size
+    )
+    for block in transformer.blocks:
+        for norm in (block.attn1.norm_q, block.attn1.norm_k):
+            torch.nn.init.uniform_(norm.weight, 0.5, 2.0)
+    return transformer.eval().requires_grad_(False)
+
+
+def make_inputs(grid: tuple[int, int, int], seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Noised latents, timestep and text."""
+    random = torch.Generator().manual_seed(seed)
+    latents = torch.randn(1, 4, *grid, generator=random)
+    return latents, torch.tensor([500.0]), torch.randn(1, TEXT_TOKENS, 8, generator=random)
+
+
+def record_attention(monkeypatch, transformer, inputs) -> list[tuple[torch.Tensor, ...]]:
+    """(q, k, v, output) of every self-attention, as the kernel of torch receives and returns them: (N, S, D) each."""
+    calls, kernel = [], F.scaled_dot_product_attention
+
+    def recording(query, key, value, **kwargs):
+        out = kernel(query, key, value, **kwargs)
+        if key.shape[-2] == query.shape[-2]:
+            calls.append((query[0], key[0], value[0], out[0]))
+        return out
+
+    with monkeypatch.context() as patch:
+        patch.setattr(F, "scaled_dot_product_attention", recording)
+        transformer(*inputs)
+    return calls
+
+
+def nearest(place: int, places, count: int, *, right_first: bool) -> list[int]:
+    """The `count` of `places` that are nearest to `place`."""
+    side = -1 if right_first else 1
+    return sorted(places, key=lambda p: (abs(p - place), side * p))[:count]
+
+
+def explicit_templates(frames: int, frame_tokens: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The spatial and the temporal template as bool (S, S), token by token."""
+    tokens = frames * frame_tokens
+    spatial, temporal = torch.zeros(2, tokens, tokens, dtype=torch.bool)
+    for query in range(tokens):
+        others = [t for t in range(tokens) if t != query]
+        spatial[query, nearest(query, others, (frames - 1) * width, right_first=True)] = True
+        own_frame, place = divmod(query, frame_tokens)
+        for frame in set(range(frames)) - {own_frame}:
+            for key in nearest(place, range(frame_tokens), width, right_first=False):
+                temporal[query, frame * frame_tokens + key] = True
+    return spatial, temporal
+
+
+class TestScores:
+    @pytest.mark.parametrize("grid", GRIDS)
+    @pytest.mark.parametrize("band", [0.08, 0.3, 1.0])
+    def test_equal_the_full_map_under_explicit_templates(self, monkeypatch, grid, band):
+        transformer, inputs = make_transformer(), make_inputs(grid)
+        frames, frame_tokens = grid[0], grid[1] * grid[2] // 4
+        templates = explicit_templates(frames, frame_tokens, max(1, round(band * frame_tokens)))
+        expected = []
+        for q, k, _, _ in record_attention(monkeypatch, transformer, inputs):
+            attention = (q.double() @ k.double().transpose(1, 2) / q.shape[-1] ** 0.5).softmax(-1)
+            expected.append([(attention * template).sum(-1).mean(-1).numpy() for template in templates])
+        found = attention_scores(transformer, *inputs, band=band, query_rows=10**6)
+        error = np.abs(np.stack(found, axis=1) - np.array(expected)).max()
+        print(f"{grid} band {band}: scores differ from the full map by at most {error:.1e}")
+        assert error < 1e-6
+        assert found[0].shape == (2, 4) and found[0].dtype == np.float64
+
+    def test_watched_q_and_k_are_those_of_the_attention(self, monkeypatch):
+        transformer, inputs = make_transformer(), make_inputs((3, 4, 6))
+        watched, hidden = [], []
+        hooks = [
+            block.attn1.register_forward_hook(lambda module, args, out: hidden.append((module, args[0], out)))
+            for block in transformer.blocks
+        ]
+        with heads._watch_attention(transformer, lambda q, k: watched.append((q, k))):
+            calls = record_attention(monkeypatch, transformer, inputs)
+        for hook in hooks:
+            hook.remove()
+        assert len(watched) == len(calls) == len(hidden) == 2
+        for (q, k), (true_q, true_k, _, _), (attention, x, out) in zip(watched, calls, hidden, strict=True):
+            q, k = q.transpose(0, 1), k.transpose(0, 1)
+            assert torch.equal(q, true_q) and torch.equal(k, true_k)
+            v = attention.to_v(x)[0].unflatten(1, (attention.heads, -1)).transpose(0, 1)
+            again = attention.to_out[0](F.scaled_dot_product_attention(q, k, v).transpose(0, 1).flatten(1))
+            assert torch.allclose(again, out[0], atol=1e-6)
+
+    def test_blocks_of_rows_give_what_one_block_gives(self, monkeypatch):
+        transformer, inputs = make_transformer(), make_inputs((5, 8, 6))
+        whole = attention_scores(transformer, *inputs, band=0.2, query_rows=10**6)
+        monkeypatch.setattr(heads, "_BLOCK_BYTES", 4 * 60 * 4 * 7)  # 7 rows of 60 keys and 4 heads: 8 blocks and a rest
+        blocks = attention_scores(transformer, *inputs, band=0.2, query_rows=10**6)
+        monkeypatch.setattr(heads, "_BLOCK_BYTES", 1)
+        single = attention_scores(transformer, *inputs, band=0.2, query_rows=10**6)
+        assert np.allclose(whole, blocks, atol=1e-7, rtol=0) and np.allclose(whole, single, atol=1e-7, rtol=0)
+
+    def test_leave_no_hook_behind(self):
+        transformer, inputs = make_transformer(), make_inputs((2, 4, 4))
+        attention_scores(transformer, *inputs, band=0.1, query_rows=8)
+        with pytest.raises(RuntimeError):
+            attention_scores(transformer, inputs[0], inputs[1], inputs[2][..., :3], band=0.1, query_rows=8)
+        assert not any(block.attn1._forward_pre_hooks for block in transformer.blocks)
+
+    def test_one_frame_is_refused(self):
+        with pytest.raises(ValueError, match="1 latent frame; expected at least 2"):
+            attention_scores(make_transformer(), *make_inputs((1, 4, 4)), band=0.1, query_rows=8)
+
+
+class TestTemplates:
+    @pytest.mark.parametrize(("frames", "frame_tokens", "width"), [(2, 6, 1), (3, 6, 6), (4, 16, 3), (5, 12, 4)])
+    def test_have_equal_area_and_hold_what_they_should(self, frames, frame_tokens, width):
+        rows = torch.arange(frames * frame_tokens)
+        spatial = heads.spatial_template(rows, frames, frame_tokens, width)
+        temporal = heads.temporal_template(rows, frames, frame_tokens, width)
+        assert spatial.shape == temporal.shape == (len(rows), (frames - 1) * width)
+        for keys in (spatial, temporal):
+            assert all(len(set(row.tolist())) == keys.shape[1] for row in keys)
+            assert keys.min() >= 0 and keys.max() < frames * frame_tokens
+            assert not (keys == rows[:, None]).any()
+        assert not (temporal // frame_tokens == (rows // frame_tokens)[:, None]).any()
+        for query, keys in zip(rows.tolist(), spatial.tolist(), strict=True):
+            outside = set(rows.tolist()) - set(keys) - {query}
+            assert max(abs(k - query) for k in keys) <= min((abs(o - query) for o in outside), default=10**9)
+
+    def test_rows_are_spread_one_to_a_stretch(self):
+        assert torch.equal(heads.query_rows_of(20, 20), torch.arange(20))
+        assert torch.equal(heads.query_rows_of(20, 50), torch.arange(20))
+        for tokens, count in ((1000, 256), (32760, 256), (257, 256), (10, 3)):
+            rows = heads.query_rows_of(tokens, count)
+            assert len(rows) == count and rows.dtype == torch.int64
+            ends = torch.arange(count + 1).double() * tokens / count
+            assert (rows >= ends[:-1].floor()).all() and (rows < ends[1:]).all()
+
+
+class TestPlantedHeads:
+    """Queries and keys that are one constant vector, so that RoPE alone decides: energy in the pairs of one axis makes
+    a head attend where that axis agrees.
+    """
+
+    KINDS = ("time", "place", "place", "time", "place", "time", "time", "place")
+
+    def plant(self) -> WanTransformer3DModel:
+        transformer = make_transformer()
+        for layer, block in enumerate(transformer.blocks):
+            attention, bias = block.attn1, torch.zeros(4, 12)
+            for head, kind in enumerate(self.KINDS[4 * layer : 4 * layer + 4]):
+                pairs = (0,) if kind == "time" else (4, 8)  # the fastest pair of the time axis, or of rows and columns
+                for channel in pairs:
+                    bias[head, channel] = 1 / len(pairs) ** 0.5
+            for projection, norm in ((attention.to_q, attention.norm_q), (attention.to_k, attention.norm_k)):
+                projection.weight.zero_()
+                projection.bias.copy_(bias.flatten())
+                norm.weight.fill_(5.0)
+        return transformer
+
+    def test_attend_as_planted_and_are_labelled_so(self, monkeypatch):
+        transformer, inputs = self.plant(), make_inputs((4, 8, 8))
+        for layer, (q, k, _, _) in enumerate(record_attention(monkeypatch, transformer, inputs)):
+            attention = (q @ k.transpose(1, 2) / 12**0.5).softmax(-1).unflatten(1, (4, 16)).unflatten(3, (4, 16))
+            for head, kind in enumerate(self.KINDS[4 * layer : 4 * layer + 4]):
+                axes = "fpfq->" if kind == "time" else "fpgp->"
+                assert torch.einsum(axes, attention[head]) / 64 > 0.99
+        spatial, temporal = attention_scores(transformer, *inputs, band=0.25, query_rows=10**6)
+        found = label_heads(spatial, temporal, HeadsParams().alpha)
+        print(f"planted: spatial {spatial.round(3).tolist()}, temporal {temporal.round(3).tolist()}")
+        expected = np.array([["temporal" if kind == "place" else "spatial" for kind in self.KINDS]]).reshape(2, 4)
+        assert (found.branch == expected).all()
+
+    def test_sampled_labels_agree_with_exact_ones(self):
+        """48 heads that attend by place, by time and by content, more or less sharply, on three inputs."""
+        params, tokens, layers, count = HeadsParams(), 1536, 4, 12
+        random = torch.Generator().manual_seed(1)
+        transformer = make_transformer(1, layers=layers, count=count)
+        for block in transformer.blocks:
+            bias = torch.randn(count, 12, generator=random) * torch.rand(count, 1, generator=random) * 3
+            for projection in (block.attn1.to_q, block.attn1.to_k):
+                projection.weight.mul_(torch.rand(count, 1, 1, generator=random).expand(-1, 12, -1).flatten(0, 1) * 4)
+                projection.bias.copy_((bias + 0.5 * torch.randn(count, 12, generator=random)).flatten())
+            for norm in (block.attn1.norm_q, block.attn1.norm_k):
+                norm.weight.copy_((torch.rand(count, 1, generator=random) * 3).expand(-1, 12).flatten())
+        agreed, ratios, error = [], [], 0.0
+        for seed in range(3):
+            inputs = make_inputs((6, 32, 32), seed)
+            exact = attention_scores(transformer, *inputs, band=params.band, query_rows=tokens)
+            sampled = attention_scores(transformer, *inputs, band=params.band, query_rows=params.query_rows)
+            assert not np.array_equal(exact, sampled)
+            labels = [label_heads(*scores, params.alpha).is_temporal for scores in (exact, sampled)]
+            agreed.append(labels[0] == labels[1])
+            ratios.append(exact[0] / (params.alpha * exact[1]))
+            error = max(error, np.abs(np.array(exact) - np.array(sampled)).max())
+        agreement, close = np.mean(agreed), np.abs(np.log(ratios)) < 0.1
+        temporal_share = np.mean(np.array(ratios) < 1)
+        print(f"sampled labels agree on {agreement:.4f} of {np.size(agreed)}, {close.sum()} of them near the border,")
+        print(f"{temporal_share:.2f} of them temporal; the scores differ by at most {error:.4f}")
+        assert close.sum() >= 5 and 0.2 < temporal_share < 0.8
+        assert agreement >= 0.98
+
+
+class TestHeadMap:
+    def make(self) -> HeadMap:
+        scores = np.random.default_rng(0).random((2, 3, 4))
+        return label_heads(*scores, 1.25)
+
+    def test_labels_follow_the_papers_rule(self):
+        found = label_heads(np.array([[0.2, 0.25, 0.26]]), np.array([[0.2, 0.2, 0.2]]), 1.25)
+        assert found.branch.tolist() == [["temporal", "spatial", "spatial"]]
+        assert label_heads(np.array([[0.26]]), np.array([[0.2]]), 1.5).is_temporal.all()
+
+    def test_round_trip_is_exact_in_any_row_order(self, tmp_path):
+        made = self.make()
+        save_head_map(tmp_path / "heads.parquet", made)
+        table = pq.read_table(tmp_path / "heads.parquet")
+        assert table.column_names == ["layer", "head", "spatial_score", "temporal_score", "branch"]
+        pq.write_table(table.take(np.random.default_rng(1).permutation(12)), tmp_path / "shuffled.parquet")
+        for name in ("heads.parquet", "shuffled.parquet"):
+            found = load_head_map(tmp_path / name)
+            assert np.array_equal(found.spatial, made.spatial) and np.array_equal(found.temporal, made.temporal)
+            assert np.array_equal(found.is_temporal, made.is_temporal) and found.is_temporal.dtype == bool
+
+    def test_bytes_are_deterministic(self, tmp_path):
+        for name in ("a", "b"):
+            save_head_map(tmp_path / name, self.make())
+        assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+    @pytest.mark.parametrize(
+        "damage",
+        ["missing", "truncated", "text", "column", "row", "duplicate", "branch", "null", "wrong_type", "empty"],
+    )
+    def test_damage_is_an_error(self, tmp_path, damage):
+        path = tmp_path / "heads.parquet"
+        save_head_map(path, self.make())
+        table = pq.read_table(path)
+        layer = table["layer"].to_pylist()
+        changed = {
+            "column": lambda: table.drop_columns("temporal_score"),
+            "row": lambda: table.slice(0, 11),
+            "duplicate": lambda: pa.concat_tables([table.slice(0, 10), table.slice(9, 1), table.slice(11, 1)]),
+            "branch": lambda: table.set_column(4, "branch", pa.array(["left"] * 12)),
+            "null": lambda: table.set_column(0, "layer", pa.array([None, *layer[1:]], pa.int32())),
+            "wrong_type": lambda: table.set_column(0, "layer", pa.array([f"layer {i}" for i in layer])),
+            "empty": lambda: table.slice(0, 0),
+        }
+        if damage == "missing":
+            path.unlink()
+        elif damage == "truncated":
+            path.write_bytes(path.read_bytes()[:-40])
+        elif damage == "text":
+            path.write_text("layer,head\n0,0\n")
+        else:
+            pq.write_table(changed[damage](), path)
+        with pytest.raises(AdapterError, match=r"head map .*heads\.parquet"):
+            load_head_map(path)
