@@ -74,7 +74,7 @@ class HeadsParams(Section):
     """Video files that `scope: backbone` averages over, relative to the params file."""
     alpha: Annotated[float, Field(gt=0)] = 1.25
     """A head is temporal iff S_spatial < alpha * S_temporal."""
-    noise_levels: tuple[Annotated[float, Field(gt=0, le=1)], ...] = (0.5, 0.7, 0.9)
+    noise_levels: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1)] = (0.5, 0.7, 0.9)
     """The sigmas whose scores are averaged, one forward each."""
     band: Annotated[float, Field(gt=0, le=1)] = 0.08
     """Width of each temporal diagonal as a share of the tokens of a latent frame (the authors' 128 of 1560)."""
@@ -116,7 +116,7 @@ class RenderParams(Section):
     guidance_scale: Annotated[float, Field(ge=1)] = 4.0
     flow_shift: Annotated[float, Field(gt=0)] = 3.0
     negative_prompt: str = ""
-    seeds: tuple[int, ...] = (0,)
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
     appearance_strength: float = 1.0
     motion_strength: float = 1.0
     baseline: bool = True
@@ -163,7 +163,7 @@ def load_params(path: Path, overrides: tuple[str, ...] = ()) -> Params:
         tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except OSError as error:
         raise ParamsError(f"params file {path} cannot be read ({error.strerror}); pass --params FILE") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date that does not exist
         raise ParamsError(f"params file {path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(tree, dict):
         raise ParamsError(f"params file {path} holds a {type(tree).__name__}; expected sections such as `temporal:`")
@@ -187,7 +187,7 @@ def _override(tree: dict[str, Any], override: str) -> None:
             raise ParamsError(f"--set {override!r}: {section} is not a section")
     try:
         tree[field] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise ParamsError(f"--set {override!r}: the value is not valid YAML") from error
 
 

@@ -135,6 +135,7 @@ def motion_amount(tracks: Tracks) -> float:
 
 _RIGID = 0.2  # tracks that drift apart less than this share of their distance belong to one object
 SHARE=.5
+CAP=.2
 _NEAR = 0.1  # frame widths added to that distance, so that neighbours are not parted by the tracker's noise
 _COVERED = 0.4  # share of the grid cells along the frame's border that hold a point when the ground is textured
 
@@ -187,7 +188,7 @@ def _looseness(tracks: Tracks) -> np.ndarray:
     drift = (np.linalg.norm(apart - mean[:, None], axis=-1) * both[..., 0]).sum(1) / count[:, 0]
     spans = tracks.visible.sum(1)
     enough = both.sum((1, 2)) >= SHARE * np.minimum(spans[first], spans[second])
-    return np.where(enough, drift / (np.linalg.norm(mean, axis=-1) + _NEAR), 10 * _RIGID)
+    return np.where(enough, drift / (np.minimum(np.linalg.norm(mean, axis=-1), CAP) + _NEAR), 10 * _RIGID)
 
 
 def _path(tracks: Tracks) -> np.ndarray:

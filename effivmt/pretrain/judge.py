@@ -80,7 +80,7 @@ def path_scores(path: np.ndarray, true_path: np.ndarray) -> tuple[float, float]:
 
 def _ground(pixels: np.ndarray) -> tuple[str, np.ndarray]:
     """The ground's name and every pixel's distance (T, H, W) from its colours and the blends between them."""
-    flat = pixels[:, 1::4, 1::4].reshape(-1, 3)
+    flat = pixels[:, 1::3, 1::3].reshape(-1, 3)
     distances = {name: np.linalg.norm(flat[:, None] - _shades(name), axis=-1) for name in GROUNDS}
     name = min(GROUNDS, key=lambda name: float(np.median(distances[name].min(1))))
     close = distances[name] < 30

@@ -156,7 +156,7 @@ class TestOneLoraInThreeGuises:
         error = np.abs(ours - expected).max()
         change = np.abs(ours - plain).max()
         print(f"strengths {strengths}: max abs error {error:.1e}, change by the adapter {change:.2f}")
-        assert error < 1e-5 and change > 0.01
+        assert error < 5e-5 and change > 0.01
         params = RENDER.model_copy(update={"appearance_strength": strengths[0], "motion_strength": strengths[1]})
         frames = render(backbone, adapter, *prompts, params, SIZE, seed=5)
         assert np.abs(frames - expected * 255.0).max() <= 0.51

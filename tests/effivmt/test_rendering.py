@@ -1,0 +1,111 @@
+"""Rendering is the stock pipeline's, decided by prompt, seed, strengths and the adapter alone."""
+
+import numpy as np
+import pytest
+import torch
+from diffusers import UniPCMultistepScheduler, WanPipeline
+from safetensors.torch import save as to_bytes
+
+from effivmt.adapter import Adapter, to_stock_layout
+from effivmt.branches import dual_path
+from effivmt.config import IngestParams, RenderParams
+from effivmt.heads import label_heads
+from effivmt.rendering import render
+from effivmt.tuning import add_lora
+
+SIZE = IngestParams(num_frames=9, height=32, width=48)
+PARAMS = RenderParams(steps=3, guidance_scale=4.0, flow_shift=5.0)
+PROMPT, NEGATIVE = "a green circle on a gray background", "blur"
+
+
+@pytest.fixture(scope="module")
+def prompts(backbone) -> list[torch.Tensor]:
+    return backbone.encode_texts([PROMPT, NEGATIVE])
+
+
+@pytest.fixture(scope="module")
+def adapter(backbone) -> Adapter:
+    """LoRAs of random weights on both branches."""
+    heads = label_heads(np.array([[0.1, 0.9] * 2] * 2), np.full((2, 4), 0.5), 1.0)
+    stock, random = [], torch.Generator().manual_seed(0)
+    for branch in ("spatial", "temporal"):
+        with dual_path(backbone.transformer, heads):
+            weights = add_lora(backbone.transformer, branch, 2, random)
+        del backbone.transformer.peft_config
+        weights = {name: torch.randn(w.shape, generator=random) * 0.2 for name, w in weights.items()}
+        stock.append(to_stock_layout(weights, heads))
+    return Adapter(*stock, heads, {"backbone": {"id": backbone.id, "digest": backbone.digest}})
+
+
+def frames_of(backbone, adapter, prompts, seed=0, **changes) -> np.ndarray:
+    return render(backbone, adapter, *prompts, PARAMS.model_copy(update=changes), SIZE, seed)
+
+
+class TestRender:
+    def test_same_seed_same_bytes_other_seed_other_video(self, backbone, adapter, prompts):
+        first, again, other = (frames_of(backbone, adapter, prompts, seed) for seed in (3, 3, 4))
+        assert first.shape == (9, 32, 48, 3) and first.dtype == np.uint8
+        assert first.tobytes() == again.tobytes()
+        assert np.abs(first.astype(int) - other).max() > 10
+
+    def test_global_randomness_does_not_matter(self, backbone, adapter, prompts):
+        torch.manual_seed(1)
+        first = frames_of(backbone, adapter, prompts)
+        torch.manual_seed(2)
+        assert first.tobytes() == frames_of(backbone, adapter, prompts).tobytes()
+
+    def test_strength_zero_equals_no_adapter_exactly(self, backbone, adapter, prompts):
+        none = frames_of(backbone, None, prompts)
+        zero = frames_of(backbone, adapter, prompts, appearance_strength=0.0, motion_strength=0.0)
+        assert zero.tobytes() == none.tobytes()
+
+    def test_each_strength_turns_its_own_branch(self, backbone, adapter, prompts):
+        settings = [(1.0, 1.0), (0.0, 1.0), (1.0, 0.0), (0.5, 1.0), (0.0, 0.0)]
+        videos = {
+            frames_of(backbone, adapter, prompts, appearance_strength=a, motion_strength=m).tobytes()
+            for a, m in settings
+        }
+        assert len(videos) == len(settings)
+        alone = Adapter({}, adapter.temporal, adapter.heads, adapter.facts)
+        motion = frames_of(backbone, adapter, prompts, appearance_strength=0.0)
+        assert frames_of(backbone, alone, prompts).tobytes() == motion.tobytes()
+
+    def test_leaves_the_backbone_as_it_was(self, backbone, adapter, prompts):
+        before = to_bytes(backbone.transformer.state_dict())
+        frames_of(backbone, adapter, prompts)
+        assert to_bytes(backbone.transformer.state_dict()) == before
+
+    def test_every_step_is_reported(self, backbone, prompts):
+        seen = []
+        render(backbone, None, *prompts, PARAMS, SIZE, 0, lambda done, total: seen.append((done, total)))
+        assert seen == [(1, 3), (2, 3), (3, 3)]
+
+    @pytest.mark.parametrize("guidance", [1.0, 4.0])
+    def test_stock_pipeline_gives_the_same_frames_from_the_text(self, backbone, prompts, guidance):
+        scheduler = UniPCMultistepScheduler.from_pretrained(backbone.folder, subfolder="scheduler", flow_shift=5.0)
+        pipeline = WanPipeline.from_pretrained(backbone.folder, scheduler=scheduler)
+        pipeline.set_progress_bar_config(disable=True)
+        expected = pipeline(
+            prompt=PROMPT,
+            negative_prompt=NEGATIVE,
+            height=32,
+            width=48,
+            num_frames=9,
+            num_inference_steps=3,
+            guidance_scale=guidance,
+            generator=torch.Generator().manual_seed(7),
+            max_sequence_length=16,
+            output_type="np",
+        ).frames[0]
+        found = frames_of(backbone, None, prompts, seed=7, guidance_scale=guidance)
+        assert np.array_equal(found, (expected * 255).round().astype(np.uint8))
+
+    def test_prompt_negative_prompt_shift_and_guidance_count(self, backbone, prompts):
+        default = frames_of(backbone, None, prompts)
+        changed = [
+            frames_of(backbone, None, prompts[::-1]),
+            frames_of(backbone, None, [prompts[0], prompts[0]]),
+            frames_of(backbone, None, prompts, flow_shift=1.0),
+            frames_of(backbone, None, prompts, guidance_scale=8.0),
+        ]
+        assert all(video.tobytes() != default.tobytes() for video in changed)
