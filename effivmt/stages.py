@@ -87,8 +87,9 @@ class Rendered:
 def ingest(work: Workspace, clip: Clip) -> Artifact:
     """Decodes, trims and resamples a clip and encodes it: whole, its frames one by one, and its sampled frames.
 
-    Files: frames.safetensors (uint8 (T, H, W, 3)), latents.safetensors (dense (1, C, F, h, w); single (M, C, 1, h, w);
-    sampled (phases, C, F', h, w) for pixel sampling), probe.json. VideoError when the file cannot give the clip.
+    Files: frames.safetensors (uint8 (T, H, W, 3)), probe.json and the latents: dense.safetensors (1, C, F, h, w),
+    single.safetensors (M, C, 1, h, w) and, for pixel sampling, sampled.safetensors (phases, C, F', h, w). VideoError
+    when the file cannot give the clip.
     """
     params, sampling = work.params.ingest, work.params.sampling
     if not clip.video.is_file():

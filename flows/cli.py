@@ -185,10 +185,9 @@ def doctor(params: ParamsFile = PARAMS, store: StoreFolder = STORE, overrides: O
 
     console, faults = Console(highlight=False), 0
     for check in examine(params, tuple(overrides), store):
-        faults += bool(check.remedy)
-        mark = Text("FAULT", "red") if check.remedy else Text("OK   ", "green")
-        line = Text.assemble(mark, f" {check.name}: {check.found}", f"; {check.remedy}" if check.remedy else "")
-        console.print(line, soft_wrap=True)
+        faults += not check.ok
+        mark = Text("OK   ", "green") if check.ok else Text("FAULT", "red")
+        console.print(Text.assemble(mark, f" {check.name}: {check.text}"), soft_wrap=True)
     if faults:
         raise typer.Exit(1)
 

@@ -1,10 +1,10 @@
-"""What `effivmt doctor` looks at: each check says what it found and what to mend; a broken package stops no other."""
+"""What `effivmt doctor` looks at: each check says what it found or what to mend; a broken package stops no other."""
 
 import json
-import os
 import platform
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
@@ -17,21 +17,22 @@ from packaging.specifiers import SpecifierSet
 
 from effivmt.config import Params, load_params
 from effivmt.errors import EffiVMTError
-from tasks.location import check_writable, database_file, tracking_uri
+from tasks.location import check_writable, tracking_uri
 
 SHOWN = ("torch", "diffusers", "peft", "transformers", "prefect", "mlflow", "dvc", "fastapi", "sqlalchemy")
 """Packages that get a line of their own; the others share one."""
-LEAST_FREE = 5 * 2**30  # bytes; an adapter of the 14B model has half a gigabyte, the artifacts of its clip a few
 GIB = 2**30
+LEAST_FREE = 5 * GIB
+"""Bytes; an adapter of the 14B model has half a gigabyte, the artifacts of its clip a few."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """What a check found; `remedy` is empty where all is well."""
+    """What a check found; where that is a fault, `text` ends in what to do."""
 
     name: str
-    found: str
-    remedy: str = ""
+    text: str
+    ok: bool = True
 
 
 def examine(params_file: Path, overrides: tuple[str, ...], store: Path) -> Iterator[Check]:
@@ -43,87 +44,93 @@ def examine(params_file: Path, overrides: tuple[str, ...], store: Path) -> Itera
     try:
         params = load_params(params_file, overrides)
     except EffiVMTError as error:
-        yield Check("params", str(error), "write the file (README: Parameters) or name another with --params")
+        yield Check("params", str(error), ok=False)
     else:
         yield Check("params", str(params_file))
-        yield _guarded("backbone", lambda: check_backbone(params, store))
+        yield _guarded("backbone", lambda: check_backbone(params))
         yield _guarded("scorer", lambda: _scorer(params))
-    yield check_folder("store", store, "--store DIR")
-    yield _guarded("mlflow runs", _mlflow)
+    yield check_folder("store", store)
     yield check_space(store, LEAST_FREE)
+    yield _guarded("mlflow runs", _mlflow)
 
 
 def check_versions(requirements: list[str], python: str) -> Iterator[Check]:
-    """Compares the installed packages with requirement lines such as "torch==2.13.0"; those of extras do not count."""
+    """Compares Python and the installed packages with requirement lines ("torch==2.13.0"); extras do not count."""
     own = platform.python_version()
-    remedy = "" if own in SpecifierSet(python) else f"make the environment with Python {python}"
-    yield Check("python", f"{own} (supported: {python})", remedy)
-    well = 0
+    fits = own in SpecifierSet(python)
+    advice = "" if fits else "; make an environment with a supported Python"
+    yield Check("python", f"{own} (supported: {python}){advice}", fits)
+    others = 0
     for requirement in map(Requirement, requirements):
         if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
             continue
-        name, wanted = requirement.name, str(requirement.specifier) or "any"
+        name, supported = requirement.name, f"(supported: {requirement.specifier or 'any'})"
         try:
             version = metadata.version(name)
         except metadata.PackageNotFoundError:
-            yield Check(name, f"not installed (supported: {wanted})", f'pip install "{requirement}"')
+            yield Check(name, f'not installed {supported}; pip install "{requirement}"', ok=False)
             continue
-        fits = requirement.specifier.contains(version, prereleases=True)
-        if fits and name not in SHOWN:
-            well += 1
+        if not requirement.specifier.contains(version, prereleases=True):
+            yield Check(name, f'{version} {supported}; pip install "{requirement}"', ok=False)
+        elif name in SHOWN:
+            yield Check(name, f"{version} {supported}")
         else:
-            yield Check(name, f"{version} (supported: {wanted})", "" if fits else f'pip install "{requirement}"')
-    yield Check("packages", f"{well} others as required")
+            others += 1
+    yield Check("packages", f"{others} others as required")
 
 
-def check_backbone(params: Params, store: Path) -> Check:
-    """Opens every weights file of the backbone's components, and digests them all the first time."""
+def check_backbone(params: Params) -> Check:
+    """Opens every weights file of the backbone's components, and digests them all."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
     from safetensors import SafetensorError, safe_open
 
     from effivmt.backbone import COMPONENTS, Backbone
 
-    path = params.backbone.path
+    path, again = params.backbone.path, "copy or download the backbone again"
     if not Path(path).is_dir():
         try:
             snapshot_download(path, local_files_only=True)
         except HFValidationError:
-            return Check("backbone", f"{path} is no folder", "set backbone.path to a WanPipeline folder or a hub id")
+            advice = "set backbone.path to a WanPipeline folder or a hub id"
+            return Check("backbone", f"{path} is neither a folder nor a hub id; {advice}", ok=False)
         except LocalEntryNotFoundError:
-            return Check("backbone", f"{path} is not on this machine", f"hf download {path}, or set backbone.path")
-    backbone = Backbone(params.backbone, store / "backbones.json")
+            return Check("backbone", f"{path} is not on this machine; hf download {path}", ok=False)
+    backbone = Backbone(params.backbone)
     for component in COMPONENTS:
         folder = backbone.folder / component
         for index in folder.glob("*.safetensors.index.json"):
             parts = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
             if missing := sorted(part for part in parts if not (folder / part).is_file()):
-                return Check("backbone", f"{folder} lacks {missing[0]}", "copy or download the backbone again")
+                return Check("backbone", f"{folder} lacks {missing[0]}; {again}", ok=False)
         for file in sorted(folder.glob("*.safetensors")):
             try:
                 with safe_open(file, framework="np"):
                     pass
             except (SafetensorError, OSError) as error:
-                return Check("backbone", f"{file} is damaged ({error})", "copy or download the backbone again")
+                return Check("backbone", f"{file} is damaged ({error}); {again}", ok=False)
     return Check(
         "backbone", f"{backbone.id}: {', '.join(COMPONENTS)}; digest {backbone.digest[:12]}; {backbone.device}"
     )
 
 
-def check_folder(name: str, folder: Path, option: str) -> Check:
+def check_folder(name: str, folder: Path) -> Check:
     """Whether files can be made in a folder, or in the nearest one above it that exists."""
     existing = _existing(folder)
-    if existing.is_dir() and os.access(existing, os.W_OK | os.X_OK):
-        return Check(name, f"{folder} can be written")
-    return Check(name, f"{folder} cannot be written", f"change the permissions of {existing}, or choose with {option}")
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            return Check(name, f"{folder} can be written")
+    except OSError as error:
+        advice = f"change the permissions of {existing}, or choose another folder"
+        return Check(name, f"{folder} cannot be written ({error.strerror}); {advice}", ok=False)
 
 
 def check_space(folder: Path, least: int) -> Check:
     """Whether the folder's disk has `least` bytes free."""
     existing = _existing(folder)
     free = shutil.disk_usage(existing).free
-    remedy = "" if free >= least else f"free some space: {least / GIB:.0f} GiB are needed"
-    return Check("disk", f"{free / GIB:.1f} GiB free at {existing.resolve()}", remedy)
+    advice = "" if free >= least else f"; free some space, {least / GIB:.0f} GiB are needed"
+    return Check("disk", f"{free / GIB:.1f} GiB free at {existing}{advice}", free >= least)
 
 
 def _guarded(name: str, check: Callable[[], Check]) -> Check:
@@ -131,11 +138,12 @@ def _guarded(name: str, check: Callable[[], Check]) -> Check:
     try:
         return check()
     except EffiVMTError as error:
-        return Check(name, str(error), "see the message")
+        return Check(name, str(error), ok=False)
     except ImportError as error:
-        return Check(name, f"a package cannot be imported ({error})", "install EffiVMT again into a fresh environment")
+        return Check(name, f"{error}; install EffiVMT again into a fresh environment", ok=False)
     except (OSError, ValueError, KeyError, subprocess.SubprocessError) as error:
-        return Check(name, f"{type(error).__name__}: {' '.join(str(error).split())}", "mend or replace it")
+        fault = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        return Check(name, f"{fault}; mend or replace it", ok=False)
 
 
 def _ffmpeg() -> Check:
@@ -151,7 +159,7 @@ def _machine() -> Check:
 
     memory = psutil.virtual_memory()
     size = f"{memory.available / GIB:.1f} of {memory.total / GIB:.1f} GiB memory free"
-    return Check("machine", f"{len(psutil.Process().cpu_affinity())} of {psutil.cpu_count()} CPU cores, {size}")
+    return Check("machine", f"{psutil.cpu_count()} CPU cores, {size}")
 
 
 def _gpu() -> Check:
@@ -168,7 +176,9 @@ def _gpu() -> Check:
 
 def _scorer(params: Params) -> Check:
     from effivmt.evaluation.similarity import ClipScorer
+    from flows.console import calm_libraries
 
+    calm_libraries()
     ClipScorer(Path(params.evaluate.scorer))
     return Check("scorer", params.evaluate.scorer)
 
@@ -176,16 +186,15 @@ def _scorer(params: Params) -> Check:
 def _mlflow() -> Check:
     uri = tracking_uri()
     check_writable(uri)
-    if database_file(uri) is None and uri.startswith(("http://", "https://")):
+    if uri.startswith(("http://", "https://")):
         try:
             urlopen(f"{uri.rstrip('/')}/health", timeout=5).close()
         except URLError as error:
-            return Check(
-                "mlflow runs", f"{uri} does not answer ({error.reason})", "start it, or set MLFLOW_TRACKING_URI"
-            )
+            advice = "start the server, or set MLFLOW_TRACKING_URI"
+            return Check("mlflow runs", f"{uri} does not answer ({error.reason}); {advice}", ok=False)
     return Check("mlflow runs", uri)
 
 
 def _existing(folder: Path) -> Path:
-    """The folder, or the nearest above it that exists."""
+    """The folder, or the nearest above it that exists; absolute."""
     return next(path for path in (folder.resolve(), *folder.resolve().parents) if path.exists())

@@ -13,8 +13,8 @@ from scipy.optimize import linear_sum_assignment
 
 from effivmt.evaluation.tracks import Tracks, track
 
-STILL = 0.002
-"""Steps well below this length, in frame widths a frame, count as standing still (0.13 pixels of 64, 1.7 of 832)."""
+STILL = 0.05
+"""A point that moves well below this far over a whole clip, in frame widths, counts as standing still."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,8 @@ def motion_fidelity(reference: Tracks, generated: Tracks) -> float:
 
     Agreement of two tracks is the mean over the frames in which both are visible of the cosine of their steps; they
     must share at least half of the generated track's frames. The published cosine is 0/0 on still points. Here each
-    step gets a third coordinate `STILL`: two still steps agree fully, a still and a moving step not at all, with
-    no jump between the two, and the cosine of steps much longer than `STILL` is the published one.
+    step gets a third coordinate, `STILL` / (T - 1): two still steps agree fully, a still and a moving step not at all,
+    with no jump between the two, and the cosine of steps much longer than that is the published one.
 
     One-sided: blind to motion that the generated video leaves out, to position and to speed.
     Source: Yatim et al., "Space-Time Diffusion Features for Zero-Shot Text-Driven Motion Transfer" (CVPR 2024), as in
@@ -133,10 +133,7 @@ def motion_amount(tracks: Tracks) -> float:
     return float(((lengths * shown).sum(1) / np.maximum(shown.sum(1), 1)).mean())
 
 
-_RIGID = 0.2  # tracks that drift apart less than this share of their distance belong to one object
-SHARE=.5
-CAP=.2
-_NEAR = 0.1  # frame widths added to that distance, so that neighbours are not parted by the tracker's noise
+_RIGID = 0.5  # tracks that drift apart less than this share of their distance belong to one object
 _COVERED = 0.4  # share of the grid cells along the frame's border that hold a point when the ground is textured
 
 
@@ -146,9 +143,9 @@ def _steps(tracks: Tracks) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _directions(tracks: Tracks) -> tuple[np.ndarray, np.ndarray]:
-    """Unit vectors of (dx, dy, STILL), zero where not visible: (N, T-1, 3); and where they are visible (N, T-1)."""
+    """Unit vectors of (dx, dy, still), zero where not visible: (N, T-1, 3); and where they are visible (N, T-1)."""
     steps, shown = _steps(tracks)
-    lifted = np.concatenate([steps, np.full((*shown.shape, 1), STILL, steps.dtype)], -1)
+    lifted = np.concatenate([steps, np.full((*shown.shape, 1), STILL / shown.shape[1], steps.dtype)], -1)
     return lifted / np.linalg.norm(lifted, axis=-1, keepdims=True) * shown[..., None], shown
 
 
@@ -171,7 +168,7 @@ def _objects(tracks: Tracks) -> tuple[np.ndarray, np.ndarray]:
     """Paths (K, T, 2) of the rigid groups of tracks, and how many tracks each has (K,); strays are left out."""
     if len(tracks.points) < 2:
         return tracks.points, np.ones(len(tracks.points))
-    groups = fcluster(linkage(_looseness(tracks), "single"), _RIGID, "distance")
+    groups = fcluster(linkage(_looseness(tracks), "average"), _RIGID, "distance")
     sizes = np.bincount(groups)
     large = np.flatnonzero(sizes >= sizes.max() / 4)
     paths = [_path(Tracks(tracks.points[groups == group], tracks.visible[groups == group])) for group in large]
@@ -179,16 +176,20 @@ def _objects(tracks: Tracks) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _looseness(tracks: Tracks) -> np.ndarray:
-    """How much each pair of tracks drifts apart for its mean distance, as scipy's condensed distances."""
+    """How much each pair of tracks drifts apart, as a share of its distance: scipy's condensed distances.
+
+    The distance counts as 0.15 to 0.3 frame widths: at least the tracker's noise, at most the size of an object. Pairs
+    that are seldom visible together are far apart.
+    """
     first, second = np.triu_indices(len(tracks.points), 1)
-    both = (tracks.visible[first] & tracks.visible[second])[..., None]
-    count = np.maximum(both.sum(1), 1)
+    both = tracks.visible[first] & tracks.visible[second]
+    count = both.sum(1)
     apart = tracks.points[first] - tracks.points[second]
-    mean = (apart * both).sum(1) / count
-    drift = (np.linalg.norm(apart - mean[:, None], axis=-1) * both[..., 0]).sum(1) / count[:, 0]
+    mean = (apart * both[..., None]).sum(1) / np.maximum(count, 1)[:, None]
+    drift = (np.linalg.norm(apart - mean[:, None], axis=-1) * both).sum(1) / np.maximum(count, 1)
     spans = tracks.visible.sum(1)
-    enough = both.sum((1, 2)) >= SHARE * np.minimum(spans[first], spans[second])
-    return np.where(enough, drift / (np.minimum(np.linalg.norm(mean, axis=-1), CAP) + _NEAR), 10 * _RIGID)
+    together = count >= 0.5 * np.minimum(spans[first], spans[second])
+    return np.where(together, drift / np.clip(np.linalg.norm(mean, axis=-1), 0.15, 0.3), 10 * _RIGID)
 
 
 def _path(tracks: Tracks) -> np.ndarray:

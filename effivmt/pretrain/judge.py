@@ -19,7 +19,7 @@ CONTRAST = 45.0
 ROUND = 0.09
 """A shape whose outline's harmonics all stay below this share of its mean squared radius is a circle."""
 _HARMONICS = {3: "triangle", 4: "square", 5: "star"}
-_SHARE = 0.1
+_SHARE = 0.05
 """A shade that covers at least this share of a clip belongs to the ground's pattern."""
 
 

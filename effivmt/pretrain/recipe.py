@@ -23,7 +23,8 @@ Report = Callable[[str, int, int, dict[str, float]], None]
 
 @dataclass(frozen=True)
 class Phase:
-    """One run of a training loop: latent or pixel frames a sample may have, optimizer steps, learning rates."""
+    """One run of a training loop: optimizer steps, frames a sample may have (pixel frames for the autoencoder, latent frames
+    for the transformer), learning rates, and the shift of the noise levels: a larger one trains what prompts decide."""
 
     name: str
     steps: int
@@ -31,6 +32,7 @@ class Phase:
     learning_rate: float
     final_rate: float = 1e-4
     decoder_only: bool = False
+    flow_shift: float = 2.0
 
 
 PLAN = {
@@ -40,7 +42,7 @@ PLAN = {
     ),
     "transformer": (
         Phase("17 frames", 2600, (5, 5, 5, 1), 1.5e-3, 6e-4),
-        Phase("33 frames", 3800, (9, 9, 9, 5, 1), 1e-3, 5e-5),
+        Phase("33 frames", 4800, (9, 5, 5, 1, 1), 1.2e-3, 5e-5, flow_shift=6.0),
     ),
 }
 SHARDS = 80
@@ -105,6 +107,7 @@ def train_transformer(work: Path, report: Report) -> None:
             frames=phase.frames,
             learning_rate=phase.learning_rate,
             final_rate=phase.final_rate,
+            flow_shift=phase.flow_shift,
             seed=index,
             report=lambda step, figures, phase=phase: report(f"transformer, {phase.name}", step, phase.steps, figures),
         )

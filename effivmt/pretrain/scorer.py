@@ -89,6 +89,7 @@ def train_scorer(
     others = [p for name, p in parameters.items() if p.ndim <= 1 or "embedding" in name]
     groups = [{"params": decayed, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.98), fused=True)
+    folder.mkdir(parents=True, exist_ok=True)
     path = folder / "scorer.safetensors"
     start, logs = load_checkpoint(path, parameters, optimizer)
     frames, captions = _draw_pool(WORLD + seed, pool)

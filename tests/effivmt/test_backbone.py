@@ -1,4 +1,4 @@
-"""A backbone folder is checked, digested by its weights, loaded part by part, and encodes as the stock pipeline does."""
+"""A backbone folder is checked, digested by its weights, loaded part by part, and encodes as the pipeline does."""
 
 import json
 import os
@@ -56,10 +56,10 @@ class TestDigest:
 
 class TestFolder:
     def test_must_be_a_pipeline(self, tmp_path, folder):
-        with pytest.raises(BackboneError, match="has no readable model_index.json"):
+        with pytest.raises(BackboneError, match=r"has no readable model_index\.json"):
             load(tmp_path)
         (folder / "model_index.json").write_text("{")
-        with pytest.raises(BackboneError, match="has no readable model_index.json"):
+        with pytest.raises(BackboneError, match=r"has no readable model_index\.json"):
             load(folder)
 
     @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ class TestFolder:
     )
     def test_must_be_wan_2_1(self, folder, change):
         edit_json(folder / "model_index.json", **change)
-        with pytest.raises(BackboneError, match="expected a Wan-2.1 text-to-video WanPipeline with one transformer"):
+        with pytest.raises(BackboneError, match=r"expected a Wan-2\.1 text-to-video WanPipeline with one transf"):
             load(folder)
 
     @pytest.mark.parametrize("component", COMPONENTS)
@@ -93,7 +93,7 @@ class TestFolder:
         if damage == "pickled":
             torch.save({}, folder / "transformer" / "diffusion_pytorch_model.bin")
         backbone = load(folder)
-        with pytest.raises(BackboneError, match=r"its transformer cannot be loaded \(.+\); expected a WanPipeline") as error:
+        with pytest.raises(BackboneError, match=r"its transformer cannot be loaded \(.+\); expected a Wan") as error:
             backbone.transformer  # noqa: B018
         assert "\n" not in str(error.value)
 

@@ -106,7 +106,15 @@ class TestLoadParams:
 
     @pytest.mark.parametrize(
         "override",
-        ["rank", "=3", "a.b.c=1", "temporal.=1", "seed.value=1", "temporal.rank=[1", "render.negative_prompt=2024-99-99"],
+        [
+            "rank",
+            "=3",
+            "a.b.c=1",
+            "temporal.=1",
+            "seed.value=1",
+            "temporal.rank=[1",
+            "render.negative_prompt=2024-99-99",
+        ],
     )
     def test_a_wrong_override_is_quoted(self, file, override):
         with pytest.raises(ParamsError, match="--set ") as error:

@@ -1,0 +1,109 @@
+"""The scorer's training, a few steps of it, and the scorer that is shipped in data/clip-tiny."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel
+
+from effivmt.pretrain.scorer import (
+    KINDS,
+    Question,
+    hard_questions,
+    make_scorer,
+    save_scorer,
+    score_accuracy,
+    to_pixels,
+    tokenize,
+    train_scorer,
+    without_motion,
+)
+from effivmt.pretrain.text import make_tokenizer
+from effivmt.world.scenes import Saying, draw_clip
+
+SHIPPED = Path(__file__).parents[3] / "data" / "clip-tiny"
+RECIPE = {"steps": 16, "batch": 16, "pool": 48, "seed": 3, "save_every": 4}
+
+
+class Killed(Exception):
+    """Stands for a training process that ends early."""
+
+
+def test_training_lowers_the_loss_and_resumes_to_the_same_bytes(tmp_path: Path) -> None:
+    losses: list[float] = []
+    whole = train_scorer(tmp_path / "whole", report=lambda _, logs: losses.append(logs["loss"]), **RECIPE)
+    assert len(losses) == 16
+    assert np.mean(losses[-4:]) < np.mean(losses[:4]) - 0.1
+
+    def kill(step: int, logs: dict[str, float]) -> None:
+        if step == 10:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train_scorer(tmp_path / "killed", report=kill, **RECIPE)
+    resumed_at: list[int] = []
+    resumed = train_scorer(tmp_path / "killed", report=lambda step, _: resumed_at.append(step), **RECIPE)
+    assert resumed_at[0] == 9
+    for (name, tensor), other in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
+        assert torch.equal(tensor, other), name
+
+
+def test_text_features_depend_on_every_word_and_on_nothing_after_the_end() -> None:
+    tokenizer, words = make_tokenizer(), ["a", "red", "circle", "on", "a", "black", "background"]
+    model = make_scorer(len(tokenizer)).eval()
+
+    def features(text: str) -> torch.Tensor:
+        return model.get_text_features(tokenize(tokenizer, [text])).pooler_output
+
+    whole = features(" ".join(words))
+    for place in range(len(words)):
+        changed = [*words[:place], "zooms", *words[place + 1 :]]
+        assert (features(" ".join(changed)) - whole).abs().max() > 1e-3, words[place]
+    ids = tokenize(tokenizer, [" ".join(words)])[:, : len(words) + 1]
+    torch.testing.assert_close(model.get_text_features(ids).pooler_output, whole)
+
+
+def test_captions_without_motion_are_those_that_never_said_it() -> None:
+    for index in range(200):
+        told = draw_clip(8, index, kinds=KINDS, num_frames=2, saying=Saying(motion=1.0)).caption
+        untold = draw_clip(8, index, kinds=KINDS, num_frames=2, saying=Saying(motion=0.0)).caption
+        assert without_motion(told) == untold
+
+
+def test_hard_questions_hold_every_caption_with_one_attribute_changed() -> None:
+    for question in hard_questions(8, seed=9000):
+        true = question.captions[0].split()[1:]
+        assert len(set(question.captions)) == len(question.captions) == 32
+        changes = [sum(a != b for a, b in zip(true, c.split()[1:], strict=True)) for c in question.captions]
+        assert changes[0] == 0 and changes.count(1) in (12, 13) and set(changes[1:]) == {1, 2}
+
+
+def test_saved_scorers_load_as_stock_models(tmp_path: Path) -> None:
+    tokenizer = make_tokenizer()
+    model = make_scorer(len(tokenizer)).eval()
+    save_scorer(model, tokenizer, tmp_path)
+    assert CLIPModel.from_pretrained(tmp_path).dtype == torch.float16
+    loaded = CLIPModel.from_pretrained(tmp_path, dtype=torch.float32)
+    frame = draw_clip(8, 0, kinds=KINDS, num_frames=2).frames[0]
+    pixels = AutoImageProcessor.from_pretrained(tmp_path)(images=[frame], return_tensors="pt")["pixel_values"]
+    torch.testing.assert_close(pixels, to_pixels(frame[None]))
+    texts = ["a red circle", "a person walking on a navy background"]
+    ids = AutoTokenizer.from_pretrained(tmp_path)(texts, padding=True, truncation=True, return_tensors="pt").input_ids
+    with torch.no_grad():
+        before = model(input_ids=tokenize(tokenizer, texts), pixel_values=pixels).logits_per_image
+        after = loaded(input_ids=ids, pixel_values=pixels).logits_per_image
+    torch.testing.assert_close(after, before, atol=0.05, rtol=0.0)
+
+
+def test_the_shipped_scorer_prefers_true_captions() -> None:
+    assert sum(path.stat().st_size for path in SHIPPED.iterdir()) <= 8 * 2**20
+    model = CLIPModel.from_pretrained(SHIPPED, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(SHIPPED)
+    questions = hard_questions(60, seed=9001)
+    assert score_accuracy(model, tokenizer, questions) >= 0.9
+    blurred = [Question(cv2.GaussianBlur(q.frame, (0, 0), 1.0), q.captions) for q in questions]
+    assert score_accuracy(model, tokenizer, blurred) >= 0.9
+    shuffled = [Question(q.frame, other.captions) for q, other in zip(questions, reversed(questions), strict=True)]
+    assert score_accuracy(model, tokenizer, shuffled) <= 0.2

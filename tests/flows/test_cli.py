@@ -1,0 +1,145 @@
+"""The command line: help at once, exit codes, one line for an error, and the commands for single files."""
+
+import json
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import redirect_stderr
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from command import PROMPTS, Ended, effivmt
+
+from effivmt.store import sha256_file
+from effivmt.transfer import StageRun
+from effivmt.video import read_frames
+from flows.console import StageBars
+
+HEAVY = {"torch", "diffusers", "transformers", "prefect", "mlflow", "dvc", "numpy", "av", "cv2", "pydantic", "rich"}
+
+
+def test_help_answers_at_once() -> None:
+    script = "import sys; from flows.cli import main; code = main(['--help']); print(*sys.modules); sys.exit(code)"
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert ended.returncode == 0
+    assert all(command in ended.stdout for command in ("transfer", "render", "evaluate", "doctor"))
+    assert not HEAVY & set(ended.stdout.splitlines()[-1].split())
+    assert after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime < 1.0  # seconds of processor time
+
+
+@pytest.mark.parametrize("command", ["transfer", "render", "evaluate", "doctor"])
+def test_every_command_has_help(command: str) -> None:
+    ended = effivmt(command, "--help")
+    assert ended.code == 0
+    assert "--params FILE" in ended.out and "--set SECTION.KEY=VALUE" in ended.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ((), "Usage"),
+        (("transfer",), "VIDEO"),
+        (("transfer", "a.mp4", "--caption", "c"), "--prompt"),
+        (("fly",), "fly"),
+        (("evaluate", "a.mp4", "b.mp4", "--prompt", "p", "--wings"), "--wings"),
+    ],
+)
+def test_bad_usage(arguments: tuple[str, ...], named: str) -> None:
+    ended = effivmt(*arguments)
+    assert ended.code == 2
+    assert named in ended.err + ended.out
+
+
+@pytest.mark.parametrize(
+    ("more", "named"),
+    [
+        (("--set", "temporal.wings=2"), "temporal.wings"),
+        (("--set", "wings"), "wings"),
+        (("--set", "temporal.rank=0"), "temporal.rank"),
+        (("--params", "nowhere.yaml"), "nowhere.yaml"),
+        (("--name", "a clip"), "--name"),
+        (("--caption", " "), "--caption"),
+        (("--prompt", ""), "--prompt"),
+        (("--end", "0"), "--end"),
+        (("--force", "paint"), "--force paint"),
+        (("--engine", "steam"), "--engine"),
+    ],
+)
+def test_wrong_value_is_named(more: tuple[str, ...], named: str, transfer_arguments: Callable[..., list[str]]) -> None:
+    ended = effivmt(*transfer_arguments(*more))
+    assert ended.code == 2
+    assert named in ended.err.splitlines()[-1]
+    assert ended.out == ""
+
+
+def test_missing_video_fails_in_one_line(transfer_arguments: Callable[..., list[str]], tmp_path: Path) -> None:
+    arguments = transfer_arguments("--quiet", "--out", tmp_path)
+    arguments[1] = str(tmp_path / "gone.mp4")
+    ended = effivmt(*arguments)
+    assert ended.code == 1
+    assert ended.err.count("\n") == 1 and "gone.mp4 does not exist" in ended.err
+    assert ended.out == "" and list(tmp_path.iterdir()) == []
+
+
+def test_clip_id_comes_from_the_file_name(
+    transferred: Ended, transfer_arguments: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    arguments = transfer_arguments("--out", tmp_path, "--quiet")
+    link = tmp_path / "my zig zag (1).mp4"
+    link.symlink_to(arguments[1])
+    arguments[1] = str(link)
+    ended = effivmt(*arguments)
+    assert (ended.code, ended.out, ended.err) == (0, f"{tmp_path / 'my-zig-zag-1'}\n", "")
+    assert (tmp_path / "my-zig-zag-1" / "video-1.mp4").is_file()
+
+
+def test_render_without_strength_is_the_backbone_alone(project: Path, transferred: Ended, tmp_path: Path) -> None:
+    common = ("--params", project / "params.yaml", "--store", project / "store", "--prompt", PROMPTS[0], "--quiet")
+    render = ("render", project / "out" / "zigzag" / "adapter", *common)
+    still, full = tmp_path / "new" / "still.mp4", tmp_path / "full.mp4"
+    assert effivmt(*render, "--appearance", 0, "--motion", 0, "--out", still).out == f"{still}\n"
+    assert effivmt(*render, "--out", full).code == 0
+    assert full.read_bytes() == (project / "out" / "zigzag" / "video-1.mp4").read_bytes()
+    without = {sha256_file(path) for path in (project / "store" / "render").glob("*/video.mp4")}
+    assert sha256_file(still) in without - {sha256_file(full)}
+    assert read_frames(still)[0].shape == (17, 32, 32, 3)
+    seeded = tmp_path / "seeded.mp4"
+    assert effivmt(*render, "--seed", 5, "--out", seeded).code == 0
+    assert seeded.read_bytes() not in (full.read_bytes(), still.read_bytes())
+
+
+def test_render_refuses_what_it_cannot_do(project: Path, tmp_path: Path) -> None:
+    common = ("--params", project / "params.yaml", "--store", project / "store", "--prompt", "p", "--quiet")
+    ended = effivmt("render", tmp_path, *common, "--out", tmp_path / "a.mp4")
+    assert ended.code == 1 and "is no adapter folder" in ended.err and ended.err.count("\n") == 1
+    ended = effivmt("render", tmp_path, *common, "--out", tmp_path / "a.avi")
+    assert ended.code == 2 and "--out" in ended.err
+
+
+def test_evaluate_measures_two_files(project: Path, transferred: Ended, sample_video: Path) -> None:
+    folder, params = project / "out" / "zigzag", ("--params", project / "params.yaml", "--prompt", PROMPTS[0])
+    own = effivmt("evaluate", folder / "reference.mp4", folder / "reference.mp4", *params, "--json")
+    other = effivmt("evaluate", folder / "reference.mp4", folder / "video-1.mp4", *params, "--json")
+    assert own.code == other.code == 0 and own.err == ""
+    own, other = json.loads(own.out), json.loads(other.out)
+    assert own["motion_fidelity"] > 0.99 > other["motion_fidelity"]
+    assert own["trajectory_error"] < 0.001 < other["trajectory_error"]
+    table = effivmt("evaluate", folder / "reference.mp4", folder / "video-1.mp4", *params)
+    assert "Motion fidelity" in table.out and f"{other['motion_fidelity']:.3f}" in table.out
+    gone = effivmt("evaluate", folder / "reference.mp4", folder / "gone.mp4", *params)
+    assert gone.code == 1 and "gone.mp4" in gone.err and gone.err.count("\n") == 1
+
+
+def test_bars_show_how_far_a_stage_is() -> None:
+    with redirect_stderr(StringIO()) as shown, StageBars() as bars:
+        bars.started("temporal")
+        bars.advanced("temporal", 3, 12)
+        bars.started("render")
+        bars.finished(StageRun("render", (), 0.1))
+    lines = shown.getvalue().splitlines()
+    assert any("temporal" in line and "3/12" in line and "left" in line for line in lines)
+    assert any("render" in line and "hit" in line for line in lines)
