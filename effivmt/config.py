@@ -182,9 +182,12 @@ def _override(tree: dict[str, Any], override: str) -> None:
     if not separator or not field or len(sections) > 1:
         raise ParamsError(f"--set {override!r} is not of the form section.key=value (such as temporal.rope=paper)")
     for section in sections:
-        tree = tree.setdefault(section, {})
-        if not isinstance(tree, dict):
+        values = tree.get(section)
+        if values is not None and not isinstance(values, dict):
             raise ParamsError(f"--set {override!r}: {section} is not a section")
+        copied = dict(values or {})  # YAML aliases share one mapping
+        tree[section] = copied
+        tree = copied
     try:
         tree[field] = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError) as error:

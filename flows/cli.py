@@ -97,7 +97,7 @@ def transfer(
         if engine == "prefect":
             from flows.transfer import transfer as flow
 
-            result, outputs = flow(clip, settings, store.resolve(), out, tuple(force), watch)
+            result, outputs = flow(clip, settings, store, out, tuple(force), watch)
         else:
             work = Workspace(Store(store), settings, watch.advanced, frozenset(force))
             result = run_clip(work, clip, watch=watch)

@@ -30,7 +30,7 @@ from effivmt.world.scenes import object_clip
 PARAMS = {
     "ingest": {"num_frames": 17, "height": 32, "width": 32, "fps": 8},
     "sampling": {"mode": "latent", "frames": 9, "phases": 2},
-    "heads": {"noise_levels": [0.5]},
+    "heads": {"noise_levels": [0.5], "alpha": 1.0},
     "spatial": {"rank": 2, "steps": 3, "batch": 2, "save_every": 1},
     "temporal": {"rank": 2, "steps": 3, "batch": 2, "save_every": 1},
     "render": {"steps": 2},

@@ -58,6 +58,7 @@ def with_random_weights(size: dict[str, int]) -> WanTransformer3DModel:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_wan_1_3b_goes_through_every_stage(tmp_path):
     """Classification, a step of both stages at rank 128, export, reload and merged inference within 24 GiB."""
     started = time.perf_counter()
@@ -111,18 +112,20 @@ def test_wan_1_3b_goes_through_every_stage(tmp_path):
     assert peak < 24
 
 
+@pytest.fixture(scope="module")
+def heads() -> HeadMap:
+    """Of the size of 14B: random, with a layer of each kind alone."""
+    is_temporal = np.random.default_rng(0).random((40, 40)) < 0.58
+    is_temporal[3], is_temporal[29] = True, False
+    return HeadMap(np.zeros((40, 40)), np.zeros((40, 40)), is_temporal)
+
+
+@pytest.fixture(scope="module")
+def transformer() -> WanTransformer3DModel:
+    return on_meta(WAN_14B)
+
+
 class TestWan14B:
-    @pytest.fixture(scope="class")
-    def heads(self) -> HeadMap:
-        """Random, with a layer of each kind alone."""
-        is_temporal = np.random.default_rng(0).random((40, 40)) < 0.58
-        is_temporal[3], is_temporal[29] = True, False
-        return HeadMap(np.zeros((40, 40)), np.zeros((40, 40)), is_temporal)
-
-    @pytest.fixture(scope="class")
-    def transformer(self) -> WanTransformer3DModel:
-        return on_meta(WAN_14B)
-
     def test_split_shapes_sum_up(self, transformer, heads):
         total = sum(p.numel() for p in transformer.parameters())
         assert 14e9 < total < 14.5e9
