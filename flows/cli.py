@@ -192,6 +192,22 @@ def doctor(params: ParamsFile = PARAMS, store: StoreFolder = STORE, overrides: O
         raise typer.Exit(1)
 
 
+@app.command()
+def pretrain(
+    step: Annotated[str, typer.Argument(metavar="STEP", help="autoencoder, latents, transformer, scorer or assemble.")],
+    work: Annotated[Path, typer.Option(metavar="DIR", help="Keeps the state between steps.")] = Path(
+        ".effivmt/pretrain"
+    ),
+    out: Annotated[Path, typer.Option(metavar="DIR", help="The folder that assemble writes.")] = Path("out/wan-tiny"),
+) -> None:
+    """Trains the embedded models, one step at a time; a step that was stopped goes on."""
+    from flows import console
+    from flows.pretrain import run_step
+
+    console.calm_libraries()
+    run_step(step, work, out)
+
+
 def _load_params(path: Path, overrides: list[str]):
     from effivmt.config import load_params
 

@@ -1,4 +1,4 @@
-"""The recipe of the embedded backbone `data/wan-tiny`, step by step: autoencoder, latents, transformer, assemble.
+"""The recipe of the embedded models, step by step: autoencoder, latents, transformer, assemble; and the scorer.
 
 Every step is deterministic, keeps its state in the work folder and goes on from there when it is run again. `PLAN` is
 what the shipped weights were trained with, on one processor core; more steps, clips and kinds only make it better.
@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from effivmt.errors import BackboneError
-from effivmt.pretrain import autoencoder, latents, text, transformer
+from effivmt.pretrain import autoencoder, latents, scorer, text, transformer
 
 Report = Callable[[str, int, int, dict[str, float]], None]
 """Called with (step's name, units done, units in all, the newest figures)."""
@@ -23,8 +23,9 @@ Report = Callable[[str, int, int, dict[str, float]], None]
 
 @dataclass(frozen=True)
 class Phase:
-    """One run of a training loop: optimizer steps, frames a sample may have (pixel frames for the autoencoder, latent frames
-    for the transformer), learning rates, and the shift of the noise levels: a larger one trains what prompts decide."""
+    """One run of a training loop: optimizer steps, the frames a sample may have (pixel frames for the autoencoder, latent
+    frames for the transformer), learning rates, and the shift of the noise levels: a larger one trains what prompts
+    decide."""
 
     name: str
     steps: int
@@ -48,6 +49,7 @@ PLAN = {
 SHARDS = 80
 KINDS = {"object": 1.0}
 BATCH = 16
+SCORER_STEPS = 3600
 
 
 def train_autoencoder(work: Path, report: Report) -> None:
@@ -111,6 +113,14 @@ def train_transformer(work: Path, report: Report) -> None:
             seed=index,
             report=lambda step, figures, phase=phase: report(f"transformer, {phase.name}", step, phase.steps, figures),
         )
+
+
+def train_scorer(work: Path, report: Report) -> None:
+    """Trains the scorer; leaves `work`/clip-tiny, a CLIPModel folder."""
+    model = scorer.train_scorer(
+        work / "scorer", steps=SCORER_STEPS, report=lambda step, figures: report("scorer", step, SCORER_STEPS, figures)
+    )
+    scorer.save_scorer(model, text.make_tokenizer(), work / "clip-tiny")
 
 
 def assemble(work: Path, folder: Path) -> None:

@@ -33,7 +33,10 @@ PROJECTION = 64
 KINDS = {"object": 0.7, "camera": 0.1, "pair": 0.1, "figure": 0.1}
 WORLD = 300
 """Training draws its clips from world `WORLD` + seed."""
+GROUP = 8
+"""Clips of one group in a training batch."""
 _PHRASES = re.compile(rf" (?:{'|'.join([*motions.NAMED, *figure.ACTIONS])})\b")
+_SHAPE = re.compile("|".join(SHAPES))
 _CAMERA = re.compile(rf"^the camera (?:{'|'.join(motions.CAMERA)}) over ")
 
 
@@ -77,10 +80,12 @@ def train_scorer(
 ) -> CLIPModel:
     """Trains a new scorer for `steps` steps, resuming from `folder`/scorer.safetensors, and returns it.
 
-    Frames come from a pool of `pool` clips, two of each, half of them flipped and half of them blurred (sigma up to
+    Frames come from a pool of `pool` clips (at least `batch`), two of each, half of them flipped and half of them blurred (sigma up to
     1.5 pixels). A caption loses its motion phrase every second time, for one frame shows no motion; frames whose
-    captions agree but for motion count as each other's match, not as negatives. Loss: contrastive cross-entropy both
-    ways (Radford et al., "Learning Transferable Visual Models From Natural Language Supervision").
+    captions agree but for motion count as each other's match, not as negatives. A batch is made of groups of up to
+    `GROUP` clips whose captions agree but for shapes: in batches drawn at random colour and ground leave nothing for
+    the shape to decide, and it is never learned. Loss: contrastive cross-entropy both ways (Radford et al., "Learning
+    Transferable Visual Models From Natural Language Supervision").
     """
     tokenizer = make_tokenizer()
     model = make_scorer(len(tokenizer), seed=seed).train()
@@ -95,13 +100,14 @@ def train_scorer(
     frames, captions = _draw_pool(WORLD + seed, pool)
     bare = [without_motion(caption) for caption in captions]
     key = torch.tensor([{text: i for i, text in enumerate(bare)}[text] for text in bare])
+    group_of = np.unique([_SHAPE.sub("shape", text) for text in bare], return_inverse=True)[1]
     tokens = torch.stack([tokenize(tokenizer, texts) for texts in (captions, bare)])
     for step in range(start, steps):
         rng = np.random.default_rng([seed, step, 11])
         for group in optimizer.param_groups:
             progress = 0.5 + 0.5 * math.cos(math.pi * step / steps)
             group["lr"] = learning_rate * min(1.0, (step + 1) / 100) * (0.01 + 0.99 * progress)
-        picks = rng.choice(len(captions), batch, replace=False)
+        picks = _pick(rng, group_of, batch)
         pixels = to_pixels(np.stack([_augment(frames[i, rng.integers(frames.shape[1])], rng) for i in picks]))
         ids = tokens[rng.integers(0, 2, batch), picks]
         ids = ids[:, : int((ids > 0).sum(1).max())]
@@ -199,6 +205,18 @@ def _draw_pool(world: int, size: int) -> tuple[np.ndarray, list[str]]:
         frames[index] = clip.frames[[index % 5, (index + 2) % 5]]
         captions.append(clip.caption)
     return frames, captions
+
+
+def _pick(rng: np.random.Generator, group_of: np.ndarray, batch: int) -> np.ndarray:
+    """Numbers (batch,) of different clips: those of random clips' groups, at most `GROUP` of each."""
+    picks: list[int] = []
+    for anchor in rng.permutation(len(group_of)):
+        if anchor not in picks:
+            others = np.flatnonzero(group_of == group_of[anchor])
+            picks += [int(i) for i in rng.permutation(others)[:GROUP] if i not in picks]
+        if len(picks) >= batch:
+            break
+    return np.array(picks[:batch])
 
 
 def _augment(frame: np.ndarray, rng: np.random.Generator) -> np.ndarray:
