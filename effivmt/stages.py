@@ -144,6 +144,7 @@ def texts(work: Workspace, prompts: Sequence[str]) -> dict[str, Artifact]:
     for prompt in dict.fromkeys(prompts):
 
         def make(out: Path, _scratch: Path, prompt: str = prompt) -> None:
+            work.backbone.keep("text_encoder", "tokenizer")
             save_file(
                 {"embedding": work.backbone.encode_texts([prompt])[0].contiguous()}, out / "embedding.safetensors"
             )
@@ -266,11 +267,7 @@ def temporal(work: Workspace, clip: Clip, ingested: Artifact, classified: Artifa
             "backbone": {"id": work.backbone.id, "digest": work.backbone.digest},
             "clip": {"caption": clip.caption, "digest": inputs["clip"]},
             "ranks": {"spatial": work.params.spatial.rank, "temporal": work.params.temporal.rank},
-            "params": work.params.model_dump(
-                mode="json",
-                include={"seed", "ingest", "sampling", "heads", "spatial", "temporal", "render"},
-                exclude={"heads": {"scope_clips"}},
-            ),
+            "params": work.params.model_dump(mode="json", include={"seed", "sampling", "spatial", "temporal"}),
         }
         motion = adapters.to_stock_layout(tuned.weights, found)
         adapters.save_adapter(out / "adapter", looks, motion, found, facts)

@@ -23,7 +23,7 @@ Report = Callable[[str, int, int, dict[str, float]], None]
 
 @dataclass(frozen=True)
 class Phase:
-    """One run of a training loop: optimizer steps, the frames a sample may have (pixel frames for the autoencoder, latent
+    """One run of a training loop: optimizer steps, the frames a sample may have (pixel for the autoencoder, latent
     frames for the transformer), learning rates, and the shift of the noise levels: a larger one trains what prompts
     decide."""
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from torch import nn
 from torch.nn import functional as F
 from transformers import (
     CLIPConfig,
@@ -80,16 +81,21 @@ def train_scorer(
 ) -> CLIPModel:
     """Trains a new scorer for `steps` steps, resuming from `folder`/scorer.safetensors, and returns it.
 
-    Frames come from a pool of `pool` clips (at least `batch`), two of each, half of them flipped and half of them blurred (sigma up to
-    1.5 pixels). A caption loses its motion phrase every second time, for one frame shows no motion; frames whose
-    captions agree but for motion count as each other's match, not as negatives. A batch is made of groups of up to
-    `GROUP` clips whose captions agree but for shapes: in batches drawn at random colour and ground leave nothing for
-    the shape to decide, and it is never learned. Loss: contrastive cross-entropy both ways (Radford et al., "Learning
-    Transferable Visual Models From Natural Language Supervision").
+    Frames come from a pool of `pool` clips (at least `batch`), two of each, half of them flipped and half of them
+    blurred (sigma up to 1.5 pixels). A caption loses its motion phrase every second time, for one frame shows no
+    motion; frames whose captions agree but for motion count as each other's match, not as negatives. A batch is made
+    of groups of up to `GROUP` clips whose captions agree but for shapes: in batches drawn at random, colour and ground
+    leave little for the shape to decide, and it is not learned. Loss: contrastive cross-entropy both ways (Radford et
+    al., "Learning Transferable Visual Models From Natural Language Supervision"), and cross-entropy of each word of
+    the caption, predicted from the image by a linear layer that training alone has; without it the two encoders wait
+    for each other to tell shapes apart.
     """
     tokenizer = make_tokenizer()
     model = make_scorer(len(tokenizer), seed=seed).train()
-    parameters = dict(model.named_parameters())
+    words = nn.utils.skip_init(nn.Linear, WIDTH["hidden_size"], len(tokenizer))
+    nn.init.zeros_(words.weight)
+    nn.init.constant_(words.bias, -3.0)
+    parameters = dict(nn.ModuleDict({"scorer": model, "words": words}).named_parameters())
     decayed = [p for name, p in parameters.items() if p.ndim > 1 and "embedding" not in name]
     others = [p for name, p in parameters.items() if p.ndim <= 1 or "embedding" in name]
     groups = [{"params": decayed, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}]
@@ -102,6 +108,7 @@ def train_scorer(
     key = torch.tensor([{text: i for i, text in enumerate(bare)}[text] for text in bare])
     group_of = np.unique([_SHAPE.sub("shape", text) for text in bare], return_inverse=True)[1]
     tokens = torch.stack([tokenize(tokenizer, texts) for texts in (captions, bare)])
+    said = torch.zeros(len(bare), len(tokenizer)).scatter_(1, tokens[1], 1.0)
     for step in range(start, steps):
         rng = np.random.default_rng([seed, step, 11])
         for group in optimizer.param_groups:
@@ -111,18 +118,22 @@ def train_scorer(
         pixels = to_pixels(np.stack([_augment(frames[i, rng.integers(frames.shape[1])], rng) for i in picks]))
         ids = tokens[rng.integers(0, 2, batch), picks]
         ids = ids[:, : int((ids > 0).sum(1).max())]
-        logits = model(input_ids=ids, pixel_values=pixels).logits_per_image
+        outputs = model(input_ids=ids, pixel_values=pixels)
+        logits = outputs.logits_per_image
         same = key[picks][:, None] == key[picks][None]
         target = same / same.sum(1, keepdim=True)
         loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+        guess = words(outputs.vision_model_output.pooler_output)
+        word_loss = F.binary_cross_entropy_with_logits(guess, said[picks], reduction="sum") / batch
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        (loss + word_loss).backward()
         torch.nn.utils.clip_grad_norm_(parameters.values(), 1.0)
         optimizer.step()
         with torch.no_grad():
             model.logit_scale.clamp_(max=math.log(100))
         hit = same.gather(1, logits.argmax(1, keepdim=True)).float().mean()
         logs.setdefault("loss", []).append(round(loss.item(), 6))
+        logs.setdefault("word loss", []).append(round(word_loss.item(), 6))
         logs.setdefault("matched", []).append(round(hit.item(), 6))
         if (step + 1) % save_every == 0 or step + 1 == steps:
             save_checkpoint(path, step + 1, parameters, optimizer, logs)

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from effivmt import stages
-from effivmt.adapter import load_adapter
+from effivmt.adapter import fused, load_adapter, to_stock_layout
 from effivmt.catalog import Clip
 from effivmt.config import Params
 from effivmt.errors import AdapterError, EffiVMTError, VideoError
@@ -19,6 +19,7 @@ from effivmt.positions import sampled_indices
 from effivmt.rendering import render
 from effivmt.stages import Rendered, Workspace
 from effivmt.store import Artifact, Store
+from effivmt.tuning import tune_temporal
 from effivmt.video import read_clip, read_frames, write_image, write_video
 
 
@@ -67,12 +68,6 @@ def changed(params: Params, **sections: dict[str, object]) -> Params:
     for name, fields in sections.items():
         tree[name] |= fields
     return Params.model_validate(tree)
-
-
-@pytest.fixture
-def params(params) -> Params:
-    """With an alpha that parts the heads of the random backbone, whose scores are all alike."""
-    return changed(params, heads={"alpha": 1.0})
 
 
 @pytest.fixture
@@ -158,6 +153,32 @@ class TestTransfer:
         units = {"ingest": 18, "heads": 1, "spatial": 3, "temporal": 3, "render": 4, "evaluate": 1}
         assert seen == {stage: [(i + 1, total) for i in range(total)] for stage, total in units.items()}
 
+    @pytest.mark.parametrize("stage", ["heads", "spatial", "temporal"])
+    def test_each_stage_alone_lets_go_of_what_it_does_not_need(self, store, done, params, clip, stage):
+        loaded = []
+        work = Workspace(store, params, lambda *_: loaded.append(set(work.backbone._parts)), frozenset({stage}))
+        work.backbone.encode_texts(["another"])
+        assert work.backbone.vae is not None
+        tune(work, clip)
+        assert loaded and all(parts == {"transformer"} for parts in loaded)
+
+    def test_stage_3_tunes_over_the_merged_looks(self, done, params, backbone, tmp_path):
+        heads = load_head_map(done.heads.file("heads.parquet"))
+        looks = load_file(done.spatial.file("spatial.safetensors"))
+        latents = load_file(done.ingest.file("dense.safetensors"))["dense"]
+        (caption,) = backbone.encode_texts(["a red square on a navy background"])
+        found = {}
+        for strength in (0.0, 1.0):
+            with fused(backbone.transformer, {"spatial": (looks, strength)}) as transformer:
+                tuned = tune_temporal(
+                    transformer, heads, latents, caption[None], params.temporal, params.sampling, 17, seed=0,
+                    clip=done.ingest.digest("dense.safetensors"), checkpoint=tmp_path / f"{strength}",
+                )  # fmt: skip
+            found[strength] = to_stock_layout(tuned.weights, heads)
+        motion = load_adapter(done.temporal.path / "adapter").temporal
+        assert all(torch.equal(motion[name], found[1.0][name]) for name in motion | found[1.0])
+        assert not all(torch.equal(motion[name], found[0.0][name]) for name in motion)
+
 
 class TestSharing:
     def test_a_second_run_is_all_hits_and_loads_nothing(self, store, done, params, clip):
@@ -189,10 +210,18 @@ class TestSharing:
     def test_labels_that_stay_the_same_keep_the_tuning(self, store, done, params, clip):
         heads = load_head_map(done.heads.file("heads.parquet"))
         ratios = np.sort((heads.spatial / heads.temporal).ravel())
-        alpha = (ratios[ratios < 1].max() + ratios[ratios >= 1].min()) / 2
-        assert alpha != params.heads.alpha
+        own = params.heads.alpha
+        alpha = (ratios[ratios < own].max() + ratios[ratios >= own].min()) / 2
+        assert alpha != own
         again = transfer(Workspace(store, changed(params, heads={"alpha": alpha})), clip)
         assert again.made() == {"heads"}
+
+    def test_the_yardstick_does_not_depend_on_the_adapter(self, store, done, params, clip):
+        strengths = {"appearance_strength": 0.0, "motion_strength": 0.7}
+        work = Workspace(store, changed(params, render=strengths))
+        (again,) = stages.render(work, clip.prompts, done.temporal.path / "adapter")
+        assert not again.artifact.cached and again.baseline.cached
+        assert again.artifact.digest("video.mp4") != done.render[0].artifact.digest("video.mp4")
 
     def test_a_new_prompt_renders_only(self, store, done, params, clip):
         prompt = "a blue triangle on a white background"
