@@ -92,7 +92,7 @@ def train_scorer(
     """
     tokenizer = make_tokenizer()
     model = make_scorer(len(tokenizer), seed=seed).train()
-    words = nn.utils.skip_init(nn.Linear, WIDTH["hidden_size"], len(tokenizer))
+    words = nn.utils.skip_init(nn.Linear, PROJECTION, len(tokenizer))
     nn.init.zeros_(words.weight)
     nn.init.constant_(words.bias, -3.0)
     parameters = dict(nn.ModuleDict({"scorer": model, "words": words}).named_parameters())
