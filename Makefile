@@ -14,8 +14,8 @@ $(DONE): pyproject.toml constraints.txt
 demo: $(DONE)
 	$(VENV)/bin/effivmt transfer data/samples/zigzag.mp4 --name zigzag \
 	    --caption "a red square on a navy background" \
-	    --prompt "a green circle on a gray background" \
 	    --prompt "a yellow star on a black background" \
+	    --prompt "a purple square on a black background" \
 	    --store out/demo/store --out out/demo
 
 test: $(DONE)
