@@ -1,4 +1,5 @@
 # `make demo` and `make test` need Python 3.11 and the package registry, nothing else.
+export OMP_WAIT_POLICY ?= PASSIVE
 PYTHON ?= python3.11
 VENV := .venv
 DONE := $(VENV)/.installed

@@ -1,6 +1,7 @@
 """The command line. Each command imports what it needs when it runs, so that `--help` answers at once."""
 
 import json
+import os
 import re
 import sys
 from pathlib import Path
@@ -32,7 +33,11 @@ PARAMS, STORE = Path("params.yaml"), Path(".effivmt/store")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs a command; returns 0 done, 1 failed, 2 bad usage or params, 130 stopped by the user."""
+    """Runs a command; returns 0 done, 1 failed, 2 bad usage or params, 130 stopped by the user.
+
+    Idle threads sleep instead of spinning: beside another busy process, spinning ones make small models crawl.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app(arguments, prog_name="effivmt")
     except SystemExit as end:
