@@ -130,7 +130,7 @@ def assemble(work: Path, folder: Path) -> None:
     trained = [path for path in phases if path.exists()]
     weights = load_file(_made(trained[-1] if trained else phases[0], "transformer"))
     vae = AutoencoderKLWan.from_pretrained(_made(work / "vae", "autoencoder"))
-    vae.register_to_config(latents_mean=statistics["mean"], latents_std=statistics["std"])
+    vae.register_to_config(latents_mean=statistics["mean"], latents_std=statistics["std"], _name_or_path="wan-tiny")
     models = _models()
     with torch.no_grad():
         for name, parameter in models.named_parameters():
