@@ -1,23 +1,17 @@
 """The frozen video model: any `WanPipeline` folder or hub id, its parts loaded when needed and released when not."""
 
 import gc
-import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline, WanTransformer3DModel
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from transformers import AutoTokenizer, UMT5EncoderModel
 
+from effivmt.backbone_folder import find_backbone
 from effivmt.config import BackboneParams
 from effivmt.errors import BackboneError
-from effivmt.store import canonical_json, sha256_bytes, sha256_tree
-
-COMPONENTS = ("tokenizer", "text_encoder", "transformer", "vae", "scheduler")
 
 
 class Backbone:
@@ -28,12 +22,11 @@ class Backbone:
 
     def __init__(self, params: BackboneParams, memo: Path | None = None) -> None:
         """Finds the folder (downloading a hub id) and checks it; `memo` is a file that remembers digests."""
-        self.id = Path(params.path).name if Path(params.path).exists() else params.path
+        found = find_backbone(params.path, memo)
+        self.id, self.folder, self.digest = found.id, found.path, found.digest
         self.params = params
-        self.folder = _find_folder(params.path)
         self.device = _device(params.device)
         self.dtype = getattr(torch, params.dtype)
-        self.digest = _folder_digest(self.folder, memo)
         self._parts: dict[str, object] = {}
 
     @property
@@ -111,55 +104,6 @@ class Backbone:
             raise BackboneError(
                 f"backbone {self.folder}: its {name} cannot be loaded ({reason}); expected a WanPipeline folder"
             ) from error
-
-
-def _find_folder(path: str) -> Path:
-    folder = Path(path)
-    if not folder.is_dir():
-        try:
-            folder = Path(snapshot_download(path, allow_patterns=["model_index.json", *(f"{c}/*" for c in COMPONENTS)]))
-        except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-            raise BackboneError(
-                f"backbone {path} is no folder here and cannot be fetched as a hub id ({type(error).__name__}); "
-                "give a WanPipeline folder or a hub id such as Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
-            ) from error
-    try:
-        index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BackboneError(
-            f"backbone {folder} has no readable model_index.json; expected a WanPipeline folder"
-        ) from error
-    if index.get("_class_name") != "WanPipeline" or index.get("transformer_2", [None, None])[1] is not None:
-        raise BackboneError(
-            f"backbone {folder} is a {index.get('_class_name')}; expected a Wan-2.1 text-to-video "
-            "WanPipeline with one transformer"
-        )
-    missing = [name for name in COMPONENTS if not (folder / name).is_dir()]
-    if missing:
-        raise BackboneError(f"backbone {folder} lacks {', '.join(missing)}; fetch or copy the folder again")
-    return folder
-
-
-def _folder_digest(folder: Path, memo: Path | None) -> str:
-    """Digest of all component files; `memo` remembers it by the files' names, sizes and times of change."""
-    stamps = [
-        (path.relative_to(folder).as_posix(), path.stat().st_size, path.stat().st_mtime_ns)
-        for name in COMPONENTS
-        for path in sorted((folder / name).rglob("*"))
-        if path.is_file()
-    ]
-    signature = sha256_bytes(canonical_json([str(folder.resolve()), stamps]))
-    known: dict[str, str] = {}
-    if memo is not None and memo.exists():
-        known = json.loads(memo.read_text(encoding="utf-8"))
-    if signature not in known:
-        known[signature] = sha256_bytes(canonical_json([sha256_tree(folder / name) for name in COMPONENTS]))
-        if memo is not None:
-            memo.parent.mkdir(parents=True, exist_ok=True)
-            temporary = memo.with_name(f"{memo.name}.{os.getpid()}")
-            temporary.write_text(json.dumps(known, indent=1), encoding="utf-8")
-            os.replace(temporary, memo)
-    return known[signature]
 
 
 def _device(name: str) -> torch.device:

@@ -23,6 +23,8 @@ class Clip(Section):
     """Trim, in seconds of the file."""
     appearance_images: Path | None = None
     """Folder of images that the spatial stage learns from, instead of the clip's own frames."""
+    seed: Annotated[int, Field(ge=0)] | None = None
+    """Seed of classification and tuning; None takes the params' own."""
 
     @field_validator("prompts")
     @classmethod

@@ -4,34 +4,25 @@
     ingest -> heads -> spatial -> temporal -> render -> evaluate
 
 Each step hashes the digests of the very files it reads and the params sections it reads, so a new prompt re-renders and
-never re-tunes, and a new lambda re-tunes stage 3 only.
+never re-tunes, and a new lambda re-tunes stage 3 only. What a step computes stands in `effivmt.steps`, which is
+imported when there is something to compute: asking for what the store has takes no torch.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
-from safetensors.torch import load_file, save_file
-
-from effivmt import adapter as adapters
-from effivmt import heads as head_maps
-from effivmt import tuning
-from effivmt.backbone import Backbone
+from effivmt.backbone_folder import BackboneFolder, find_backbone
 from effivmt.catalog import Clip
 from effivmt.config import Params
 from effivmt.errors import EffiVMTError, VideoError
-from effivmt.evaluation.motion import compare_motion
-from effivmt.evaluation.similarity import ClipScorer, temporal_consistency, text_similarity
-from effivmt.figures import contact_sheet, head_map
-from effivmt.objectives import add_noise
-from effivmt.positions import sampled_indices
-from effivmt.rendering import render as render_frames
-from effivmt.seeding import generator
-from effivmt.store import Artifact, Key, Store, canonical_json, sha256_bytes, sha256_file, sha256_tree
-from effivmt.video import probe, read_clip, read_frames, read_images, write_image, write_video
+from effivmt.manifest import read_facts
+from effivmt.store import Artifact, Key, Store, sha256_bytes, sha256_file, sha256_tree
+
+if TYPE_CHECKING:
+    from effivmt.adapter import Adapter
+    from effivmt.backbone import Backbone
 
 STAGES = ("ingest", "heads", "spatial", "temporal", "render", "evaluate")
 Progress = Callable[[str, int, int], None]
@@ -51,14 +42,33 @@ class Workspace:
     progress: Progress = _silent
     force: frozenset[str] = frozenset()
     """Stages to run again even where the store has them."""
-    _backbone: Backbone | None = field(default=None, repr=False)
+    _loaded: dict[str, object] = field(default_factory=dict, repr=False)
 
     @property
-    def backbone(self) -> Backbone:
-        """The backbone of the params, found and digested on first use."""
-        if self._backbone is None:
-            self._backbone = Backbone(self.params.backbone, self.store.root / "backbones.json")
-        return self._backbone
+    def folder(self) -> BackboneFolder:
+        """The backbone's folder, found and digested on first use."""
+        if "folder" not in self._loaded:
+            self._loaded["folder"] = find_backbone(self.params.backbone.path, self._memo)
+        return self._loaded["folder"]
+
+    @property
+    def backbone(self) -> "Backbone":
+        """The backbone, made on first use."""
+        if "backbone" not in self._loaded:
+            from effivmt.backbone import Backbone
+
+            self._loaded["backbone"] = Backbone(self.params.backbone, self._memo)
+        return self._loaded["backbone"]
+
+    @property
+    def _memo(self) -> Path:
+        return self.store.root / "backbones.json"
+
+    def for_clip(self, clip: Clip) -> "Workspace":
+        """This workspace, with the same backbone, under the clip's own seed if it has one."""
+        if clip.seed is None:
+            return self
+        return replace(self, params=self.params.model_copy(update={"seed": clip.seed}))
 
     def build(
         self,
@@ -70,8 +80,12 @@ class Workspace:
     ) -> Artifact:
         """One artifact of the store under this backbone."""
         return self.store.build(
-            Key(stage, version, inputs, params, self.backbone.digest), make, force=stage in self.force
+            Key(stage, version, inputs, params, self.folder.digest), make, force=stage in self.force
         )
+
+    def units(self, stage: str) -> Callable[[int, int], None]:
+        """The progress of one stage, called with (units done, units in all)."""
+        return lambda done, total: self.progress(stage, done, total)
 
 
 @dataclass(frozen=True)
@@ -82,6 +96,12 @@ class Rendered:
     seed: int
     artifact: Artifact
     baseline: Artifact | None
+
+    @property
+    def by_kind(self) -> dict[str, Artifact]:
+        """The artifacts that are there, under `adapter` and `baseline`."""
+        pair = {"adapter": self.artifact, "baseline": self.baseline}
+        return {kind: artifact for kind, artifact in pair.items() if artifact is not None}
 
 
 def ingest(work: Workspace, clip: Clip) -> Artifact:
@@ -103,36 +123,9 @@ def ingest(work: Workspace, clip: Clip) -> Artifact:
     settings["sampling"] = sampling.model_dump() if sampling.mode == "pixel" else None
 
     def make(out: Path, _scratch: Path) -> None:
-        size = {"height": params.height, "width": params.width}
-        frames = read_clip(
-            clip.video, fps=params.fps, num_frames=params.num_frames, start=clip.start, end=clip.end, **size
-        )
-        images = frames if clip.appearance_images is None else read_images(clip.appearance_images, **size)
-        sampled = [
-            frames[sampled_indices(len(frames), sampling.frames, phase / sampling.phases)]
-            for phase in range(sampling.phases if sampling.mode == "pixel" else 0)
-        ]
-        total, done = 1 + len(images) + len(sampled), 0
+        from effivmt import steps
 
-        def encode(video: np.ndarray) -> torch.Tensor:
-            nonlocal done
-            latents = work.backbone.encode_video(video)
-            done += 1
-            work.progress("ingest", done, total)
-            return latents
-
-        latents = {"dense": encode(frames)[None], "single": torch.stack([encode(image[None]) for image in images])}
-        if sampled:
-            latents["sampled"] = torch.stack([encode(video) for video in sampled])
-        for name, tensor in latents.items():
-            save_file({name: tensor.contiguous()}, out / f"{name}.safetensors")
-        save_file({"frames": torch.from_numpy(np.ascontiguousarray(frames))}, out / "frames.safetensors")
-        info = probe(clip.video)
-        facts = {
-            name: getattr(info, name)
-            for name in ("width", "height", "fps", "duration", "num_frames", "rotation", "codec")
-        }
-        (out / "probe.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
+        steps.ingest(work.backbone, work.params, clip, out, work.units("ingest"))
 
     return work.build("ingest", 1, inputs, settings, make)
 
@@ -144,10 +137,9 @@ def texts(work: Workspace, prompts: Sequence[str]) -> dict[str, Artifact]:
     for prompt in dict.fromkeys(prompts):
 
         def make(out: Path, _scratch: Path, prompt: str = prompt) -> None:
-            work.backbone.keep("text_encoder", "tokenizer")
-            save_file(
-                {"embedding": work.backbone.encode_texts([prompt])[0].contiguous()}, out / "embedding.safetensors"
-            )
+            from effivmt import steps
+
+            steps.text(work.backbone, prompt, out)
 
         found[prompt] = work.build("text", 1, {"text": sha256_bytes(prompt.encode())}, settings, make)
     return found
@@ -177,28 +169,9 @@ def heads(work: Workspace, clip: Clip, ingested: Artifact) -> Artifact:
         inputs = {f"scope_{i}": source.digest("dense.safetensors") for i, (source, _) in enumerate(sources)}
 
     def make(out: Path, _scratch: Path) -> None:
-        work.backbone.keep("transformer")
-        transformer, total = work.backbone.transformer, len(sources) * len(params.noise_levels)
-        scores = []
-        for latents, text in [(_tensor(i, "dense"), _tensor(t, "embedding")) for i, t in sources]:
-            for level in params.noise_levels:
-                noise = torch.randn(latents.shape, generator=generator(work.params.seed, "heads", str(level)))
-                noised = add_noise(latents, noise, torch.tensor([level]))
-                scores.append(
-                    head_maps.attention_scores(
-                        transformer,
-                        noised.to(work.backbone.device, work.backbone.dtype),
-                        torch.tensor([1000 * level], device=work.backbone.device),
-                        text[None].to(work.backbone.device, work.backbone.dtype),
-                        band=params.band,
-                        query_rows=params.query_rows,
-                    )
-                )
-                work.progress("heads", len(scores), total)
-        spatial, temporal = np.mean(scores, axis=0)
-        found = head_maps.label_heads(spatial, temporal, params.alpha)
-        head_maps.save_head_map(out / "heads.parquet", found)
-        write_image(out / "heads.png", head_map(found.spatial, found.temporal, found.branch))
+        from effivmt import steps
+
+        steps.heads(work.backbone, work.params, sources, out, work.units("heads"))
 
     return work.build("heads", 1, inputs, settings | {"seed": work.params.seed}, make)
 
@@ -213,21 +186,9 @@ def spatial(work: Workspace, clip: Clip, ingested: Artifact, classified: Artifac
     }
 
     def make(out: Path, scratch: Path) -> None:
-        work.backbone.keep("transformer")
-        found = head_maps.load_head_map(classified.file("heads.parquet"))
-        tuned = tuning.tune_spatial(
-            work.backbone.transformer,
-            found,
-            _tensor(ingested, "single"),
-            _tensor(caption, "embedding")[None],
-            work.params.spatial,
-            seed=work.params.seed,
-            clip=inputs["clip"],
-            checkpoint=scratch / "spatial.safetensors",
-            progress=lambda done, total: work.progress("spatial", done, total),
-        )
-        save_file(adapters.to_stock_layout(tuned.weights, found), out / "spatial.safetensors")
-        _write_json(out / "losses.json", tuned.losses)
+        from effivmt import steps
+
+        steps.spatial(work.backbone, work.params, ingested, caption, classified, out, scratch, work.units("spatial"))
 
     return work.build("spatial", 1, inputs, _tuning_settings(work, work.params.spatial.model_dump()), make)
 
@@ -246,32 +207,20 @@ def temporal(work: Workspace, clip: Clip, ingested: Artifact, classified: Artifa
     settings |= {"sampling": work.params.sampling.model_dump(), "num_frames": work.params.ingest.num_frames}
 
     def make(out: Path, scratch: Path) -> None:
-        work.backbone.keep("transformer")
-        found = head_maps.load_head_map(classified.file("heads.parquet"))
-        looks = load_file(appearance.file("spatial.safetensors"))
-        with adapters.fused(work.backbone.transformer, {"spatial": (looks, 1.0)}) as transformer:
-            tuned = tuning.tune_temporal(
-                transformer,
-                found,
-                _tensor(ingested, name),
-                _tensor(caption, "embedding")[None],
-                work.params.temporal,
-                work.params.sampling,
-                work.params.ingest.num_frames,
-                seed=work.params.seed,
-                clip=inputs["clip"],
-                checkpoint=scratch / "temporal.safetensors",
-                progress=lambda done, total: work.progress("temporal", done, total),
-            )
-        facts = {
-            "backbone": {"id": work.backbone.id, "digest": work.backbone.digest},
-            "clip": {"caption": clip.caption, "digest": inputs["clip"]},
-            "ranks": {"spatial": work.params.spatial.rank, "temporal": work.params.temporal.rank},
-            "params": work.params.model_dump(mode="json", include={"seed", "sampling", "spatial", "temporal"}),
-        }
-        motion = adapters.to_stock_layout(tuned.weights, found)
-        adapters.save_adapter(out / "adapter", looks, motion, found, facts)
-        _write_json(out / "losses.json", tuned.losses)
+        from effivmt import steps
+
+        steps.temporal(
+            work.backbone,
+            work.params,
+            clip,
+            (ingested, name),
+            caption,
+            classified,
+            appearance,
+            out,
+            scratch,
+            work.units("temporal"),
+        )
 
     return work.build("temporal", 1, inputs, settings, make)
 
@@ -279,9 +228,9 @@ def temporal(work: Workspace, clip: Clip, ingested: Artifact, classified: Artifa
 def render(work: Workspace, prompts: Sequence[str], adapter: Path) -> list[Rendered]:
     """Renders every prompt and seed with an adapter's branches fused, and without; files: video.mp4, sheet.png."""
     params = work.params.render
-    facts = adapters.read_facts(adapter)
+    facts = read_facts(adapter)
     embedded = texts(work, [*prompts, params.negative_prompt])
-    loaded: list[adapters.Adapter] = []
+    loaded: list[Adapter] = []
     jobs = [(prompt, seed) for prompt in prompts for seed in params.seeds]
     total, done = len(jobs) * (1 + params.baseline) * params.steps, 0
 
@@ -301,21 +250,21 @@ def render(work: Workspace, prompts: Sequence[str], adapter: Path) -> list[Rende
         start = done
 
         def make(out: Path, _scratch: Path) -> None:
-            work.backbone.keep("transformer", "vae")
+            from effivmt import steps
+            from effivmt.adapter import load_adapter
+
             if adapted and not loaded:
-                loaded.append(adapters.load_adapter(adapter))
-            frames = render_frames(
+                loaded.append(load_adapter(adapter))
+            steps.render(
                 work.backbone,
+                work.params,
                 loaded[0] if adapted else None,
-                _tensor(embedded[prompt], "embedding"),
-                _tensor(embedded[params.negative_prompt], "embedding"),
-                params,
-                work.params.ingest,
+                (prompt, embedded[prompt]),
+                embedded[params.negative_prompt],
                 seed,
+                out,
                 lambda step, _: work.progress("render", start + step, total),
             )
-            write_video(out / "video.mp4", frames, work.params.ingest.fps)
-            write_image(out / "sheet.png", contact_sheet([(prompt, frames)]))
 
         artifact = work.build("render", 1, inputs, settings, make)
         done += params.steps
@@ -332,8 +281,7 @@ def evaluate(work: Workspace, ingested: Artifact, rendered: Sequence[Rendered]) 
     videos = {
         f"video_{i}_{kind}": artifact.digest("video.mp4")
         for i, result in enumerate(rendered)
-        for kind, artifact in (("adapter", result.artifact), ("baseline", result.baseline))
-        if artifact is not None
+        for kind, artifact in result.by_kind.items()
     }
     inputs = {
         "clip": ingested.digest("frames.safetensors"),
@@ -343,42 +291,15 @@ def evaluate(work: Workspace, ingested: Artifact, rendered: Sequence[Rendered]) 
     prompts = [[result.prompt, result.seed] for result in rendered]
 
     def make(out: Path, _scratch: Path) -> None:
-        work.backbone.keep("transformer", "vae")
-        reference, clip_scorer = _tensor(ingested, "frames").numpy(), ClipScorer(scorer)
-        rows = []
-        for index, result in enumerate(rendered):
-            row: dict[str, object] = {"prompt": result.prompt, "seed": result.seed}
-            for kind, artifact in (("adapter", result.artifact), ("baseline", result.baseline)):
-                if artifact is not None:
-                    row[kind] = measure(
-                        reference, read_frames(artifact.file("video.mp4"))[0], result.prompt, clip_scorer
-                    )
-            rows.append(row)
-            work.progress("evaluate", index + 1, len(rendered))
-        _write_json(out / "metrics.json", rows)
+        from effivmt import steps
+
+        results = [(result.prompt, result.seed, result.by_kind) for result in rendered]
+        steps.evaluate(work.backbone, scorer, ingested, results, out, work.units("evaluate"))
 
     return work.build("evaluate", 1, inputs, {"prompts": prompts}, make)
-
-
-def measure(reference: np.ndarray, generated: np.ndarray, prompt: str, scorer: ClipScorer) -> dict[str, float]:
-    """All metrics of one video, frames uint8 (T, H, W, 3), against the reference's frames and its own prompt."""
-    features = scorer.frame_features(generated)
-    return {
-        "text_similarity": text_similarity(features, scorer.text_features([prompt])),
-        "temporal_consistency": temporal_consistency(features),
-        **{name: round(float(value), 6) for name, value in vars(compare_motion(reference, generated)).items()},
-    }
 
 
 def _tuning_settings(work: Workspace, section: dict[str, object]) -> dict[str, object]:
     """What a tuning stage's result depends on: its section (not how often it saves), the seed and the precision."""
     section.pop("save_every")
     return {**section, "seed": work.params.seed, "precision": work.params.backbone.dtype}
-
-
-def _tensor(artifact: Artifact, name: str) -> torch.Tensor:
-    return load_file(artifact.file(f"{name}.safetensors"))[name]
-
-
-def _write_json(path: Path, value: object) -> None:
-    path.write_bytes(canonical_json(value))

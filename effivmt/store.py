@@ -101,13 +101,15 @@ class Key:
 class Artifact:
     """One published result: an immutable folder whose files are listed by relative posix name with their SHA-256.
 
-    key: digest of the Key; seconds: what the work took when it was done; cached: it was done before this call.
+    key: digest of the Key; inputs: the key's; seconds: what the work took when it was done; cached: it was done before
+    this call.
     """
 
     key: str
     stage: str
     path: Path
     files: Mapping[str, str]
+    inputs: Mapping[str, str]
     seconds: float
     cached: bool
 
@@ -383,7 +385,7 @@ def _read_record(folder: Path, holding: bytes = b"") -> dict | None:
 
 def _artifact(key: Key, folder: Path, record: dict, cached: bool) -> Artifact:
     files = {name: entry["sha256"] for name, entry in sorted(record["files"].items())}
-    return Artifact(key.digest, key.stage, folder, files, record["seconds"], cached)
+    return Artifact(key.digest, key.stage, folder, files, key.inputs, record["seconds"], cached)
 
 
 def _differences(old: dict, new: dict) -> str:

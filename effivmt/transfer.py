@@ -70,6 +70,11 @@ class Transferred:
         return all(run.cached for run in self.runs)
 
     @property
+    def video_digest(self) -> str:
+        """SHA-256 of the reference video's file."""
+        return self.ingested.inputs["clip"]
+
+    @property
     def metrics(self) -> list[dict]:
         """Per rendered video: prompt, seed, and the metrics `adapter` and, where rendered, `baseline`."""
         return json.loads(self.evaluated.file("metrics.json").read_text(encoding="utf-8"))
@@ -86,7 +91,7 @@ class Transferred:
 
 def run_clip(work: Workspace, clip: Clip, *, call: Call = directly, watch: Watch = UNWATCHED) -> Transferred:
     """Takes one clip through all stages; raises the EffiVMTError of the first that fails."""
-    runs = []
+    work, runs = work.for_clip(clip), []
 
     def step(function: Callable[..., object], *inputs: object):
         result, run = run_stage(function, work, *inputs, call=call, watch=watch)
@@ -101,8 +106,8 @@ def run_clip(work: Workspace, clip: Clip, *, call: Call = directly, watch: Watch
     evaluated = step(stages.evaluate, ingested, rendered)
     return Transferred(
         clip=clip,
-        backbone_id=work.backbone.id,
-        backbone_digest=work.backbone.digest,
+        backbone_id=work.folder.id,
+        backbone_digest=work.folder.digest,
         runs=tuple(runs),
         ingested=ingested,
         classified=classified,

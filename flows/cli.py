@@ -90,9 +90,8 @@ def transfer(
 
     if unknown := [stage for stage in force if stage not in STAGES]:
         raise ParamsError(f"--force {unknown[0]}: there is no such stage; expected one of {', '.join(STAGES)}")
-    console.calm_libraries()
     # A wrong folder is told before an engine starts, and a download shows its own progress.
-    _ = Workspace(Store(store), settings).backbone
+    _ = Workspace(Store(store), settings).folder
     if engine == "prefect":
         from tasks.server import reach_server
 
@@ -139,12 +138,11 @@ def render(
     if out.suffix.lower() != ".mp4":
         raise ParamsError(f"--out {out} is no .mp4 file name; give one")
     from effivmt import stages
-    from effivmt.outputs import copy_file
+    from effivmt.placing import copy_file
     from effivmt.store import Store
     from effivmt.transfer import run_stage
     from flows import console
 
-    console.calm_libraries()
     with console.watching(quiet=quiet) as watch:
         work = stages.Workspace(Store(store), settings, watch.advanced)
         (rendered,), _ = run_stage(stages.render, work, [prompt], adapter, watch=watch)
@@ -165,11 +163,10 @@ def evaluate(
     """Prints the metrics of any two video files."""
     settings = _load_params(params, overrides)
     from effivmt.evaluation.similarity import ClipScorer
-    from effivmt.stages import measure
+    from effivmt.steps import measure
     from effivmt.video import read_frames
     from flows import console
 
-    console.calm_libraries()
     videos = [read_frames(path)[0] for path in (reference, generated)]
     metrics = measure(*videos, prompt, ClipScorer(Path(settings.evaluate.scorer)))
     if as_json:
@@ -206,10 +203,8 @@ def pretrain(
     out: Annotated[Path, typer.Option(metavar="DIR", help="The folder that assemble writes.")] = Path("out/wan-tiny"),
 ) -> None:
     """Trains the embedded models, one step at a time; a step that was stopped goes on."""
-    from flows import console
     from flows.pretrain import run_step
 
-    console.calm_libraries()
     run_step(step, work, out)
 
 

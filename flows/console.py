@@ -1,12 +1,9 @@
 """The terminal side of the command line: progress on stderr while a run lasts, tables on stdout at its end."""
 
-import logging
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-import diffusers.utils.logging
-import transformers.utils.logging
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
@@ -19,17 +16,9 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from effivmt.evaluation.names import METRICS
 from effivmt.outputs import Outputs
-from effivmt.report import METRICS
 from effivmt.transfer import UNWATCHED, StageRun, Transferred, Watch
-
-
-def calm_libraries() -> None:
-    """Silences the notes and bars of the libraries: the watch of a run shows its progress, errors are raised."""
-    for library in (transformers.utils.logging, diffusers.utils.logging):
-        library.set_verbosity_error()
-        library.disable_progress_bar()
-    logging.getLogger("alembic").setLevel(logging.WARNING)
 
 
 @contextmanager

@@ -85,7 +85,8 @@ def check_backbone(params: Params) -> Check:
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
     from safetensors import SafetensorError, safe_open
 
-    from effivmt.backbone import COMPONENTS, Backbone
+    from effivmt.backbone import Backbone
+    from effivmt.backbone_folder import COMPONENTS
 
     path, again = params.backbone.path, "copy or download the backbone again"
     if not Path(path).is_dir():
@@ -176,9 +177,9 @@ def _gpu() -> Check:
 
 def _scorer(params: Params) -> Check:
     from effivmt.evaluation.similarity import ClipScorer
-    from flows.console import calm_libraries
+    from effivmt.quiet import quiet_libraries
 
-    calm_libraries()
+    quiet_libraries()
     ClipScorer(Path(params.evaluate.scorer))
     return Check("scorer", params.evaluate.scorer)
 

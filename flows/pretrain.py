@@ -8,6 +8,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from effivmt.errors import ParamsError
 from effivmt.pretrain import recipe
+from effivmt.quiet import quiet_libraries
 
 STEPS = {
     "autoencoder": recipe.train_autoencoder,
@@ -20,6 +21,7 @@ STEPS = {
 def run_step(step: str, work: Path, out: Path) -> None:
     """Runs one step in the folder `work`; `assemble` writes the folder `out`. ParamsError for another name."""
     torch.set_flush_denormal(True)
+    quiet_libraries()
     if step == "assemble":
         recipe.assemble(work, out)
         return

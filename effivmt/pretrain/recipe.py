@@ -16,6 +16,7 @@ from torch import nn
 
 from effivmt.errors import BackboneError
 from effivmt.pretrain import autoencoder, latents, scorer, text, transformer
+from effivmt.world.looks import names_held_out
 
 Report = Callable[[str, int, int, dict[str, float]], None]
 """Called with (step's name, units done, units in all, the newest figures)."""
@@ -24,8 +25,8 @@ Report = Callable[[str, int, int, dict[str, float]], None]
 @dataclass(frozen=True)
 class Phase:
     """One run of a training loop: optimizer steps, the frames a sample may have (pixel for the autoencoder, latent
-    frames for the transformer), learning rates, and the shift of the noise levels: a larger one trains what prompts
-    decide."""
+    frames for the transformer), learning rates; and of the transformer's the shift of the noise levels (a larger one
+    trains what prompts decide), how many shards of latents it sees, and whether it multiplies in bfloat16, compiled."""
 
     name: str
     steps: int
@@ -34,6 +35,8 @@ class Phase:
     final_rate: float = 1e-4
     decoder_only: bool = False
     flow_shift: float = 2.0
+    shards: int = 0
+    fast: bool = False
 
 
 PLAN = {
@@ -42,11 +45,12 @@ PLAN = {
         Phase("long", 5000, (9, 17, 33, 33), 8e-4),
     ),
     "transformer": (
-        Phase("17 frames", 2600, (5, 5, 5, 1), 1.5e-3, 6e-4),
-        Phase("33 frames", 4800, (9, 5, 5, 1, 1), 1.2e-3, 5e-5, flow_shift=6.0),
+        Phase("17 frames", 2600, (5, 5, 5, 1), 1.5e-3, 6e-4, shards=80),
+        Phase("33 frames", 4800, (9, 5, 5, 1, 1), 1.2e-3, 5e-5, flow_shift=6.0, shards=80),
+        Phase("more clips", 15000, (9, 9, 9, 5, 1), 1e-3, 2e-5, flow_shift=4.0, shards=320, fast=True),
     ),
 }
-SHARDS = 80
+SHARDS = 320
 KINDS = {"object": 1.0}
 BATCH = 16
 SCORER_STEPS = 3600  # the shipped scorer had 1300
@@ -82,12 +86,16 @@ def cache_latents(work: Path, report: Report) -> None:
         shards=range(SHARDS),
         report=lambda shard: report("latents", shard + 1, SHARDS, {}),
     )
-    mean, std = latents.latent_statistics(latents.load_latents(work / "latents")[0])
+    first = PLAN["transformer"][0].shards * latents.SHARD
+    mean, std = latents.latent_statistics(latents.load_latents(work / "latents")[0][:first])
     (work / "statistics.json").write_text(json.dumps({"mean": mean.tolist(), "std": std.tolist()}), encoding="utf-8")
 
 
 def train_transformer(work: Path, report: Report) -> None:
-    """Trains transformer and text encoder through their phases; the checkpoints stay under `work`/transformer."""
+    """Trains transformer and text encoder through their phases; the checkpoints stay under `work`/transformer.
+
+    No caption names a combination of `world.looks.HELD_OUT_LOOKS`.
+    """
     statistics = json.loads(_made(work / "statistics.json", "latents").read_text(encoding="utf-8"))
     mean, std = (torch.tensor(statistics[name]).view(-1, 1, 1, 1) for name in ("mean", "std"))
     cached, captions = latents.load_latents(work / "latents")
@@ -97,12 +105,14 @@ def train_transformer(work: Path, report: Report) -> None:
     for index, phase in enumerate(PLAN["transformer"]):
         folder = work / "transformer" / phase.name.replace(" ", "-")
         folder.mkdir(parents=True, exist_ok=True)
+        count = phase.shards * latents.SHARD
+        kept = [index for index in range(count) if not names_held_out(captions[index])]
         transformer.train_transformer(
             models["transformer"],
             models["text_encoder"],
             text.make_tokenizer(),
-            cached,
-            captions,
+            cached[kept],
+            [captions[index] for index in kept],
             folder,
             steps=phase.steps,
             batch=BATCH,
@@ -111,6 +121,8 @@ def train_transformer(work: Path, report: Report) -> None:
             final_rate=phase.final_rate,
             flow_shift=phase.flow_shift,
             seed=index,
+            bfloat16=phase.fast,
+            compile_blocks=phase.fast,
             report=lambda step, figures, phase=phase: report(f"transformer, {phase.name}", step, phase.steps, figures),
         )
 

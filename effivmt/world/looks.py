@@ -24,6 +24,15 @@ SHAPES = ("circle", "square", "triangle", "star")
 OBJECT_PATTERNS = ("plain", "striped", "checkered", "outlined", "two-coloured")
 GROUND_PATTERNS = ("plain", "striped", "checkered", "spotted")
 
+HELD_OUT_LOOKS = frozenset(
+    (colour, shape, ground)
+    for i, colour in enumerate(COLOURS)
+    for j, shape in enumerate(SHAPES)
+    for k, ground in enumerate(GROUNDS)
+    if (i + 3 * j + 5 * k) % 8 == 0
+)
+"""Combinations of colour, shape and ground (16 of 128) that no caption in training names: kept for judging."""
+
 
 @dataclass(frozen=True)
 class Look:
@@ -50,6 +59,12 @@ class Ground:
 def rgb(name: str) -> np.ndarray:
     """float32 (3,) value in [0, 255] of an object or ground colour."""
     return np.asarray(COLOURS[name] if name in COLOURS else GROUNDS[name], np.float32)
+
+
+def names_held_out(caption: str) -> bool:
+    """Whether a caption names all three of a combination in `HELD_OUT_LOOKS`."""
+    words = set(caption.split())
+    return any(words.issuperset(combination) for combination in HELD_OUT_LOOKS)
 
 
 def random_look(rng: np.random.Generator, *, patterned: float) -> Look:

@@ -15,11 +15,12 @@ from diffusers import UniPCMultistepScheduler, WanPipeline, WanTransformer3DMode
 from safetensors.torch import load_file, save_file
 from safetensors.torch import save as to_bytes
 
-from effivmt.adapter import check_fits, fused, load_adapter, read_facts, save_adapter, to_comfyui, to_stock_layout
+from effivmt.adapter import check_fits, fused, load_adapter, save_adapter, to_comfyui, to_stock_layout
 from effivmt.branches import dual_path
 from effivmt.config import IngestParams, RenderParams
 from effivmt.errors import AdapterError
 from effivmt.heads import BRANCHES, label_heads
+from effivmt.manifest import read_facts
 from effivmt.rendering import render
 from effivmt.store import sha256_file
 from effivmt.tuning import add_lora

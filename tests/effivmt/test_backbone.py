@@ -10,7 +10,8 @@ import pytest
 import torch
 from diffusers import AutoencoderKLWan, WanPipeline
 
-from effivmt.backbone import COMPONENTS, Backbone
+from effivmt.backbone import Backbone
+from effivmt.backbone_folder import COMPONENTS
 from effivmt.config import BackboneParams
 from effivmt.errors import BackboneError
 

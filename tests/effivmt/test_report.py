@@ -13,8 +13,9 @@ import pytest
 import yaml
 
 from effivmt.errors import VideoError
+from effivmt.evaluation.names import METRICS
 from effivmt.figures import head_map
-from effivmt.report import METRICS, Failure, Report, Result, Timing, render_report
+from effivmt.report import Failure, Report, Result, Timing, render_report
 from effivmt.video import write_image, write_video
 
 HOSTILE = """<script>alert(1)</script>"onload=alert(2) 'onerror=alert(3) --></title></style></svg>{{ 7 * 7 }}&amp;"""

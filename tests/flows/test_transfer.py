@@ -22,7 +22,7 @@ from effivmt.stages import STAGES
 from effivmt.video import read_frames
 
 Arguments = Callable[..., list[str]]
-FILES = {"adapter", "heads.png", "metrics.json", "reference.mp4", "report.html", "sheet.png"}
+FILES = {"losses.json", "run.json", "adapter", "heads.png", "metrics.json", "reference.mp4", "report.html", "sheet.png"}
 LONG = 60
 """Steps of a tuning that is there to be killed."""
 

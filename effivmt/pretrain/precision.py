@@ -1,0 +1,54 @@
+"""Linear layers that multiply in bfloat16 while weights, gradients and optimizer stay float32.
+
+On processors with bfloat16 products (avx512_bf16, AMX) these are two to three times as fast as float32 ones. Autocast
+gives that away: it also runs attention and normalisation in bfloat16, which are slower there than in float32.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+MIN_WIDTH = 96
+"""Narrower layers lose more by conversion than they gain."""
+
+
+class _Product(torch.autograd.Function):
+    """x W^T + b, forward and backward, with bfloat16 factors and float32 results."""
+
+    @staticmethod
+    def forward(ctx, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        x, weight = x.bfloat16(), weight.bfloat16()
+        ctx.save_for_backward(x, weight)
+        ctx.biased = bias is not None
+        return F.linear(x, weight, None if bias is None else bias.bfloat16()).float()
+
+    @staticmethod
+    def backward(ctx, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        x, weight = ctx.saved_tensors
+        rounded = grad.bfloat16()
+        grad_weight = (rounded.flatten(0, -2).t() @ x.flatten(0, -2)).float()
+        return (rounded @ weight).float(), grad_weight, grad.flatten(0, -2).sum(0) if ctx.biased else None
+
+
+class Bfloat16Linear(nn.Linear):
+    """A float32 Linear that multiplies in bfloat16."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """x (..., in) float32 -> (..., out) float32."""
+        return _Product.apply(x, self.weight, self.bias)
+
+
+@contextmanager
+def bfloat16_products(module: nn.Module) -> Iterator[None]:
+    """Within the context every wide Linear of `module` is a Bfloat16Linear; its parameters are the same objects."""
+    layers = [layer for layer in module.modules() if type(layer) is nn.Linear and min(layer.weight.shape) >= MIN_WIDTH]
+    for layer in layers:
+        layer.__class__ = Bfloat16Linear
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.__class__ = nn.Linear
