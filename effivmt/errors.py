@@ -9,6 +9,10 @@ class ParamsError(EffiVMTError):
     """A parameter or command-line value is wrong; the message names the field (exit code 2)."""
 
 
+class CatalogError(ParamsError):
+    """A catalog cannot be used; the message lists every fault with its row and column (exit code 2)."""
+
+
 class VideoError(EffiVMTError):
     """A video or image cannot be used: missing, undecodable, truncated, too short (fails the clip, exit code 1)."""
 

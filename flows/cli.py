@@ -29,7 +29,7 @@ Overrides = Annotated[
     list[str], typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Overrides one parameter; repeatable.")
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress; prints only where the result lies.")]
-PARAMS, STORE = Path("params.yaml"), Path(".effivmt/store")
+PARAMS, STORE, CATALOG = Path("params.yaml"), Path(".effivmt/store"), Path("data/catalog.csv")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -83,13 +83,12 @@ def transfer(
         appearance_images=appearance_images,
     )
     from effivmt.outputs import write_outputs
-    from effivmt.stages import STAGES, Workspace
+    from effivmt.stages import Workspace
     from effivmt.store import Store
     from effivmt.transfer import run_clip
     from flows import console
 
-    if unknown := [stage for stage in force if stage not in STAGES]:
-        raise ParamsError(f"--force {unknown[0]}: there is no such stage; expected one of {', '.join(STAGES)}")
+    _check_stages(force)
     # A wrong folder is told before an engine starts, and a download shows its own progress.
     _ = Workspace(Store(store), settings).folder
     if engine == "prefect":
@@ -110,6 +109,63 @@ def transfer(
         print(outputs.folder)
     else:
         console.print_transfer(result, outputs)
+
+
+@app.command()
+def run(
+    catalog: Annotated[Path, typer.Argument(metavar="[CATALOG]", help="CSV, JSONL or Parquet.")] = CATALOG,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Receives a folder for each clip, and the tables.")] = Path(
+        "out"
+    ),
+    only: Annotated[list[str], typer.Option(metavar="CLIP", help="Runs this clip alone; repeatable.")] = [],  # noqa: B006
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Shows what would be done, and why.")] = False,
+    force: Annotated[list[str], typer.Option(metavar="STAGE", help="Runs a stage again; repeatable.")] = [],  # noqa: B006
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Runs only what failed in the last run.")
+    ] = False,
+    engine: Annotated[
+        Literal["prefect", "local"], typer.Option(help="prefect: shown by Prefect, recorded in MLflow; local: neither.")
+    ] = "prefect",
+    params: ParamsFile = PARAMS,
+    store: StoreFolder = STORE,
+    overrides: Overrides = [],  # noqa: B006
+    quiet: Quiet = False,
+) -> None:
+    """Transfers the motion of every clip of a catalog to its prompts."""
+    settings = _load_params(params, overrides)
+    _check_stages(force)
+    from effivmt.batch import failed_before
+    from effivmt.catalog import load_catalog
+    from effivmt.stages import Workspace
+    from effivmt.store import Store
+    from flows import console
+
+    chosen = load_catalog(catalog)
+    names = tuple(only) + (tuple(failed_before(out)) if retry_failed else ())
+    if retry_failed and not names:
+        print("nothing failed in the last run")
+        return
+    chosen = chosen.only(names)
+    work = Workspace(Store(store), settings, force=frozenset(force))
+    _ = work.folder  # a wrong folder is told before an engine starts
+    if dry_run:
+        console.print_plan(work, chosen)
+        return
+    with console.watching_catalog(len(chosen.clips), quiet=quiet) as watch:
+        if engine == "prefect":
+            from tasks.server import reach_server
+
+            reach_server()
+            from flows.catalog import run_catalog as flow
+
+            record = flow(chosen, settings, store, out, tuple(force), watch)
+        else:
+            from effivmt.batch import run_catalog
+
+            record = run_catalog(work, chosen, out, watch)
+    console.print_run(record, out, quiet=quiet)
+    if record["failed"]:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -206,6 +262,13 @@ def pretrain(
     from flows.pretrain import run_step
 
     run_step(step, work, out)
+
+
+def _check_stages(names: list[str]) -> None:
+    from effivmt.stages import STAGES
+
+    if unknown := [stage for stage in names if stage not in STAGES]:
+        raise ParamsError(f"--force {unknown[0]}: there is no such stage; expected one of {', '.join(STAGES)}")
 
 
 def _load_params(path: Path, overrides: list[str]):

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
@@ -16,8 +17,11 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from effivmt.batch import CatalogWatch, Outcome, plan_clip
+from effivmt.catalog import Catalog
 from effivmt.evaluation.names import METRICS
 from effivmt.outputs import Outputs
+from effivmt.stages import STAGES, Workspace
 from effivmt.transfer import UNWATCHED, StageRun, Transferred, Watch
 
 
@@ -94,6 +98,110 @@ class StageBars(Watch):
         bar = self._bars[run.stage]
         total = self._progress.tasks[bar].total or 1
         self._progress.update(bar, completed=total, total=total, note=_outcome(run))
+
+
+class ClipLines(CatalogWatch):
+    """One plain line a clip."""
+
+    def __init__(self, total: int) -> None:
+        """For a catalog of `total` clips."""
+        self._done, self._total = 0, total
+
+    def ended(self, outcome: Outcome) -> None:
+        """Prints the clip's outcome."""
+        self._done += 1
+        note = f": {outcome.stage}: {outcome.reason}" if outcome.reason else ""
+        line = f"[{self._done}/{self._total}] {outcome.clip}: {outcome.status} in {outcome.seconds:.1f} s{note}"
+        print(line, file=sys.stderr, flush=True)
+
+
+class ClipBars(CatalogWatch):
+    """A bar for the catalog, with the time that is left, and one for the stage at work."""
+
+    def __init__(self, total: int) -> None:
+        """Draws on stderr, once entered."""
+        self._progress = Progress(
+            TextColumn("{task.description:<32}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            console=Console(stderr=True),
+        )
+        self._clips = self._progress.add_task("clips", total=total)
+        self._stage = self._progress.add_task("", total=None)
+        self._clip = ""
+
+    def __enter__(self) -> "ClipBars":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def began(self, clip: str) -> None:
+        """Names the clip."""
+        self._clip = clip
+
+    def started(self, stage: str) -> None:
+        """Empties the stage's bar."""
+        self._progress.reset(self._stage, description=f"{self._clip}: {stage}"[:32], total=None)
+
+    def advanced(self, stage: str, done: int, total: int) -> None:
+        """Moves the stage's bar."""
+        self._progress.update(self._stage, completed=done, total=total)
+
+    def ended(self, outcome: Outcome) -> None:
+        """Moves the catalog's bar; a failure gets a line above it."""
+        self._progress.advance(self._clips)
+        if outcome.reason:
+            self._progress.console.print(
+                f"{outcome.clip}: {outcome.stage}: {outcome.reason}", style="red", markup=False
+            )
+
+
+@contextmanager
+def watching_catalog(total: int, *, quiet: bool) -> Iterator[CatalogWatch]:
+    """Shows the clips on stderr while the context lasts: bars on a terminal, else lines; nothing when quiet."""
+    if quiet:
+        yield CatalogWatch()
+    elif not sys.stderr.isatty():
+        yield ClipLines(total)
+    else:
+        with ClipBars(total) as bars:
+            yield bars
+
+
+def print_plan(work: Workspace, catalog: Catalog) -> None:
+    """Prints what a run would do with every clip and stage, and the reasons."""
+    console = Console(highlight=False)
+    table = Table(title="What a run would do", title_justify="left")
+    for heading in ("clip", *STAGES):
+        table.add_column(heading, overflow="fold")
+    reasons = []
+    for clip in catalog.clips:
+        planned = plan_clip(work, clip)
+        table.add_row(escape(clip.clip), *(step.action for step in planned))
+        reasons += [f"{clip.clip}: {step.stage}: {step.why}" for step in planned if step.action in ("to do", "fails")]
+    console.print(table)
+    for reason in reasons:
+        console.print(reason, soft_wrap=True, markup=False)
+
+
+def print_run(record: Mapping[str, object], out: Path, *, quiet: bool) -> None:
+    """Prints how many clips were hits, done or failed, and the table of the failures."""
+    console = Console(highlight=False)
+    failed = [row for row in record["clips"] if row["status"] == "failed"]
+    if failed:
+        table = Table(title="Failed", title_justify="left")
+        for heading in ("clip", "stage", "reason"):
+            table.add_column(heading, overflow="fold")
+        for row in failed:
+            table.add_row(*(escape(row[name]) for name in ("clip", "stage", "reason")))
+        console.print(table)
+    if not quiet:
+        counts = ", ".join(f"{record[status]} {status}" for status in ("done", "hit", "failed"))
+        console.print(f"{counts} in {record['seconds']:.1f} s", soft_wrap=True)
+    console.print(str(out), soft_wrap=True, markup=False)
 
 
 def print_transfer(result: Transferred, outputs: Outputs) -> None:
