@@ -172,7 +172,7 @@ def write_run(catalog: Catalog, outcomes: Sequence[Outcome], out: Path, seconds:
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
         earlier = {row["clip"]: row for row in _earlier(out)}
-        now = {outcome.clip: asdict(outcome) for outcome in outcomes}
+        now = {outcome.clip: asdict(outcome) | {"hits": list(outcome.hits)} for outcome in outcomes}
         rows = [now.get(clip.clip) or earlier.get(clip.clip) for clip in catalog.clips]
         rows = [row for row in rows if row is not None]
         counts = {status: sum(o.status == status for o in outcomes) for status in ("hit", "done", "failed")}

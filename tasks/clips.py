@@ -5,6 +5,7 @@ from pathlib import Path
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
+from prefect.results import ResultRecord
 from prefect.states import Completed, Failed
 
 from effivmt.batch import CatalogWatch, Outcome, plan_clip, process_clip
@@ -46,6 +47,7 @@ def workspace(params: Params, store: Path) -> Workspace:
 
 def outcome_of(clip: Clip, state: State) -> Outcome:
     """The outcome in a final state of `process`; a task that died without one has failed."""
-    if isinstance(state.data, Outcome):
-        return state.data
+    data = state.data.result if isinstance(state.data, ResultRecord) else state.data
+    if isinstance(data, Outcome):
+        return data
     return Outcome(clip.clip, "failed", 0.0, {}, stage="task", reason=f"{state.name}: {state.message or 'no message'}")

@@ -1,0 +1,123 @@
+"""Catalogs are checked whole; the three formats mean the same."""
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from effivmt.catalog import Catalog, load_catalog
+from effivmt.errors import CatalogError
+
+ROW = {"clip": "a-1", "video": "v/a.mp4", "caption": "a red square", "prompts": ["a star", "a circle"]}
+FULL = ROW | {"clip": "b_2", "class": "camera", "start": 0.5, "end": 2.5, "appearance_images": "looks", "seed": 7}
+
+
+def write(folder: Path, rows: list, kind: str) -> Path:
+    path = folder / f"catalog.{kind}"
+    if kind == "jsonl":
+        path.write_text("\n".join(json.dumps(row) for row in rows) + "\n\n", encoding="utf-8")
+    elif kind == "parquet":
+        parquet.write_table(pa.Table.from_pylist(rows), path)
+    else:
+        names = list(dict.fromkeys(name for row in rows for name in row))
+        cells = [[_cell(row.get(name)) for name in names] for row in rows]
+        path.write_text("\ufeff" + "\n".join(",".join(line) for line in [names, *cells]) + "\n", encoding="utf-8")
+    return path
+
+
+def _cell(value: object) -> str:
+    return "" if value is None else " | ".join(value) if isinstance(value, list) else str(value)
+
+
+def faults_of(folder: Path, *rows: object) -> str:
+    with pytest.raises(CatalogError) as caught:
+        load_catalog(write(folder, list(rows), "jsonl"))
+    return str(caught.value)
+
+
+class TestFormats:
+    @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+    def test_mean_the_same(self, tmp_path, kind):
+        first, second = load_catalog(write(tmp_path, [{**dict.fromkeys(FULL), **ROW}, FULL], kind)).clips
+        assert first.video == tmp_path / "v/a.mp4" and first.prompts == ("a star", "a circle")
+        assert (first.start, first.end, first.seed, first.group) == (0.0, None, None, None)
+        assert (second.start, second.end, second.seed, second.group) == (0.5, 2.5, 7, "camera")
+        assert second.appearance_images == tmp_path / "looks"
+
+    def test_of_the_sample_catalog(self):
+        catalog = load_catalog(Path(__file__).parents[2] / "data" / "catalog.csv")
+        assert len(catalog.clips) >= 8
+        assert all(clip.video.is_file() and len(clip.prompts) == 2 and clip.group for clip in catalog.clips)
+
+    def test_a_bar_without_spaces_is_text(self, tmp_path):
+        (clip,) = load_catalog(write(tmp_path, [ROW | {"prompts": ["a|b", "c"]}], "csv")).clips
+        assert clip.prompts == ("a|b", "c")
+
+
+class TestFaults:
+    def test_are_all_listed_with_row_and_column(self, tmp_path):
+        wrong = {"clip": "no spaces", "video": "../out.mp4", "prompts": [], "start": -1, "colour": "red"}
+        text = faults_of(tmp_path, ROW, wrong, ROW | {"end": 1, "start": 2})
+        for place in (
+            "row 2, column clip",
+            "row 2, column video: '../out.mp4' leaves",
+            "row 2, column caption: is missing",
+            "row 2, column prompts",
+            "row 2, column start: -1",
+            "row 2, column colour: is no column",
+            "row 3, column clip: 'a-1' is also the id of row 1",
+            "row 3, column end: end 1.0 is not after start 2.0",
+        ):
+            assert place in text, text
+        assert "8 faults" in text
+
+    @pytest.mark.parametrize("video", ["/etc/passwd", "v/../../x.mp4"])
+    def test_paths_stay_inside(self, tmp_path, video):
+        (tmp_path / "in").mkdir()
+        assert "leaves the catalog's folder" in faults_of(tmp_path / "in", ROW | {"video": video})
+
+    def test_a_link_out_of_the_folder_is_refused(self, tmp_path):
+        (tmp_path / "in").mkdir()
+        (tmp_path / "secret.mp4").touch()
+        (tmp_path / "in" / "a.mp4").symlink_to(tmp_path / "secret.mp4")
+        assert "leaves the catalog's folder" in faults_of(tmp_path / "in", ROW | {"video": "a.mp4"})
+
+    def test_a_row_that_is_no_object(self, tmp_path):
+        assert "row 1, column all: is 3" in faults_of(tmp_path, 3)
+
+    def test_prompts_that_are_no_list(self, tmp_path):
+        assert "row 1, column prompts: 'a star'" in faults_of(tmp_path, ROW | {"prompts": "a star"})
+
+    def test_a_cell_that_is_no_number(self, tmp_path):
+        with pytest.raises(CatalogError, match="row 1, column start: 'soon'"):
+            load_catalog(write(tmp_path, [ROW | {"start": "soon"}], "csv"))
+
+    @pytest.mark.parametrize(
+        ("name", "content", "told"),
+        [
+            ("c.txt", b"", "is no .csv, .jsonl or .parquet"),
+            ("c.csv", b"clip,video\na,b,c\n", "line 2 has more cells"),
+            ("c.csv", b"\xff\xfe\x00", "is damaged"),
+            ("c.jsonl", b'{"clip": ', "line 1"),
+            ("c.parquet", b"PAR1 no", "is damaged"),
+            ("c.csv", b"clip,video,caption,prompts\n", "has no clips"),
+        ],
+    )
+    def test_of_the_file(self, tmp_path, name, content, told):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(CatalogError, match=told):
+            load_catalog(tmp_path / name)
+
+    def test_an_absent_file(self, tmp_path):
+        with pytest.raises(CatalogError, match="cannot be read"):
+            load_catalog(tmp_path / "c.csv")
+
+
+def test_only_takes_the_named_clips(tmp_path):
+    catalog = load_catalog(write(tmp_path, [ROW, FULL], "jsonl"))
+    assert [clip.clip for clip in catalog.only(("b_2",)).clips] == ["b_2"]
+    assert catalog.only(()) == catalog and isinstance(catalog, Catalog)
+    with pytest.raises(CatalogError, match="no such clip"):
+        catalog.only(("c",))

@@ -1,0 +1,59 @@
+"""`effivmt run` as a user calls it: exit codes, tables, plans, and the Prefect engine."""
+
+from pathlib import Path
+
+import pytest
+from command import Ended, effivmt
+
+
+@pytest.fixture(scope="module")
+def catalog(tmp_path_factory: pytest.TempPathFactory, sample_video: Path) -> Path:
+    """A good clip and one that is missing."""
+    folder = tmp_path_factory.mktemp("catalog")
+    (folder / "a.mp4").write_bytes(sample_video.read_bytes())
+    rows = "good,a.mp4,a red square,a green circle\nlost,b.mp4,a red square,a <b>star</b>\n"
+    (folder / "c.csv").write_text("clip,video,caption,prompts\n" + rows, encoding="utf-8")
+    return folder / "c.csv"
+
+
+def run(project: Path, catalog: Path, *more: object) -> Ended:
+    """The command with the tiny models, everything it writes beside the catalog."""
+    places = ("--params", project / "params.yaml", "--store", catalog.parent / "store", "--out", catalog.parent / "out")
+    return effivmt("run", catalog, *places, *more)
+
+
+def test_failures_are_told_and_retried(project: Path, catalog: Path) -> None:
+    planned = run(project, catalog, "--dry-run")
+    assert planned.code == 0 and "good: ingest: never computed" in planned.out and "lost: ingest: video" in planned.out
+    assert not (catalog.parent / "out").exists()
+
+    first = run(project, catalog, "--engine", "local")
+    assert first.code == 1 and "1 done, 0 hit, 1 failed" in first.out and "does not exist" in first.err
+    assert "[1/2] good: done" in first.err and "[2/2] lost: failed" in first.err
+
+    retried = run(project, catalog, "--engine", "local", "--retry-failed")
+    assert retried.code == 1 and "0 done, 0 hit, 1 failed" in retried.out and "good" not in retried.err
+
+    only = run(project, catalog, "--engine", "local", "--only", "good")
+    assert only.code == 1 or "0 done, 1 hit, 0 failed" in only.out
+    assert "lost" not in only.err
+
+
+def test_wrong_use_exits_2(project: Path, catalog: Path) -> None:
+    wrong = catalog.parent / "wrong.csv"
+    wrong.write_text("clip,video\na b,../x.mp4\n", encoding="utf-8")
+    for ended, told in (
+        (effivmt("run", wrong, "--params", project / "params.yaml"), "row 1, column caption: is missing"),
+        (run(project, catalog, "--only", "nobody"), "no such clip"),
+        (run(project, catalog, "--force", "dinner"), "there is no such stage"),
+    ):
+        assert ended.code == 2 and told in ended.err
+
+
+def test_prefect_runs_the_same(project: Path, catalog: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(catalog.parent)  # mlflow.db
+    ended = run(project, catalog, "--only", "good", "--force", "render")
+    assert ended.code == 0, ended.err
+    assert "1 done, 0 hit, 0 failed" in ended.out and "[1/1] good: done" in ended.err
+    again = run(project, catalog, "--only", "good")
+    assert again.code == 0 and "0 done, 1 hit, 0 failed" in again.out
