@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from effivmt import __version__
 from effivmt.figures import contact_sheet
-from effivmt.outputs import Outputs
+from effivmt.outputs import Outputs, without_adapter
 from effivmt.placing import place, replacing
 from effivmt.report import Report, Result, Timing, render_report
 from effivmt.stages import Workspace
@@ -22,7 +22,7 @@ from effivmt.video import read_frames, write_image, write_video
 PACKAGES = ("torch", "diffusers", "peft", "transformers")
 """Whose versions the report names, besides our own."""
 
-_VIDEO_NAME = re.compile(r"video-\d+(-seed-?\d+)?\.mp4")
+_VIDEO_NAME = re.compile(r"video-\d+(-seed-?\d+)?(-without-adapter)?\.mp4")
 
 
 def fill(work: Workspace, result: Transferred, outputs: Outputs, made_of: str) -> None:
@@ -30,12 +30,14 @@ def fill(work: Workspace, result: Transferred, outputs: Outputs, made_of: str) -
 
     Videos that an earlier run left there and this one does not have go.
     """
-    folder, names = outputs.folder, [video.name for video in outputs.videos]
+    folder = outputs.folder
     outputs.adapter.mkdir(parents=True, exist_ok=True)
     outputs.run.unlink(missing_ok=True)
     earlier = _listed_videos(outputs.metrics)
     for target, rendered in zip(outputs.videos, result.rendered, strict=True):
         place(work.store, rendered.artifact, "video.mp4", target)
+        if rendered.baseline is not None:
+            place(work.store, rendered.baseline, "video.mp4", without_adapter(target))
     place(work.store, result.classified, "heads.png", outputs.heads)
     in_adapter = [name for name in result.motion.files if name.startswith("adapter/")]
     for name in sorted(in_adapter, key=lambda name: name == "adapter/adapter.json"):  # last: it vouches for the rest
@@ -45,12 +47,12 @@ def fill(work: Workspace, result: Transferred, outputs: Outputs, made_of: str) -
         write_video(temporary, frames, work.params.ingest.fps)
     with replacing(outputs.sheet) as temporary:
         write_image(temporary, _sheet(result, frames))
-    for path, document in ((outputs.metrics, _metrics(result, names)), (outputs.losses, result.losses)):
+    for path, document in ((outputs.metrics, _metrics(result, outputs)), (outputs.losses, result.losses)):
         with replacing(path) as temporary:
             temporary.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     with replacing(outputs.report) as temporary:
         temporary.write_text(render_report(_report(work, result, outputs)), encoding="utf-8")
-    for name in earlier - set(names):
+    for name in earlier - _listed_videos(outputs.metrics):
         (folder / name).unlink(missing_ok=True)
     with replacing(outputs.run) as temporary:
         temporary.write_text(json.dumps(_run(work, result, outputs, made_of), indent=1) + "\n", encoding="utf-8")
@@ -82,15 +84,19 @@ def _sheet(result: Transferred, reference: np.ndarray) -> np.ndarray:
     return contact_sheet(rows)
 
 
-def _metrics(result: Transferred, names: list[str]) -> dict[str, object]:
-    rows = [{"video": name, **row} for name, row in zip(names, result.metrics, strict=True)]
+def _metrics(result: Transferred, outputs: Outputs) -> dict[str, object]:
+    rows = []
+    for video, rendered, metrics in zip(outputs.videos, result.rendered, result.metrics, strict=True):
+        without = {} if rendered.baseline is None else {"without_adapter": without_adapter(video).name}
+        rows.append({"video": video.name, **without, **metrics})
     return {"clip": result.clip.clip, "caption": result.clip.caption, "results": rows}
 
 
 def _listed_videos(metrics: Path) -> set[str]:
-    """Names of the videos that an earlier metrics.json lists; none where it is absent or not of our making."""
+    """Names of the videos that a metrics.json lists; none where it is absent or not of our making."""
     with suppress(FileNotFoundError, ValueError, TypeError, KeyError):
-        names = [row["video"] for row in json.loads(metrics.read_text(encoding="utf-8"))["results"]]
+        rows = json.loads(metrics.read_text(encoding="utf-8"))["results"]
+        names = {row["video"] for row in rows} | {row.get("without_adapter", "") for row in rows}
         return {name for name in names if _VIDEO_NAME.fullmatch(name)}
     return set()
 
@@ -102,7 +108,7 @@ def _report(work: Workspace, result: Transferred, outputs: Outputs) -> Report:
             seed=one.seed,
             video=video,
             metrics=row["adapter"],
-            without_adapter=one.baseline and one.baseline.file("video.mp4"),
+            without_adapter=one.baseline and without_adapter(video),
             metrics_without_adapter=row.get("baseline", {}),
         )
         for one, video, row in zip(result.rendered, outputs.videos, result.metrics, strict=True)

@@ -1,14 +1,19 @@
 """The out folder of a clip, which a user takes away; written only where it is not up to date."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from effivmt import __version__
 from effivmt.placing import writing
-from effivmt.stages import Workspace
+from effivmt.stages import Rendered, Workspace
 from effivmt.store import canonical_json, sha256_bytes
 from effivmt.transfer import Transferred
+
+
+LAYOUT = 2
+"""Raised whenever the same results make other files."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,11 @@ class Outputs:
 
     @property
     def metrics(self) -> Path:
-        """Metrics of every video, JSON: {clip, caption, results: [{video, prompt, seed, adapter, baseline}]}."""
+        """Metrics of every video, JSON: {clip, caption, results: [{video, prompt, seed, adapter}]}.
+
+        Where the video was rendered without the adapter, too, a result also has `without_adapter` (its file) and
+        `baseline` (its metrics).
+        """
         return self.folder / "metrics.json"
 
     @property
@@ -81,7 +90,7 @@ def write_outputs(work: Workspace, result: Transferred, out: Path) -> Outputs:
     """
     work = work.for_clip(result.clip)
     folder = out / result.clip.clip
-    outputs = Outputs(folder, tuple(folder / name for name in video_names(result, len(work.params.render.seeds))))
+    outputs = Outputs(folder, tuple(folder / name for name in video_names(result.clip.prompts, result.rendered)))
     with writing(folder):
         made_of = _made_of(work, result)
         if not outputs.current(made_of):
@@ -91,15 +100,21 @@ def write_outputs(work: Workspace, result: Transferred, out: Path) -> Outputs:
     return outputs
 
 
-def video_names(result: Transferred, seeds: int) -> list[str]:
+def without_adapter(video: Path) -> Path:
+    """Where the same prompt and seed lies without the adapter: `video-1-without-adapter.mp4`."""
+    return video.with_name(f"{video.stem}-without-adapter{video.suffix}")
+
+
+def video_names(prompts: Sequence[str], rendered: Sequence[Rendered]) -> list[str]:
     """File names by prompt number, from 1, and with several seeds by seed: `video-1.mp4`, `video-1-seed7.mp4`."""
-    numbers = {prompt: number for number, prompt in enumerate(result.clip.prompts, 1)}
-    return [f"video-{numbers[one.prompt]}{f'-seed{one.seed}' if seeds > 1 else ''}.mp4" for one in result.rendered]
+    numbers = {prompt: number for number, prompt in enumerate(prompts, 1)}
+    several = len({one.seed for one in rendered}) > 1
+    return [f"video-{numbers[one.prompt]}{f'-seed{one.seed}' if several else ''}.mp4" for one in rendered]
 
 
 def _made_of(work: Workspace, result: Transferred) -> str:
     """Digest of all that the folder's content depends on, timings apart."""
     artifacts = [[run.stage, *(artifact.content_digest for artifact in run.artifacts)] for run in result.runs]
     clip = result.clip.model_dump(mode="json", exclude={"video", "appearance_images"})
-    parts = [__version__, clip, artifacts, result.backbone_id, work.params.model_dump(mode="json")]
+    parts = [__version__, LAYOUT, clip, artifacts, result.backbone_id, work.params.model_dump(mode="json")]
     return sha256_bytes(canonical_json(parts))

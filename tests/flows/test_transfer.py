@@ -23,6 +23,7 @@ from effivmt.video import read_frames
 
 Arguments = Callable[..., list[str]]
 FILES = {"losses.json", "run.json", "adapter", "heads.png", "metrics.json", "reference.mp4", "report.html", "sheet.png"}
+VIDEOS = {"video-1.mp4", "video-1-without-adapter.mp4"}
 LONG = 60
 """Steps of a tuning that is there to be killed."""
 
@@ -31,8 +32,8 @@ def test_first_run_writes_everything(project: Path, transferred: Ended) -> None:
     assert transferred.code == 0, transferred.err
     assert transferred.outcomes() == dict.fromkeys(STAGES, "done")
     folder = project / "out" / "zigzag"
-    assert {path.name for path in folder.iterdir()} == FILES | {"video-1.mp4", "video-2.mp4"}
-    for name in ("video-1.mp4", "video-2.mp4", "reference.mp4"):
+    assert {path.name for path in folder.iterdir()} == FILES | VIDEOS | {"video-2.mp4", "video-2-without-adapter.mp4"}
+    for name in (*VIDEOS, "video-2.mp4", "video-2-without-adapter.mp4", "reference.mp4"):
         frames, fps = read_frames(folder / name)
         assert frames.shape == (17, 32, 32, 3) and fps == 8
     assert not np.array_equal(read_frames(folder / "video-1.mp4")[0], read_frames(folder / "video-2.mp4")[0])
@@ -51,6 +52,7 @@ def test_metrics_and_report_tell_of_every_video(project: Path, transferred: Ende
     for row in metrics["results"]:
         assert row["adapter"].keys() == row["baseline"].keys() >= {"text_similarity", "motion_fidelity"}
         assert row["adapter"] != row["baseline"]
+        assert row["without_adapter"] == row["video"].replace(".mp4", "-without-adapter.mp4")
     report = (folder / "report.html").read_text(encoding="utf-8")
     assert all(prompt in report for prompt in PROMPTS)
     assert report.count("data:video/mp4;base64,") >= 5
@@ -75,7 +77,7 @@ def test_new_prompt_is_only_rendered(
     new = effivmt(*transfer_arguments("--out", tmp_path / "out", prompts=("a blue square moving left",)))
     assert new.outcomes() == dict.fromkeys(STAGES, "hit") | {"render": "done", "evaluate": "done"}
     names = {path.name for path in (tmp_path / "out" / "zigzag").iterdir()}
-    assert names == FILES | {"video-1.mp4", "video-9.mp4"}  # the second video of the earlier run is gone
+    assert names == FILES | VIDEOS | {"video-9.mp4"}  # the second prompt's videos of the earlier run are gone
     old, changed = ((root / "out" / "zigzag" / "video-1.mp4").read_bytes() for root in (project, tmp_path))
     assert old != changed
 
@@ -88,6 +90,7 @@ def test_seeds_name_their_videos(
     assert ended.code == 0, ended.err
     videos = [tmp_path / "zigzag" / f"video-1-seed{seed}.mp4" for seed in (0, 3)]
     assert videos[0].read_bytes() == (project / "out" / "zigzag" / "video-1.mp4").read_bytes() != videos[1].read_bytes()
+    assert not list((tmp_path / "zigzag").glob("*without*"))
     rows = json.loads((tmp_path / "zigzag" / "metrics.json").read_text(encoding="utf-8"))["results"]
     assert [(row["seed"], "baseline" in row) for row in rows] == [(0, False), (3, False)]
 
