@@ -8,7 +8,7 @@ import csv
 import json
 import time
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -42,7 +42,7 @@ class Outcome:
     reason: str = ""
 
 
-class _Noting(Watch):
+class Noting(Watch):
     """Passes everything on and notes which stage is at work and what each took."""
 
     def __init__(self, watch: Watch) -> None:
@@ -58,17 +58,26 @@ class _Noting(Watch):
 
 
 def process_clip(work: Workspace, clip: Clip, out: Path, *, call: Call = directly, watch: Watch = UNWATCHED) -> Outcome:
-    """Takes one clip through all stages and writes `out/<clip>/`; whatever goes wrong is in the outcome.
+    """Takes one clip through all stages and writes `out/<clip>/`; whatever goes wrong is in the outcome."""
 
-    A fault of the input or the disk is told in one line; any other error with the place in the code where it arose.
-    """
-    start, noting = time.perf_counter(), _Noting(watch)
-    status, reason = "failed", ""
-    try:
+    def process(noting: Noting) -> None:
         result = run_clip(work, clip, call=call, watch=noting)
         noting.stage = "outputs"
         write_outputs(work, result, out)
-        status = "hit" if result.cached else "done"
+
+    return attempt(clip, process, watch)
+
+
+def attempt(clip: Clip, process: Callable[[Noting], None], watch: Watch = UNWATCHED) -> Outcome:
+    """Runs `process` on one clip, under the eyes of a watch that notes its stages; it never raises an Exception.
+
+    A fault of the input or the disk is told in one line; any other error with the place in the code where it arose.
+    """
+    start, noting = time.perf_counter(), Noting(watch)
+    status, reason = "failed", ""
+    try:
+        process(noting)
+        status = "hit" if all(run.cached for run in noting.runs) else "done"
     except EffiVMTError as error:
         reason = " ".join(str(error).split())
     except Exception as error:  # noqa: BLE001  (one bad clip never stops the catalog)
@@ -138,7 +147,7 @@ class _PlanningWorkspace(Workspace):
 def plan_clip(work: Workspace, clip: Clip) -> list[Planned]:
     """What a run would do with each stage of a clip; changes nothing."""
     planning = _PlanningWorkspace(work.store, work.params, force=work.force, _loaded=work._loaded)
-    noting = _Noting(UNWATCHED)
+    noting = Noting(UNWATCHED)
     try:
         run_clip(planning, clip, watch=noting)
         why, action = "", "hit"

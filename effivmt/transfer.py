@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
 from effivmt import stages
@@ -21,11 +21,16 @@ def directly(function: Callable[..., object], *inputs: object) -> object:
 
 @dataclass(frozen=True)
 class StageRun:
-    """What a stage gave in this run, and the seconds it took to get it."""
+    """What a stage gave in this run (an Artifact, or a list of Rendered), and the seconds it took to get it."""
 
     stage: str
-    artifacts: tuple[Artifact, ...]
+    result: object
     seconds: float
+
+    @property
+    def artifacts(self) -> tuple[Artifact, ...]:
+        """The artifacts in the result."""
+        return artifacts_of(self.result)
 
     @property
     def cached(self) -> bool:
@@ -91,19 +96,35 @@ class Transferred:
 
 def run_clip(work: Workspace, clip: Clip, *, call: Call = directly, watch: Watch = UNWATCHED) -> Transferred:
     """Takes one clip through all stages; raises the EffiVMTError of the first that fails."""
+    turns = stage_by_stage(work, clip, call=call, watch=watch)
+    while True:
+        try:
+            next(turns)
+        except StopIteration as end:
+            return end.value
+
+
+def stage_by_stage(
+    work: Workspace, clip: Clip, *, call: Call = directly, watch: Watch = UNWATCHED
+) -> Generator[StageRun, None, Transferred]:
+    """Takes one clip through the stages, one a turn, so that who asks may stop at any; at the end returns the whole.
+
+    Raises the EffiVMTError of the first stage that fails.
+    """
     work, runs = work.for_clip(clip), []
 
-    def step(function: Callable[..., object], *inputs: object):
+    def step(function: Callable[..., object], *inputs: object) -> Generator[StageRun, None, object]:
         result, run = run_stage(function, work, *inputs, call=call, watch=watch)
         runs.append(run)
+        yield run
         return result
 
-    ingested = step(stages.ingest, clip)
-    classified = step(stages.heads, clip, ingested)
-    appearance = step(stages.spatial, clip, ingested, classified)
-    motion = step(stages.temporal, clip, ingested, classified, appearance)
-    rendered = step(stages.render, clip.prompts, motion.file("adapter/adapter.json").parent)
-    evaluated = step(stages.evaluate, ingested, rendered)
+    ingested = yield from step(stages.ingest, clip)
+    classified = yield from step(stages.heads, clip, ingested)
+    appearance = yield from step(stages.spatial, clip, ingested, classified)
+    motion = yield from step(stages.temporal, clip, ingested, classified, appearance)
+    rendered = yield from step(stages.render, clip.prompts, motion.file("adapter/adapter.json").parent)
+    evaluated = yield from step(stages.evaluate, ingested, rendered)
     return Transferred(
         clip=clip,
         backbone_id=work.folder.id,
@@ -125,7 +146,7 @@ def run_stage(
     watch.started(function.__name__)
     start = time.perf_counter()
     result = call(function, *inputs)
-    run = StageRun(function.__name__, artifacts_of(result), time.perf_counter() - start)
+    run = StageRun(function.__name__, result, time.perf_counter() - start)
     watch.finished(run)
     return result, run
 
