@@ -134,8 +134,8 @@ class _ToDo(Exception):
 class _PlanningWorkspace(Workspace):
     """A workspace that makes nothing: the first artifact that the store lacks ends the planning."""
 
-    def build(self, stage, version, inputs, params, make) -> Artifact:
-        key = stages.Key(stage, version, inputs, params, self.folder.digest)
+    def build(self, stage, inputs, params, make) -> Artifact:
+        key = stages.Key(stage, stages.VERSIONS[stage], inputs, params, self.folder.digest)
         if stage in self.force:
             raise _ToDo("forced")
         if (found := self.store.find(key)) is None:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from effivmt.backbone import Backbone
 
 STAGES = ("ingest", "heads", "spatial", "temporal", "render", "evaluate")
+VERSIONS = {"ingest": 1, "text": 1, "heads": 1, "spatial": 1, "temporal": 1, "render": 1, "evaluate": 1}
+"""Of each stage's code and files: raised whenever the same inputs give another result. Also parameters of dvc.yaml."""
 Progress = Callable[[str, int, int], None]
 """Called with (stage, units done, units in all)."""
 
@@ -73,14 +75,13 @@ class Workspace:
     def build(
         self,
         stage: str,
-        version: int,
         inputs: Mapping[str, str],
         params: Mapping[str, object],
         make: Callable[[Path, Path], None],
     ) -> Artifact:
         """One artifact of the store under this backbone."""
         return self.store.build(
-            Key(stage, version, inputs, params, self.folder.digest), make, force=stage in self.force
+            Key(stage, VERSIONS[stage], inputs, params, self.folder.digest), make, force=stage in self.force
         )
 
     def units(self, stage: str) -> Callable[[int, int], None]:
@@ -127,7 +128,7 @@ def ingest(work: Workspace, clip: Clip) -> Artifact:
 
         steps.ingest(work.backbone, work.params, clip, out, work.units("ingest"))
 
-    return work.build("ingest", 1, inputs, settings, make)
+    return work.build("ingest", inputs, settings, make)
 
 
 def texts(work: Workspace, prompts: Sequence[str]) -> dict[str, Artifact]:
@@ -141,7 +142,7 @@ def texts(work: Workspace, prompts: Sequence[str]) -> dict[str, Artifact]:
 
             steps.text(work.backbone, prompt, out)
 
-        found[prompt] = work.build("text", 1, {"text": sha256_bytes(prompt.encode())}, settings, make)
+        found[prompt] = work.build("text", {"text": sha256_bytes(prompt.encode())}, settings, make)
     return found
 
 
@@ -173,7 +174,7 @@ def heads(work: Workspace, clip: Clip, ingested: Artifact) -> Artifact:
 
         steps.heads(work.backbone, work.params, sources, out, work.units("heads"))
 
-    return work.build("heads", 1, inputs, settings | {"seed": work.params.seed}, make)
+    return work.build("heads", inputs, settings | {"seed": work.params.seed}, make)
 
 
 def spatial(work: Workspace, clip: Clip, ingested: Artifact, classified: Artifact) -> Artifact:
@@ -190,7 +191,7 @@ def spatial(work: Workspace, clip: Clip, ingested: Artifact, classified: Artifac
 
         steps.spatial(work.backbone, work.params, ingested, caption, classified, out, scratch, work.units("spatial"))
 
-    return work.build("spatial", 1, inputs, _tuning_settings(work, work.params.spatial.model_dump()), make)
+    return work.build("spatial", inputs, _tuning_settings(work, work.params.spatial.model_dump()), make)
 
 
 def temporal(work: Workspace, clip: Clip, ingested: Artifact, classified: Artifact, appearance: Artifact) -> Artifact:
@@ -222,7 +223,7 @@ def temporal(work: Workspace, clip: Clip, ingested: Artifact, classified: Artifa
             work.units("temporal"),
         )
 
-    return work.build("temporal", 1, inputs, settings, make)
+    return work.build("temporal", inputs, settings, make)
 
 
 def render(work: Workspace, prompts: Sequence[str], adapter: Path) -> list[Rendered]:
@@ -266,7 +267,7 @@ def render(work: Workspace, prompts: Sequence[str], adapter: Path) -> list[Rende
                 lambda step, _: work.progress("render", start + step, total),
             )
 
-        artifact = work.build("render", 1, inputs, settings, make)
+        artifact = work.build("render", inputs, settings, make)
         done += params.steps
         return artifact
 
@@ -296,7 +297,7 @@ def evaluate(work: Workspace, ingested: Artifact, rendered: Sequence[Rendered]) 
         results = [(result.prompt, result.seed, result.by_kind) for result in rendered]
         steps.evaluate(work.backbone, scorer, ingested, results, out, work.units("evaluate"))
 
-    return work.build("evaluate", 1, inputs, {"prompts": prompts}, make)
+    return work.build("evaluate", inputs, {"prompts": prompts}, make)
 
 
 def _tuning_settings(work: Workspace, section: dict[str, object]) -> dict[str, object]:
