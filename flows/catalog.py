@@ -4,14 +4,39 @@ import time
 from pathlib import Path
 
 from prefect import flow
-from prefect.futures import PrefectFuture
+from prefect.client.schemas.objects import State
+from prefect.futures import as_completed
+from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from effivmt.batch import Outcome, write_run
-from effivmt.catalog import Catalog, Clip, load_catalog
+from effivmt.batch import QUARANTINE, CatalogWatch, write_run
+from effivmt.catalog import Catalog, load_catalog
 from effivmt.config import Params
 from effivmt.inventory import write_inventory
-from tasks.clips import outcome_of, process
+from tasks.artifacts import RunPage
+from tasks.clips import held_by, outcome_of, process
+from tasks.cluster import Cluster, release
+
+
+def run_catalog(
+    catalog: Catalog,
+    params: Params,
+    store: Path,
+    out: Path,
+    force: tuple[str, ...] = (),
+    watch: CatalogWatch | None = None,
+    cluster: Cluster | None = None,
+) -> dict[str, object]:
+    """Runs the flow `take_clips` here, clip by clip, or on a Dask cluster; returns what run.json holds.
+
+    Raises EffiVMTError where the cluster cannot be used.
+    """
+    store, out, taking = store.resolve(), out.resolve(), take_clips
+    if cluster is not None:
+        cluster.check((store, out))
+        taking = take_clips.with_options(task_runner=cluster.task_runner())
+    state = taking(catalog, params, store, out, force, watch or CatalogWatch(), cluster is not None, return_state=True)
+    return record if isinstance(record := held_by(state), dict) else state.result()
 
 
 @flow(
@@ -21,17 +46,35 @@ from tasks.clips import outcome_of, process
     persist_result=False,
     validate_parameters=False,
 )
-def run_catalog(
-    catalog: Catalog, params: Params, store: Path, out: Path, force: tuple[str, ...] = (), watch=None
-) -> dict[str, object]:
-    """Takes the clips of a catalog through all stages and writes the folder `out`; returns what run.json holds."""
-    start = time.perf_counter()
+def take_clips(
+    catalog: Catalog,
+    params: Params,
+    store: Path,
+    out: Path,
+    force: tuple[str, ...],
+    watch: CatalogWatch,
+    elsewhere: bool,
+) -> State:
+    """Takes the clips of a catalog through all stages and writes the folder `out`.
+
+    The state, Completed or, where a clip failed, Failed, holds what run.json holds as its data. elsewhere: the tasks
+    run in other processes, where `watch` cannot be.
+    """
+    start, outcomes, page = time.perf_counter(), [], RunPage(catalog)
     write_inventory(catalog, out)
-    submitted = [(clip, process.submit(clip, params, store, out, force, watch)) for clip in catalog.clips]
-    outcomes = [_ended(clip, future) for clip, future in submitted]
-    return write_run(load_catalog(catalog.path), outcomes, out, time.perf_counter() - start)
+    inside = None if elsewhere else watch
+    submitted = {process.submit(clip, params, store, out, force, inside): clip for clip in catalog.clips}
+    for future in as_completed(list(submitted)):
+        outcomes.append(outcome_of(submitted[future], future))
+        release(future)
+        watch.ended(outcomes[-1])
+        page.update(outcomes)
+    record = write_run(load_catalog(catalog.path), outcomes, out, time.perf_counter() - start)
+    page.close(outcomes, out)
+    return (Failed if record["failed"] else Completed)(message=summary(record, out), data=record)
 
 
-def _ended(clip: Clip, future: PrefectFuture) -> Outcome:
-    future.wait()
-    return outcome_of(clip, future.state)
+def summary(record: dict[str, object], out: Path) -> str:
+    """One line on a run: how many clips were done, hit or failed, and where the reasons lie."""
+    counts = ", ".join(f"{record[status]} {status}" for status in ("done", "hit", "failed"))
+    return f"{counts} in {record['seconds']:.1f} s" + (f"; reasons: {out / QUARANTINE}" if record["failed"] else "")
