@@ -339,16 +339,25 @@ def doctor(params: ParamsFile = PARAMS, store: StoreFolder = STORE, overrides: O
 
 @app.command()
 def pretrain(
-    step: Annotated[str, typer.Argument(metavar="STEP", help="autoencoder, latents, transformer, scorer or assemble.")],
+    step: Annotated[
+        str, typer.Argument(metavar="STEP", help="autoencoder, latents, transformer, scorer, assemble or judge.")
+    ],
     work: Annotated[Path, typer.Option(metavar="DIR", help="Keeps the state between steps.")] = Path(
         ".effivmt/pretrain"
     ),
-    out: Annotated[Path, typer.Option(metavar="DIR", help="The folder that assemble writes.")] = Path("out/wan-tiny"),
+    out: Annotated[Path, typer.Option(metavar="DIR", help="The folder that assemble writes and judge reads.")] = Path(
+        "out/wan-tiny"
+    ),
+    samples: Annotated[int, typer.Option(metavar="N", min=4, help="Clips that judge draws.")] = 64,
+    params: ParamsFile = PARAMS,
 ) -> None:
     """Trains the embedded models, one step at a time; a step that was stopped goes on."""
-    from flows.pretrain import run_step
+    from flows.pretrain import run_judge, run_step
 
-    run_step(step, work, out)
+    if step == "judge":
+        run_judge(out, samples, _load_params(params, []).render, work / "judge.png")
+    else:
+        run_step(step, work, out)
 
 
 def _check_stages(names: list[str]) -> None:

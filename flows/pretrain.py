@@ -1,14 +1,20 @@
 """The training of the embedded models, step by step, with progress and figures on stderr."""
 
+import functools
 from pathlib import Path
 
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
+from effivmt.config import RenderParams
 from effivmt.errors import ParamsError
+from effivmt.figures import contact_sheet
 from effivmt.pretrain import recipe
+from effivmt.pretrain.examination import Answer, examine, questions, shares, spread, true_paths
 from effivmt.quiet import quiet_libraries
+from effivmt.video import write_image
 
 STEPS = {
     "autoencoder": recipe.train_autoencoder,
@@ -26,7 +32,7 @@ def run_step(step: str, work: Path, out: Path) -> None:
         recipe.assemble(work, out)
         return
     if step not in STEPS:
-        raise ParamsError(f"STEP is {step!r}; expected one of {', '.join([*STEPS, 'assemble'])}")
+        raise ParamsError(f"STEP is {step!r}; expected one of {', '.join([*STEPS, 'assemble', 'judge'])}")
     work.mkdir(parents=True, exist_ok=True)
     columns = (
         TextColumn("{task.description}"),
@@ -44,3 +50,27 @@ def run_step(step: str, work: Path, out: Path) -> None:
             progress.update(bars[name], completed=done, figures=text)
 
         STEPS[step](work, report)
+
+
+def run_judge(folder: Path, samples: int, params: RenderParams, sheet: Path) -> None:
+    """Examines the backbone in `folder` and prints a table; half as many clips again test the variety of motion."""
+    with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) as bars:
+
+        def examined(name: str, asked: list[dict[str, str | None]]) -> list[Answer]:
+            bar = bars.add_task(name, total=len(asked))
+            advance = functools.partial(bars.update, bar)
+            return examine(folder, asked, params=params, progress=lambda done, _: advance(completed=done))
+
+        named = examined("captions", questions(samples, motion=True))
+        free = examined("no motion said", questions(max(2, samples // 2), motion=False))
+    table = Table(title=f"{folder}: {samples} clips of captions held out of training", title_justify="left")
+    for heading in ("attribute", "right"):
+        table.add_column(heading)
+    for name, share in shares(named).items():
+        table.add_row(name, f"{share:.3f}")
+    spreads = spread([answer.verdict.path for answer in free]), spread(true_paths(400))
+    table.add_row("path spread", f"{spreads[0]:.3f} (training data {spreads[1]:.3f})")
+    Console().print(table)
+    sheet.parent.mkdir(parents=True, exist_ok=True)
+    write_image(sheet, contact_sheet([(answer.caption, answer.frames) for answer in named[:16]]))
+    Console().print(str(sheet), soft_wrap=True)

@@ -1,0 +1,101 @@
+"""Examines a trained backbone: clips of captions that training never named, judged from their pixels."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from effivmt.backbone import Backbone
+from effivmt.config import BackboneParams, IngestParams, RenderParams
+from effivmt.pretrain.judge import Verdict, judge
+from effivmt.rendering import render
+from effivmt.world.looks import HELD_OUT_LOOKS
+from effivmt.world.motions import NAMED, SIZE
+from effivmt.world.scenes import draw_clip, with_article
+
+ATTRIBUTES = ("colour", "shape", "background", "motion")
+WORLD = 9000
+"""The world's data set that the spread of true paths is taken from; training never draws it."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What was asked for (`motion` None: left unsaid), the seed, the clip uint8 (T, H, W, 3), and its verdict."""
+
+    asked: dict[str, str | None]
+    caption: str
+    seed: int
+    frames: np.ndarray
+    verdict: Verdict
+
+    @property
+    def right(self) -> dict[str, bool]:
+        """For each attribute that was asked for, whether the clip shows it."""
+        return {name: getattr(self.verdict, name) == want for name, want in self.asked.items() if want is not None}
+
+
+def questions(count: int, *, motion: bool) -> list[dict[str, str | None]]:
+    """`count` combinations of a held-out look with a named motion, or with none; evenly spread, the same every time."""
+    looks, names = sorted(HELD_OUT_LOOKS), list(NAMED)
+    rng = np.random.default_rng(0)
+    order = [(look, name) for look in looks for name in (names if motion else [None])]
+    order = [order[i] for i in rng.permutation(len(order))]
+    chosen = [order[i % len(order)] for i in range(count)]
+    return [dict(zip(ATTRIBUTES, (*look, name), strict=True)) for look, name in chosen]
+
+
+def caption_of(asked: dict[str, str | None]) -> str:
+    """The caption that names everything asked for."""
+    thing = with_article(f"{asked['colour']} {asked['shape']}")
+    moving = f" {asked['motion']}" if asked["motion"] else ""
+    return f"{thing}{moving} on {with_article(asked['background'] + ' background')}"
+
+
+def examine(
+    folder: Path,
+    asked: list[dict[str, str | None]],
+    *,
+    params: RenderParams,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Answer]:
+    """Draws one clip of 33 frames for each question, with seeds 0, 1, 2, …, and judges it."""
+    backbone = Backbone(BackboneParams(path=str(folder)))
+    negative = backbone.encode_texts([params.negative_prompt])[0]
+    answers = []
+    for seed, question in enumerate(asked):
+        caption = caption_of(question)
+        frames = render(backbone, None, backbone.encode_texts([caption])[0], negative, params, IngestParams(), seed)
+        answers.append(Answer(question, caption, seed, frames, judge(frames)))
+        if progress is not None:
+            progress(seed + 1, len(asked))
+    return answers
+
+
+def shares(answers: list[Answer]) -> dict[str, float]:
+    """The share of the answers that are right in each attribute asked for, in [0, 1]."""
+    return {
+        name: float(np.mean([answer.right[name] for answer in answers if name in answer.right]))
+        for name in ATTRIBUTES
+        if any(name in answer.right for answer in answers)
+    }
+
+
+def spread(paths: list[np.ndarray]) -> float:
+    """How far apart paths (T, 2) run: rms distance from their mean path over paths and frames, in frame widths.
+
+    Frames where no object is seen (NaN) do not count.
+    """
+    stacked = np.stack(paths)
+    return float(np.sqrt(np.nanmean(((stacked - np.nanmean(stacked, 0)) ** 2).sum(-1)))) / SIZE
+
+
+def true_paths(count: int) -> list[np.ndarray]:
+    """Paths of world clips whose captions say no motion, as training draws them."""
+    paths, index = [], 0
+    while len(paths) < count:
+        clip = draw_clip(WORLD, index, kinds={"object": 1.0})
+        if not any(name in clip.caption for name in NAMED):
+            paths.append(clip.facts["motion"].centre)
+        index += 1
+    return paths
