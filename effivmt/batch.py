@@ -1,7 +1,7 @@
 """Many clips: each goes through its stages on its own, and one that fails is set aside with its reason.
 
 A run's folder holds one out folder a clip, `catalog.parquet` (what was asked for), `run.json` (what became of every
-clip) and `quarantine.csv` (the clips that failed).
+clip), `quarantine.csv` (the clips that failed) and `report.html` (the page that shows all of it).
 """
 
 import csv
@@ -18,6 +18,7 @@ from effivmt.errors import EffiVMTError
 from effivmt.inventory import write_inventory
 from effivmt.outputs import write_outputs
 from effivmt.placing import replacing, writing
+from effivmt.run_report import write_run_report
 from effivmt.stages import STAGES, Workspace
 from effivmt.store import Artifact
 from effivmt.transfer import UNWATCHED, Call, StageRun, Watch, directly, run_clip
@@ -174,7 +175,7 @@ def failed_before(out: Path) -> list[str]:
 
 
 def write_run(catalog: Catalog, outcomes: Sequence[Outcome], out: Path, seconds: float) -> dict[str, object]:
-    """Writes run.json and quarantine.csv and returns the former's content.
+    """Writes run.json, quarantine.csv and report.html and returns the first's content.
 
     Clips of the catalog that this run left out keep what the last run said of them.
     """
@@ -198,6 +199,7 @@ def write_run(catalog: Catalog, outcomes: Sequence[Outcome], out: Path, seconds:
             table = csv.writer(file, lineterminator="\n")
             table.writerow(["clip", "stage", "reason"])
             table.writerows([row["clip"], row["stage"], row["reason"]] for row in rows if row["status"] == "failed")
+        write_run_report(out)
     return document
 
 

@@ -1,0 +1,61 @@
+"""Videos and images as a page embeds them, byte for byte."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from effivmt.errors import VideoError
+from effivmt.pages import base64_text
+from effivmt.video import probe
+
+MEDIA_TYPES = {".mp4": "video/mp4", ".webm": "video/webm"}
+CODECS = ("h264", "vp8", "vp9", "av1")
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """A file's content, with the size in CSS pixels at which a page shows it."""
+
+    media_type: str
+    content: bytes
+    width: int
+    height: int
+    tiny: bool = False
+
+    @property
+    def uri(self) -> str:
+        """The file as a data URI."""
+        return f"data:{self.media_type};base64,{base64_text(self.content)}"
+
+
+def embed_video(path: Path) -> Embedded:
+    """A video; VideoError where it is missing or of a kind that no browser plays."""
+    if path.suffix.lower() not in MEDIA_TYPES:
+        raise VideoError(f"report video {str(path)!r} ends in {path.suffix!r}, expected .mp4 or .webm; convert it")
+    content = _content(path, "video")
+    info = probe(path)
+    if info.codec not in CODECS:
+        raise VideoError(
+            f"report video {str(path)!r} is coded as {info.codec}, expected {', '.join(CODECS)}; encode it as H.264"
+        )
+    longest = max(info.width, info.height)
+    scale = 256 / longest if longest <= 256 else min(1.0, 400 / longest)
+    width, height = round(info.width * scale), round(info.height * scale)
+    return Embedded(MEDIA_TYPES[path.suffix.lower()], content, width, height, tiny=longest <= 128)
+
+
+def embed_image(path: Path) -> Embedded:
+    """A PNG image; VideoError where it is missing or none."""
+    content = _content(path, "image")
+    if content[:8] != b"\x89PNG\r\n\x1a\n" or len(content) < 24:
+        raise VideoError(f"report image {str(path)!r} is not a PNG file, expected a PNG; draw the figure again")
+    width, height = (int.from_bytes(content[start : start + 4], "big") for start in (16, 20))
+    return Embedded("image/png", content, width, height)
+
+
+def _content(path: Path, kind: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise VideoError(
+            f"report {kind} {str(path)!r} cannot be read ({error.strerror}), expected a file; make it again"
+        ) from error
