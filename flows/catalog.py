@@ -1,5 +1,6 @@
 """The Prefect flow of a catalog: every clip's chain is a task, and one clip's failure never stops the others."""
 
+import sys
 import time
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from effivmt.inventory import write_inventory
 from tasks.artifacts import RunPage
 from tasks.clips import held_by, outcome_of, process
 from tasks.cluster import Cluster, release
+from tasks.location import tracking_uri
+from tasks.recording import Recorder
 
 
 def run_catalog(
@@ -55,22 +58,28 @@ def take_clips(
     watch: CatalogWatch,
     elsewhere: bool,
 ) -> State:
-    """Takes the clips of a catalog through all stages and writes the folder `out`.
+    """Takes the clips of a catalog through all stages and writes the folder `out`; whatever is new goes to MLflow, too.
 
     The state, Completed or, where a clip failed, Failed, holds what run.json holds as its data. elsewhere: the tasks
     run in other processes, where `watch` cannot be.
     """
     start, outcomes, page = time.perf_counter(), [], RunPage(catalog)
     write_inventory(catalog, out)
+    recorder = Recorder(tracking_uri(), out, catalog.path.name)
     inside = None if elsewhere else watch
     submitted = {process.submit(clip, params, store, out, force, inside): clip for clip in catalog.clips}
     for future in as_completed(list(submitted)):
         outcomes.append(outcome_of(submitted[future], future))
         release(future)
         watch.ended(outcomes[-1])
+        if outcomes[-1].status != "failed":
+            recorder.record(out / outcomes[-1].clip)
         page.update(outcomes)
     record = write_run(load_catalog(catalog.path), outcomes, out, time.perf_counter() - start)
     page.close(outcomes, out)
+    recorder.close()
+    if recorder.message:
+        print(recorder.message, file=sys.stderr)
     return (Failed if record["failed"] else Completed)(message=summary(record, out), data=record)
 
 

@@ -53,6 +53,12 @@ def main(arguments: list[str] | None = None) -> int:
     except EffiVMTError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, ParamsError) else 1
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in ("flows", "tasks", "effivmt"):  # ours are always there
+            raise
+        print(f'error: this needs the package {package}: pip install "effivmt[full]"', file=sys.stderr)
+        return 1
     return 0
 
 
@@ -257,7 +263,9 @@ def stage(
 
 @app.command()
 def render(
-    adapter: Annotated[Path, typer.Argument(metavar="ADAPTER_FOLDER", help="The adapter folder of a transfer.")],
+    adapter: Annotated[
+        str, typer.Argument(metavar="ADAPTER", help="An adapter folder, models:/NAME@ALIAS or models:/NAME/VERSION.")
+    ],
     prompt: Annotated[str, typer.Option(metavar="TEXT", help="What to render.")],
     out: Annotated[Path, typer.Option(metavar="FILE.mp4", help="The video to write.")],
     appearance: Annotated[float | None, typer.Option(metavar="X", help="Strength of the reference's looks.")] = None,
@@ -285,13 +293,43 @@ def render(
     from effivmt.store import Store
     from effivmt.transfer import run_stage
     from flows import console
+    from tasks.pulling import PREFIX, pull_to_cache
 
+    folder = pull_to_cache(adapter, store / "pulled") if adapter.startswith(PREFIX) else Path(adapter)
     with console.watching(quiet=quiet) as watch:
         work = stages.Workspace(Store(store), settings, watch.advanced)
-        (rendered,), _ = run_stage(stages.render, work, [prompt], adapter, watch=watch)
+        (rendered,), _ = run_stage(stages.render, work, [prompt], folder, watch=watch)
     out.parent.mkdir(parents=True, exist_ok=True)
     copy_file(work.store, rendered.artifact, "video.mp4", out)
     print(out)
+
+
+@app.command()
+def pull(
+    adapter: Annotated[str, typer.Argument(metavar="ADAPTER", help="models:/NAME@ALIAS or models:/NAME/VERSION.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="The adapter's folder, which must not exist yet.")],
+) -> None:
+    """Brings an adapter from MLflow's registry here and verifies every byte."""
+    from tasks.pulling import pull as fetch
+
+    print(fetch(adapter, out))
+
+
+@app.command()
+def sync(
+    out: Annotated[Path, typer.Argument(metavar="[OUT]", help="A folder that runs have written.")] = Path("out"),
+) -> None:
+    """Records in MLflow what runs could not, or did not, record there."""
+    from tasks.location import public_uri, tracking_uri
+    from tasks.recording import sync as record_pending
+
+    uri, recorded, failed = tracking_uri(), 0, 0
+    for folder, reason in record_pending(uri, out):
+        recorded, failed = recorded + (not reason), failed + bool(reason)
+        print(f"{folder}: {reason or 'recorded'}")
+    print(f"{recorded} recorded, {failed} failed at {public_uri(uri)}" if recorded + failed else "nothing is pending")
+    if failed:
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -1,5 +1,6 @@
 """The Prefect flow of one clip: a task a stage, the out folder, and a record in MLflow."""
 
+import sys
 from pathlib import Path
 
 from prefect import flow
@@ -10,9 +11,9 @@ from effivmt.outputs import Outputs, write_outputs
 from effivmt.stages import Workspace
 from effivmt.store import Store
 from effivmt.transfer import UNWATCHED, Transferred, Watch, run_clip
-from tasks.location import check_writable, tracking_uri
+from tasks.location import tracking_uri
+from tasks.recording import Recorder
 from tasks.stages import call_task
-from tasks.tracking import track
 
 
 @flow(name="transfer", flow_run_name="{clip.clip}", persist_result=False, validate_parameters=False)
@@ -21,13 +22,14 @@ def transfer(
 ) -> tuple[Transferred, Outputs]:
     """Takes one clip through all stages and writes `out/<clip>/`; whatever is new goes to MLflow, too.
 
-    Raises the EffiVMTError of the stage that fails.
+    Raises the EffiVMTError of the stage that fails. Where MLflow cannot record the clip, one line on stderr says so.
     """
     watch = watch or UNWATCHED
-    check_writable(tracking_uri())
     work = Workspace(Store(store), params, watch.advanced, frozenset(force))
     result = run_clip(work, clip, call=call_task, watch=watch)
     outputs = write_outputs(work, result, out)
-    if not result.cached:
-        track(result, params, outputs)
+    recorder = Recorder(tracking_uri(), out)
+    recorder.record(outputs.folder)
+    if recorder.message:
+        print(recorder.message, file=sys.stderr)
     return result, outputs
