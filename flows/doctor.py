@@ -8,16 +8,15 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
-from urllib.error import URLError
-from urllib.request import urlopen
 
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from effivmt.config import Params, load_params
 from effivmt.errors import EffiVMTError
-from tasks.location import check_writable, tracking_uri
+from tasks.location import check_reachable, public_uri, tracking_uri
 
 SHOWN = ("torch", "diffusers", "peft", "transformers", "prefect", "mlflow", "dvc", "fastapi", "sqlalchemy")
 """Packages that get a line of their own; the others share one."""
@@ -36,7 +35,11 @@ class Check:
 
 
 def examine(params_file: Path, overrides: tuple[str, ...], store: Path) -> Iterator[Check]:
-    """All checks, one by one as they are done."""
+    """All checks, one by one as they are done; of the small install, only those that pulling needs."""
+    if not any(map(find_spec, ("torch", "prefect"))):
+        yield Check("packages", 'adapters can be pulled; everything else needs pip install "effivmt[full]"')
+        yield _guarded("mlflow runs", _mlflow)
+        return
     yield from check_versions(metadata.requires("effivmt") or [], metadata.metadata("effivmt")["Requires-Python"])
     yield _guarded("ffmpeg", _ffmpeg)
     yield _guarded("machine", _machine)
@@ -55,23 +58,24 @@ def examine(params_file: Path, overrides: tuple[str, ...], store: Path) -> Itera
 
 
 def check_versions(requirements: list[str], python: str) -> Iterator[Check]:
-    """Compares Python and the installed packages with requirement lines ("torch==2.13.0"); extras do not count."""
+    """Compares Python and the installed packages with requirement lines ("torch==2.13.0"), also of the extra `full`."""
     own = platform.python_version()
     fits = own in SpecifierSet(python)
     advice = "" if fits else "; make an environment with a supported Python"
     yield Check("python", f"{own} (supported: {python}){advice}", fits)
     others = 0
     for requirement in map(Requirement, requirements):
-        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": "full"}):
             continue
         name, supported = requirement.name, f"(supported: {requirement.specifier or 'any'})"
+        install = f'pip install "{name}{requirement.specifier}"'
         try:
             version = metadata.version(name)
         except metadata.PackageNotFoundError:
-            yield Check(name, f'not installed {supported}; pip install "{requirement}"', ok=False)
+            yield Check(name, f"not installed {supported}; {install}", ok=False)
             continue
         if not requirement.specifier.contains(version, prereleases=True):
-            yield Check(name, f'{version} {supported}; pip install "{requirement}"', ok=False)
+            yield Check(name, f"{version} {supported}; {install}", ok=False)
         elif name in SHOWN:
             yield Check(name, f"{version} {supported}")
         else:
@@ -186,14 +190,8 @@ def _scorer(params: Params) -> Check:
 
 def _mlflow() -> Check:
     uri = tracking_uri()
-    check_writable(uri)
-    if uri.startswith(("http://", "https://")):
-        try:
-            urlopen(f"{uri.rstrip('/')}/health", timeout=5).close()
-        except URLError as error:
-            advice = "start the server, or set MLFLOW_TRACKING_URI"
-            return Check("mlflow runs", f"{uri} does not answer ({error.reason}); {advice}", ok=False)
-    return Check("mlflow runs", uri)
+    check_reachable(uri)
+    return Check("mlflow runs", public_uri(uri))
 
 
 def _existing(folder: Path) -> Path:

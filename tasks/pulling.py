@@ -67,8 +67,10 @@ def resolve(reference: str) -> Version:
     name, alias, number = match.groups()
     uri = tracking_uri()
     file = database_file(uri)
-    if file is not None and not file.is_file():  # MLflow would make an empty one
-        raise EffiVMTError(f"there is no registry at {public_uri(uri)}; set MLFLOW_TRACKING_URI to where it is")
+    if file is not None:
+        if not file.is_file():  # MLflow would make an empty one
+            raise EffiVMTError(f"there is no registry at {public_uri(uri)}; set MLFLOW_TRACKING_URI to where it is")
+        import sqlalchemy  # noqa: F401  (without it, as in the small install, MLflow gives another reason)
     check_reachable(uri)
     with _asking(reference):
         from mlflow.tracking import MlflowClient

@@ -30,7 +30,7 @@ def test_wrong_params_and_server_are_faults(project: Path, tmp_path: Path, monke
 
 
 def test_versions_outside_the_ranges() -> None:
-    requirements = ["torch==0.1", "numpy>=1", "no-such-package>=2", "pytest<1; extra == 'dev'"]
+    requirements = ["torch==0.1; extra == 'full'", "numpy>=1", "no-such-package>=2", "pytest<1; extra == 'dev'"]
     checks = {check.name: check for check in check_versions(requirements, ">=4")}
     assert [name for name, check in checks.items() if not check.ok] == ["python", "torch", "no-such-package"]
     assert 'pip install "torch==0.1"' in checks["torch"].text
