@@ -42,11 +42,10 @@ class RunRecord:
     @property
     def digest(self) -> str:
         """Digest of all that lasts: a run that finds every result in the store has that of the run before."""
-        clips = [
-            [it.clip, it.status == "failed", it.stage, it.reason, it.group, it.caption, it.prompts]
-            + [it.made and it.made["made_of"]]
-            for it in self.clips
-        ]
+        clips = []
+        for it in self.clips:
+            words = [it.clip, it.group, it.caption, it.prompts]
+            clips.append([*words, it.status == "failed", it.stage, it.reason, it.made and it.made["made_of"]])
         return sha256_bytes(canonical_json([__version__, self.catalog, clips]))
 
 

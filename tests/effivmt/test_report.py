@@ -4,56 +4,19 @@ import base64
 import hashlib
 import re
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 import yaml
+from webpage import HOSTILE, Page, skeleton
 
 from effivmt.errors import VideoError
 from effivmt.evaluation.names import METRICS
 from effivmt.figures import head_map
 from effivmt.report import Failure, Report, Result, Timing, render_report
 from effivmt.video import write_image, write_video
-
-HOSTILE = """<script>alert(1)</script>"onload=alert(2) 'onerror=alert(3) --></title></style></svg>{{ 7 * 7 }}&amp;"""
-VOID = {"meta", "input", "img", "br", "link"}
-
-
-class Page(HTMLParser):
-    """Elements in document order as (tag, attributes), and the text of each kind of element."""
-
-    def __init__(self, source: str):
-        super().__init__(convert_charrefs=True)
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.texts: list[tuple[str, str]] = []
-        self.open: list[str] = []
-        self.feed(source)
-        self.close()
-
-    def handle_starttag(self, tag, attrs):
-        self.elements.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.elements.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag):
-        assert self.open and self.open[-1] == tag, f"</{tag}> closes {self.open[-1:]}"
-        self.open.pop()
-
-    def handle_data(self, data):
-        if data.strip():
-            self.texts.append((self.open[-1] if self.open else "", data))
-
-    def all(self, tag: str) -> list[dict[str, str | None]]:
-        return [attrs for name, attrs in self.elements if name == tag]
-
-    def text_of(self, *tags: str) -> str:
-        return "\n".join(text for tag, text in self.texts if tag in tags)
 
 
 @pytest.fixture(scope="module")
@@ -148,10 +111,6 @@ def test_the_policy_allows_its_own_style_and_script_and_no_network(report):
         "base-uri": "'none'",
         "form-action": "'none'",
     }
-
-
-def skeleton(page: Page) -> list[tuple[str, frozenset[str]]]:
-    return [(tag, frozenset(attrs)) for tag, attrs in page.elements]
 
 
 def test_hostile_text_stays_text_wherever_it_stands(report):

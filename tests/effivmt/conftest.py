@@ -1,0 +1,45 @@
+"""A catalog run whose texts are hostile, on the tiny models."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from effivmt.batch import CatalogWatch, run_catalog
+from effivmt.catalog import load_catalog
+from effivmt.config import Params
+from effivmt.stages import Workspace
+from effivmt.store import Store
+
+BROKEN_OUT = "</script><img src=x onerror=alert(1)>"
+"""A caption that tries to leave its place, in few tokens."""
+
+
+@pytest.fixture(scope="session")
+def run_folder(
+    tmp_path_factory: pytest.TempPathFactory, backbone_folder: Path, scorer_folder: Path, sample_video: Path
+) -> Path:
+    """The out folder of a run of two clips, `one` and `two`, of different classes; the video of a third is missing."""
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "a.mp4").write_bytes(sample_video.read_bytes())
+    shared = {"video": "a.mp4", "caption": "a red square", "prompts": ["a green circle", BROKEN_OUT]}
+    rows = [shared | {"clip": name, "seed": seed, "class": "plain"} for seed, name in enumerate(("one", "two"))]
+    rows[1] |= {"class": BROKEN_OUT, "caption": BROKEN_OUT}
+    lost = {"clip": "lost", "video": f"{BROKEN_OUT[9:]}.mp4", "caption": "a \"lost\" & 'gone' clip"}
+    rows.append(shared | lost)
+    (folder / "c.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    tuning = {"rank": 2, "steps": 3, "batch": 2}
+    params = {
+        "backbone": {"path": str(backbone_folder), "max_sequence_length": 64},
+        "ingest": {"num_frames": 17, "height": 32, "width": 32, "fps": 8},
+        "sampling": {"mode": "latent", "frames": 9, "phases": 2},
+        "heads": {"noise_levels": [0.5], "alpha": 1.0},
+        "spatial": tuning,
+        "temporal": tuning,
+        "render": {"steps": 2},
+        "evaluate": {"scorer": str(scorer_folder)},
+    }
+    work = Workspace(Store(folder / "store"), Params.model_validate(params))
+    record = run_catalog(work, load_catalog(folder / "c.jsonl"), folder / "out", CatalogWatch())
+    assert [row["status"] for row in record["clips"]] == ["done"] * 2 + ["failed"], record
+    return folder / "out"
