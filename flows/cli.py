@@ -214,7 +214,7 @@ def serve(
     from tasks.cluster import choose_cluster
     from tasks.server import reach_server
 
-    soon = check_schedule(cron, timezone)
+    check_schedule(cron, timezone)
     choose_cluster(runner, address, resource)
     clips = load_catalog(catalog).clips
     _ = Workspace(Store(store), settings).folder
@@ -222,8 +222,9 @@ def serve(
     files = {"catalog": catalog, "params": params, "store": store, "out": out}
     parameters = {option: str(path.resolve()) for option, path in files.items()}
     parameters |= {"overrides": overrides, "runner": runner, "address": address, "resource": resource}
-    text = f"serving {catalog} ({len(clips)} clips); first run {soon:%Y-%m-%d %H:%M %Z}; stop with Ctrl-C"
-    print(text, file=sys.stderr, flush=True)
+    print(
+        f"serving {catalog} ({len(clips)} clips) at {cron!r} {timezone}; stop with Ctrl-C", file=sys.stderr, flush=True
+    )
     serve_runs(name or catalog.stem, cron, timezone, parameters)
     print("stopped; the schedule is paused until effivmt serve runs again", file=sys.stderr)
 

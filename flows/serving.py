@@ -3,9 +3,6 @@
 import asyncio
 import signal
 from collections.abc import Mapping
-from contextlib import suppress
-from datetime import UTC, datetime
-from zoneinfo import ZoneInfo
 
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.runner import Runner
@@ -17,11 +14,10 @@ from effivmt.errors import ParamsError
 from flows.nightly import nightly
 
 
-def check_schedule(cron: str, timezone: str) -> datetime:
-    """The next time of a cron expression; ParamsError where it, or the timezone, is none."""
+def check_schedule(cron: str, timezone: str) -> None:
+    """Raises ParamsError for what is no cron expression or no timezone."""
     try:
-        schedule = CronSchedule(cron=cron, timezone=timezone)
-        return asyncio.run(schedule.get_dates(1, datetime.now(UTC)))[0].astimezone(ZoneInfo(timezone))
+        CronSchedule(cron=cron, timezone=timezone)
     except ValidationError as error:
         if error.errors()[0]["loc"] == ("timezone",):
             raise ParamsError(f"--timezone {timezone!r} is unknown; give an IANA name such as Europe/Berlin") from error
@@ -44,9 +40,15 @@ def serve(name: str, cron: str, timezone: str, parameters: Mapping[str, object])
 
 
 async def _run(runner: Runner) -> None:
+    """Runs the runner; at a signal it cancels the run at work, whose checkpoints stay in the store, and ends."""
+    loop, stopping = asyncio.get_running_loop(), asyncio.Event()
     serving = asyncio.create_task(runner.start(webserver=False))
-    await asyncio.sleep(0)  # it has set its own signal handlers, which stop in the middle of things
+    await asyncio.sleep(0)  # now it has set its own signal handler, which leaves its children behind
     for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, serving.cancel)
-    with suppress(asyncio.CancelledError):
-        await serving
+        loop.add_signal_handler(number, stopping.set)
+    asked = asyncio.create_task(stopping.wait())
+    await asyncio.wait((serving, asked), return_when=asyncio.FIRST_COMPLETED)
+    if asked.done() and not serving.done():
+        await runner.astop()
+    asked.cancel()
+    await serving

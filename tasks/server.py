@@ -30,7 +30,8 @@ def reach_server(*, of_its_own: str = "") -> None:
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     if fault is not None:
+        other = "" if of_its_own else ", unset PREFECT_API_URL, or run without an engine: --engine local"
         raise EffiVMTError(
             f"Prefect's server {named or 'in this process'} does not answer ({' '.join(str(fault).split())}); start it "
-            "with `prefect server start`, unset PREFECT_API_URL, or run without an engine: --engine local"
+            f"with `prefect server start`{other}"
         ) from fault
