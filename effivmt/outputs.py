@@ -11,7 +11,6 @@ from effivmt.stages import Rendered, Workspace
 from effivmt.store import canonical_json, sha256_bytes
 from effivmt.transfer import Transferred
 
-
 LAYOUT = 2
 """Raised whenever the same results make other files."""
 
