@@ -12,6 +12,8 @@ from effivmt.placing import replacing
 LOSSES, TABLE = "losses.csv", "metrics.csv"
 POINTS = 100
 """Most points of a curve: a longer one is averaged over that many equal stretches of steps."""
+ALL = "all clips"
+"""Where a table names a clip; no clip's id has a space."""
 KINDS = {"adapter": "with adapter", "baseline": "without adapter"}
 
 
@@ -27,14 +29,16 @@ def write_losses(folder: Path, clips: Sequence[str]) -> None:
 def write_metrics(folder: Path, summary: Path, clips: Sequence[str]) -> None:
     """Writes metrics.csv and the folder `summary` from every clip's metrics.json.
 
-    metrics.csv: clip, video (with or without the adapter), metric, value; a clip's values are means over its videos.
+    metrics.csv: clip, video (with or without the adapter), metric, value; a clip's values are means over its videos,
+    those of `ALL` over all clips.
     summary: `clips/<clip>.json` has the same of one clip, {metric: value, "without_adapter": {metric: value}}, and
     `mean.json` the means over all clips. Files of clips that are not among `clips` go.
     """
     means = {clip: _means(_read(folder / clip / "metrics.json")) for clip in clips}
+    mean = _means(means.values())
     rows = [
         (clip, KINDS[kind], METRICS[name].label if name in METRICS else name, value)
-        for clip, kinds in means.items()
+        for clip, kinds in [*means.items(), (ALL, mean)]
         for kind, values in kinds.items()
         for name, value in values.items()
     ]
@@ -42,7 +46,7 @@ def write_metrics(folder: Path, summary: Path, clips: Sequence[str]) -> None:
     for path in (summary / "clips").glob("*.json"):
         if path.stem not in means:
             path.unlink()
-    files = {f"clips/{clip}.json": kinds for clip, kinds in means.items()} | {"mean.json": _means(means.values())}
+    files = {f"clips/{clip}.json": kinds for clip, kinds in means.items()} | {"mean.json": mean}
     (summary / "clips").mkdir(parents=True, exist_ok=True)
     for name, kinds in files.items():
         document = {**kinds.get("adapter", {}), "without_adapter": kinds.get("baseline", {})}
