@@ -111,7 +111,7 @@ def run_catalog(work: Workspace, catalog: Catalog, out: Path, watch: CatalogWatc
     """Takes the clips of a catalog through all stages, one by one, without an engine; returns what run.json holds."""
     start, outcomes = time.perf_counter(), []
     work.progress = watch.advanced
-    write_inventory(catalog, out)
+    write_inventory(load_catalog(catalog.path), out)
     for clip in catalog.clips:
         watch.began(clip.clip)
         outcomes.append(process_clip(work, clip, out, watch=watch))

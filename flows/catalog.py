@@ -64,7 +64,7 @@ def take_clips(
     run in other processes, where `watch` cannot be.
     """
     start, outcomes, page = time.perf_counter(), [], RunPage(catalog)
-    write_inventory(catalog, out)
+    write_inventory(load_catalog(catalog.path), out)
     recorder = Recorder(tracking_uri(), out, catalog.path.name)
     inside = None if elsewhere else watch
     submitted = {process.submit(clip, params, store, out, force, inside): clip for clip in catalog.clips}

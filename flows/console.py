@@ -21,6 +21,7 @@ from effivmt.batch import CatalogWatch, Outcome, plan_clip
 from effivmt.catalog import Catalog
 from effivmt.evaluation.names import METRICS
 from effivmt.outputs import Outputs
+from effivmt.run_report import PAGE
 from effivmt.stages import STAGES, Workspace
 from effivmt.transfer import UNWATCHED, StageRun, Transferred, Watch
 
@@ -201,6 +202,8 @@ def print_run(record: Mapping[str, object], out: Path, *, quiet: bool) -> None:
     if not quiet:
         counts = ", ".join(f"{record[status]} {status}" for status in ("done", "hit", "failed"))
         console.print(f"{counts} in {record['seconds']:.1f} s", soft_wrap=True)
+        if (out / PAGE).is_file():  # a single stage has none
+            console.print(f"report {out / PAGE}", soft_wrap=True, markup=False)
     console.print(str(out), soft_wrap=True, markup=False)
 
 

@@ -4,15 +4,13 @@ import json
 from pathlib import Path
 
 import pytest
+from webpage import BROKEN_OUT
 
 from effivmt.batch import CatalogWatch, run_catalog
 from effivmt.catalog import load_catalog
 from effivmt.config import Params
 from effivmt.stages import Workspace
 from effivmt.store import Store
-
-BROKEN_OUT = "</script><img src=x onerror=alert(1)>"
-"""A caption that tries to leave its place, in few tokens."""
 
 
 @pytest.fixture(scope="session")

@@ -10,15 +10,17 @@ from pathlib import Path
 from statistics import fmean
 
 import pytest
-from conftest import BROKEN_OUT
-from webpage import HOSTILE, Page, skeleton
+from webpage import BROKEN_OUT, HOSTILE, Page, skeleton
 
 from effivmt import run_page
+from effivmt.batch import CatalogWatch, run_catalog
+from effivmt.catalog import load_catalog
 from effivmt.errors import EffiVMTError
 from effivmt.evaluation.names import METRICS
 from effivmt.run_page import render_run
 from effivmt.run_record import read_run
 from effivmt.run_report import write_run_report
+from effivmt.stages import Workspace
 
 CLIPS = ("one", "two")
 
@@ -151,6 +153,19 @@ def test_the_page_is_written_only_when_something_changed(out: Path) -> None:
     made |= {"made_of": "other", "clip": made["clip"] | {"caption": "a new caption"}}
     (out / "one" / "run.json").write_text(json.dumps(made), encoding="utf-8")
     assert "a new caption" in write_run_report(out).read_text(encoding="utf-8")
+
+
+def test_a_run_of_some_clips_keeps_what_the_page_says_of_the_others(
+    run_folder: Path, out: Path, workspace: Workspace
+) -> None:
+    some = load_catalog(run_folder.parent / "c.jsonl").only(("lost",))
+    record = run_catalog(workspace, some, out, CatalogWatch())
+    assert record["done"] == 0 and record["failed"] == 1
+    assert (out / "report.html").read_bytes() == (run_folder / "report.html").read_bytes()
+    (out / "report.html").unlink()
+    page = Page(write_run_report(out).read_text(encoding="utf-8"))
+    assert [it["data-class"] for it in page.all("article")] == ["plain", BROKEN_OUT, "none"]
+    assert [it["data-status"] for it in page.all("article")] == ["done", "done", "failed"]
 
 
 def test_a_clip_whose_folder_is_gone_or_damaged_does_not_take_the_page_with_it(out: Path) -> None:

@@ -3,6 +3,8 @@
 from html.parser import HTMLParser
 
 HOSTILE = """<script>alert(1)</script>"onload=alert(2) 'onerror=alert(3) --></title></style></svg>{{ 7 * 7 }}&amp;"""
+BROKEN_OUT = "</script><img src=x onerror=alert(1)>"
+"""The same in few tokens."""
 VOID = {"meta", "input", "img", "br", "link"}
 
 
