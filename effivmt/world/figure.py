@@ -1,5 +1,6 @@
 """An articulated figure: head, torso, arms and legs of two segments each, walking, waving, jumping or squatting."""
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -8,6 +9,8 @@ from effivmt.world.drawing import draw_capsule
 from effivmt.world.looks import rgb
 from effivmt.world.motions import SIZE
 
+THIGH = 9.5
+"""Length of each leg segment, in pixels."""
 ACTIONS = ("walking", "waving", "jumping", "squatting")
 _SKIN = np.array([236, 190, 150], np.float32)
 _TROUSERS = np.array([70, 70, 95], np.float32)
@@ -18,11 +21,16 @@ def draw_figure(canvas: np.ndarray, shirt: str, action: str, rng: np.random.Gene
     num_frames = len(canvas)
     phase = 2 * np.pi * (rng.uniform() + rng.uniform(1.8, 2.8) * np.linspace(0, 1, num_frames))
     joints = pose(action, phase, rng)
+    draw_skeleton(canvas, shirt, joints)
+    return joints["hip"]
+
+
+def draw_skeleton(canvas: np.ndarray, shirt: str, joints: dict[str, np.ndarray]) -> None:
+    """Paints the limbs between joints (as `skeleton` gives them) onto canvas float32 (T, H, W, 3), in place."""
     for limb, thickness, colour in _LIMBS:
         paint = rgb(shirt) if colour is None else colour
         for start, stop in pairwise(limb):
             draw_capsule(canvas, joints[start], joints[stop], thickness, paint)
-    return joints["hip"]
 
 
 def pose(action: str, phase: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -43,14 +51,27 @@ def pose(action: str, phase: np.ndarray, rng: np.random.Generator) -> dict[str, 
     elif action == "squatting":
         crouch = 0.95 * half
         arms = [(0.25 + 1.2 * half, still), (-0.25 - 1.2 * half, still)]
-    thigh = 9.5
     legs = [(hip + sign * crouch, knee - 2 * sign * crouch) for (hip, knee), sign in zip(legs, (1, -1), strict=True)]
-    hip = np.stack([x, SIZE - 24.5 + thigh * 2 * (1 - np.cos(crouch)) - lift], 1)
-    shoulder = hip + np.array([0.0, -13.0])
-    joints = {"hip": hip, "shoulder": shoulder, "head": shoulder + np.array([0.0, -7.0])}
+    hip = np.stack([x, SIZE - 24.5 + THIGH * 2 * (1 - np.cos(crouch)) - lift], 1)
+    return skeleton(hip, still, legs, arms)
+
+
+def skeleton(
+    hip: np.ndarray,
+    lean: np.ndarray,
+    legs: Sequence[tuple[np.ndarray, np.ndarray]],
+    arms: Sequence[tuple[np.ndarray, np.ndarray]],
+) -> dict[str, np.ndarray]:
+    """Joint positions float32 (T, 2) by name, from the hip (T, 2), the torso's lean and the limbs' angles.
+
+    Angles (T,) in radians: lean from upright to the right; legs (hip, knee) and arms (shoulder, elbow), left then
+    right, from straight down to the right, the second of each pair relative to the first.
+    """
+    shoulder = hip - _along(-lean, 13.0)
+    joints = {"hip": hip, "shoulder": shoulder, "head": shoulder - _along(-lean, 7.0)}
     for side, (hip_angle, knee), (arm, elbow) in zip(("left", "right"), legs, arms, strict=True):
-        joints[f"{side} knee"] = hip + _along(hip_angle, thigh)
-        joints[f"{side} foot"] = joints[f"{side} knee"] + _along(hip_angle + knee, thigh)
+        joints[f"{side} knee"] = hip + _along(hip_angle, THIGH)
+        joints[f"{side} foot"] = joints[f"{side} knee"] + _along(hip_angle + knee, THIGH)
         joints[f"{side} elbow"] = shoulder + _along(arm, 6.5)
         joints[f"{side} hand"] = joints[f"{side} elbow"] + _along(arm + elbow, 6.5)
     return {name: points.astype(np.float32) for name, points in joints.items()}
