@@ -57,9 +57,9 @@ def _scene(name: str, group: str, number: int, caption: str, prompts: tuple, dra
 
 def _camera_scenes() -> list[Scene]:
     grounds = [
-        Ground("brown", "striped", 16.0, 1.6, (5, 9)),
+        Ground("brown", "checkered", 16.0, 1.6, (5, 9)),
         Ground("navy", "spotted", 18.0, 1.6, (3, 4)),
-        Ground("gray", "checkered", 15.0, 0.55, (7, 2)),
+        Ground("gray", "spotted", 15.0, 0.55, (7, 2)),
         Ground("gray", "spotted", 18.0, 0.55, (1, 6)),
         Ground("brown", "spotted", 16.0, 1.6, (8, 3)),
         Ground("navy", "checkered", 20.0, 1.6, (2, 2)),
