@@ -12,15 +12,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from effivmt import stages
 from effivmt.catalog import Catalog, Clip, load_catalog
 from effivmt.errors import EffiVMTError
 from effivmt.inventory import write_inventory
 from effivmt.outputs import write_outputs
 from effivmt.placing import replacing, writing
 from effivmt.run_report import write_run_report
-from effivmt.stages import STAGES, Workspace
-from effivmt.store import Artifact
+from effivmt.stages import Workspace
 from effivmt.transfer import UNWATCHED, Call, StageRun, Watch, directly, run_clip
 
 QUARANTINE = "quarantine.csv"
@@ -117,52 +115,6 @@ def run_catalog(work: Workspace, catalog: Catalog, out: Path, watch: CatalogWatc
         outcomes.append(process_clip(work, clip, out, watch=watch))
         watch.ended(outcomes[-1])
     return write_run(load_catalog(catalog.path), outcomes, out, time.perf_counter() - start)
-
-
-@dataclass(frozen=True)
-class Planned:
-    """What a run would do with one stage of a clip: `hit`, `to do` (and why) or `waits` (for an earlier stage)."""
-
-    stage: str
-    action: str
-    why: str
-
-
-class _ToDo(Exception):
-    """Planning has come to a stage that would run."""
-
-
-class _PlanningWorkspace(Workspace):
-    """A workspace that makes nothing: the first artifact that the store lacks ends the planning."""
-
-    def build(self, stage, inputs, params, make) -> Artifact:
-        key = stages.Key(stage, stages.VERSIONS[stage], inputs, params, self.folder.digest)
-        if stage in self.force:
-            raise _ToDo("forced")
-        if (found := self.store.find(key)) is None:
-            why = self.store.explain(key)
-            raise _ToDo(f"its text is new: {why}" if stage == "text" else why)
-        return found
-
-
-def plan_clip(work: Workspace, clip: Clip) -> list[Planned]:
-    """What a run would do with each stage of a clip; changes nothing."""
-    planning = _PlanningWorkspace(work.store, work.params, force=work.force, _loaded=work._loaded)
-    noting = Noting(UNWATCHED)
-    try:
-        run_clip(planning, clip, watch=noting)
-        why, action = "", "hit"
-    except _ToDo as reason:
-        why, action = str(reason), "to do"
-    except EffiVMTError as error:
-        why, action = " ".join(str(error).split()), "fails"
-    hits = [run.stage for run in noting.runs]
-    planned = [Planned(stage, "hit", "") for stage in hits]
-    if action != "hit":
-        rest = STAGES[len(hits) :]
-        planned.append(Planned(rest[0], action, why))
-        planned += [Planned(stage, "waits", f"for {rest[0]}") for stage in rest[1:]]
-    return planned
 
 
 def failed_before(out: Path) -> list[str]:

@@ -17,10 +17,11 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from effivmt.batch import CatalogWatch, Outcome, plan_clip
+from effivmt.batch import CatalogWatch, Outcome
 from effivmt.catalog import Catalog
 from effivmt.evaluation.names import METRICS
 from effivmt.outputs import Outputs
+from effivmt.planning import plan_clip
 from effivmt.run_report import PAGE
 from effivmt.stages import STAGES, Workspace
 from effivmt.transfer import UNWATCHED, StageRun, Transferred, Watch

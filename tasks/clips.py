@@ -13,9 +13,10 @@ from prefect.futures import PrefectWrappedFuture
 from prefect.results import ResultRecord
 from prefect.states import Completed, Failed
 
-from effivmt.batch import CatalogWatch, Outcome, plan_clip, process_clip
+from effivmt.batch import CatalogWatch, Outcome, process_clip
 from effivmt.catalog import Clip
 from effivmt.config import Params
+from effivmt.planning import plan_clip
 from effivmt.stages import Workspace
 from effivmt.store import Store
 from effivmt.transfer import directly

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 from pyarrow import parquet
 
-from effivmt.batch import CatalogWatch, failed_before, plan_clip, process_clip, run_catalog
+from effivmt.batch import CatalogWatch, failed_before, process_clip, run_catalog
 from effivmt.catalog import Catalog, load_catalog
 from effivmt.errors import EffiVMTError
 from effivmt.inventory import NAME, write_inventory
+from effivmt.planning import plan_clip
 from effivmt.stages import STAGES, Workspace
 from effivmt.store import Store
 
