@@ -62,7 +62,8 @@ class Cluster:
                 seen = client.run(_look, [str(mark) for mark in marks], on_error="return")
             finally:
                 for mark in marks:
-                    mark.unlink(missing_ok=True)
+                    with suppress(FileNotFoundError, NotADirectoryError):  # the folder could not be made
+                        mark.unlink()
         for worker, found in seen.items():
             _judge(worker, found, folders)
 
