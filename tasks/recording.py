@@ -82,15 +82,18 @@ class Recorder:
     def _record(self, folder: Path) -> None:
         from tasks.tracking import track_folder
 
-        if self._catalog and self._parent is None:
-            self._begin()
         try:
-            track_folder(self._client, self._uri, folder, self._parent)
+            track_folder(self._client, self._uri, folder, self._parent_run)
         except Exception:
             note = read_note(folder)
             if note is not None and not note.made_of:
                 self._mark_failed(note)
             raise
+
+    def _parent_run(self) -> str | None:
+        if self._catalog and self._parent is None:
+            self._begin()
+        return self._parent
 
     def _mark_failed(self, note: Note) -> None:
         from mlflow.exceptions import MlflowException

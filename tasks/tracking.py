@@ -5,7 +5,7 @@ Everything is read from the folder, so it does not matter who made it, nor when.
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,11 +22,12 @@ from tasks.location import database_file, public_uri
 EXPERIMENT = "effivmt"
 
 
-def track_folder(client: MlflowClient, uri: str, folder: Path, parent: str | None = None) -> Note:
-    """Records a clip's folder as a run (a child of `parent`), registers its adapter and leaves the note of both.
+def track_folder(client: MlflowClient, uri: str, folder: Path, parent: Callable[[], str | None] = lambda: None) -> Note:
+    """Records a clip's folder as a run, registers its adapter and leaves the note of both.
 
-    A folder with these very contents that was recorded before, from here or elsewhere, gets no second run. Raises
-    MlflowException or OSError where MLflow cannot write; the folder is then pending as before.
+    parent: gives the id of the run that a new run is to be a child of. A folder with these very contents that was
+    recorded before, from here or elsewhere, gets no second run. Raises MlflowException or OSError where MLflow cannot
+    write; the folder is then pending as before.
     """
     record, outputs = read_record(folder), Outputs(folder, ())
     made_of, experiment = record["made_of"], experiment_id(client, uri)
@@ -38,7 +39,8 @@ def track_folder(client: MlflowClient, uri: str, folder: Path, parent: str | Non
     if done:
         run_id = done[0].info.run_id
     else:
-        tags = _tags(record) | ({MLFLOW_PARENT_RUN_ID: parent} if parent else {})
+        above = parent()
+        tags = _tags(record) | ({MLFLOW_PARENT_RUN_ID: above} if above else {})
         run_id = client.create_run(experiment, run_name=record["clip"]["clip"], tags=tags).info.run_id
         write_note(folder, Note(public_uri(uri), run_id))
         _log(client, run_id, record, outputs)

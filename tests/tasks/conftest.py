@@ -8,6 +8,7 @@ import pytest
 from changing import PROMPTS, STEPS
 from loopback import Server, serve
 from mlflow.tracking import MlflowClient
+from prefect.testing.utilities import prefect_test_harness
 
 from effivmt.batch import CatalogWatch, run_catalog
 from effivmt.catalog import load_catalog
@@ -33,6 +34,13 @@ def server(tmp_path_factory: pytest.TempPathFactory, database: Path) -> Iterator
     shutil.copyfile(database, folder / "mlflow.db")
     with serve(folder) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def prefect() -> Iterator[None]:
+    """A Prefect server and database for the session."""
+    with prefect_test_harness(120):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -5,9 +5,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.error import URLError
@@ -40,6 +41,47 @@ def serve(folder: Path) -> Iterator[Server]:
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+
+class Gate:
+    """A port of its own that passes everything on to a server while it is open; shut, it refuses like no server."""
+
+    def __init__(self, server: Server) -> None:
+        """Opens on a free port."""
+        self._to = ("127.0.0.1", int(server.uri.rpartition(":")[2]))
+        self._ends: list[socket.socket] = []
+        self._port = 0
+        self.open()
+        self.uri = f"http://127.0.0.1:{self._port}"
+
+    def open(self) -> None:
+        """Lets callers in, on the same port as before."""
+        self._listener = socket.create_server(("127.0.0.1", self._port))
+        self._port = self._listener.getsockname()[1]
+        threading.Thread(target=self._let_in, args=(self._listener,), daemon=True).start()
+
+    def shut(self) -> None:
+        """Cuts every connection and refuses new ones."""
+        for end in (self._listener, *self._ends):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+        self._ends = []
+
+    def _let_in(self, listener: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                ends = (listener.accept()[0], socket.create_connection(self._to))
+                self._ends += ends
+                for source, target in (ends, ends[::-1]):
+                    threading.Thread(target=self._pass_on, args=(source, target), daemon=True).start()
+
+    @staticmethod
+    def _pass_on(source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while chunk := source.recv(65536):
+                target.sendall(chunk)
+            target.shutdown(socket.SHUT_WR)
 
 
 def _await(uri: str, process: subprocess.Popen, log: Path) -> None:
