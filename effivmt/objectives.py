@@ -23,7 +23,7 @@ def velocity(latents: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
 
 def denoising_loss(predicted: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """L_denoise = mean squared error of the velocity, a scalar."""
-    return F.mse_loss(predicted.float(), target.float())
+    return _mean((predicted.float() - target.float()).square())
 
 
 def motion_loss(predicted: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -35,4 +35,9 @@ def motion_loss(predicted: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     if predicted.shape[2] < 2:
         return predicted.new_zeros(())
     steps = [v[:, :, 1:].float() - v[:, :, :-1].float() for v in (predicted, target)]
-    return 1 - F.cosine_similarity(*steps, dim=1).mean()
+    return 1 - _mean(F.cosine_similarity(*steps, dim=1))
+
+
+def _mean(values: torch.Tensor) -> torch.Tensor:
+    """Mean of (B, ...): of each sample, then of these. In one go its last bit would depend on the number of threads."""
+    return values.flatten(1).mean(1).mean()
