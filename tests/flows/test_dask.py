@@ -42,11 +42,14 @@ def test_cluster_is_checked_before_work_begins(tmp_path: Path) -> None:
         (tmp_path / "file").touch()
         with pytest.raises(EffiVMTError, match="cannot be written"):
             Cluster(local.scheduler_address).check((tmp_path / "file",))
-    with LocalCluster(0, **here) as empty, pytest.raises(EffiVMTError, match="has no workers"):
-        Cluster(empty.scheduler_address).check((tmp_path,))
+        local.scale(0)
+        local.sync(local._correct_state)
+        with pytest.raises(EffiVMTError, match="has no workers"):
+            Cluster(local.scheduler_address).check((tmp_path,))
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_killed_worker_s_clip_is_finished_by_another(project: Path, sample_video: Path, tmp_path: Path) -> None:
     (tmp_path / "a.mp4").write_bytes(sample_video.read_bytes())
     with (tmp_path / "films.csv").open("w", newline="") as file:
@@ -72,7 +75,7 @@ def test_killed_worker_s_clip_is_finished_by_another(project: Path, sample_video
         run = stack.enter_context(started(log, *command, **environment))
         until(lambda: len(list(store.glob("scratch/*/temporal.safetensors"))) == 2, 200, log)  # both are at work
         doomed.send_signal(signal.SIGKILL)
-        assert run.wait(280) == 0, log.read_text()
+        assert run.wait(600) == 0, log.read_text()
         stages = _stage_tasks(environment)
     ended = re.findall(r"^\[\d/\d\] (\S+): (\w+) in", log.read_text(), re.MULTILINE)
     assert sorted(ended) == [(name, "done") for name, *_ in rows]
