@@ -47,7 +47,7 @@ PLAN = {
     "transformer": (
         Phase("17 frames", 2600, (5, 5, 5, 1), 1.5e-3, 6e-4, shards=80),
         Phase("33 frames", 4800, (9, 5, 5, 1, 1), 1.2e-3, 5e-5, flow_shift=6.0, shards=80),
-        Phase("more clips", 15000, (9, 9, 9, 5, 1), 1e-3, 2e-5, flow_shift=4.0, shards=320, fast=True),
+        Phase("more clips", 13000, (9, 9, 9, 5, 1), 1e-3, 2e-5, flow_shift=4.0, shards=320, fast=True),
     ),
 }
 SHARDS = 320
