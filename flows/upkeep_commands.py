@@ -1,0 +1,46 @@
+"""Commands about the installation and the embedded models: doctor and pretrain."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.options import PARAMS, STORE, Overrides, ParamsFile, StoreFolder, load_params
+
+
+def doctor(params: ParamsFile = PARAMS, store: StoreFolder = STORE, overrides: Overrides = []) -> None:  # noqa: B006
+    """Checks the installation and says what to mend."""
+    from rich.console import Console
+    from rich.text import Text
+
+    from flows.doctor import examine
+
+    console, faults = Console(highlight=False), 0
+    for check in examine(params, tuple(overrides), store):
+        faults += not check.ok
+        mark = Text("OK   ", "green") if check.ok else Text("FAULT", "red")
+        console.print(Text.assemble(mark, f" {check.name}: {check.text}"), soft_wrap=True)
+    if faults:
+        raise typer.Exit(1)
+
+
+def pretrain(
+    step: Annotated[
+        str, typer.Argument(metavar="STEP", help="autoencoder, latents, transformer, scorer, assemble or judge.")
+    ],
+    work: Annotated[Path, typer.Option(metavar="DIR", help="Keeps the state between steps.")] = Path(
+        ".effivmt/pretrain"
+    ),
+    out: Annotated[Path, typer.Option(metavar="DIR", help="The folder that assemble writes and judge reads.")] = Path(
+        "out/wan-tiny"
+    ),
+    samples: Annotated[int, typer.Option(metavar="N", min=4, help="Clips that judge draws.")] = 64,
+    params: ParamsFile = PARAMS,
+) -> None:
+    """Trains the embedded models, one step at a time; a step that was stopped goes on."""
+    from flows.pretrain import run_judge, run_step
+
+    if step == "judge":
+        run_judge(out, samples, load_params(params, []).render, work / "judge.png")
+    else:
+        run_step(step, work, out)
