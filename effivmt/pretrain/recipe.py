@@ -1,7 +1,9 @@
 """The recipe of the embedded models, step by step: autoencoder, latents, transformer, assemble; and the scorer.
 
 Every step is deterministic, keeps its state in the work folder and goes on from there when it is run again. `PLAN` is
-what the shipped weights were trained with, on one processor core; more steps, clips and kinds only make it better.
+what the shipped weights were trained with, on one processor core, but for three things: their transformer's first two
+phases saw the captions that are now held out; 4600 steps of its third followed the learning rate of a phase of 15,000;
+and 3600 steps of the scorer saw a pool of 8000 clips at the rate of a training of 3600. More only makes it better.
 """
 
 import json
@@ -53,7 +55,8 @@ PLAN = {
 SHARDS = 320
 KINDS = {"object": 1.0}
 BATCH = 16
-SCORER_STEPS = 3600  # the shipped scorer had 1300
+SCORER_STEPS = 9000
+SCORER_POOL = 20000
 
 
 def train_autoencoder(work: Path, report: Report) -> None:
@@ -130,7 +133,10 @@ def train_transformer(work: Path, report: Report) -> None:
 def train_scorer(work: Path, report: Report) -> None:
     """Trains the scorer; leaves `work`/clip-tiny, a CLIPModel folder."""
     model = scorer.train_scorer(
-        work / "scorer", steps=SCORER_STEPS, report=lambda step, figures: report("scorer", step, SCORER_STEPS, figures)
+        work / "scorer",
+        steps=SCORER_STEPS,
+        pool=SCORER_POOL,
+        report=lambda step, figures: report("scorer", step, SCORER_STEPS, figures),
     )
     scorer.save_scorer(model, text.make_tokenizer(), work / "clip-tiny")
 

@@ -103,8 +103,8 @@ def test_the_shipped_scorer_prefers_true_captions() -> None:
     tokenizer = AutoTokenizer.from_pretrained(SHIPPED)
     questions = hard_questions(120, seed=9001)
     chance = 1 / len(questions[0].captions)
-    assert score_accuracy(model, tokenizer, questions) >= 4 * chance
+    assert score_accuracy(model, tokenizer, questions) >= 0.9
     blurred = [Question(cv2.GaussianBlur(q.frame, (0, 0), 1.0), q.captions) for q in questions]
-    assert score_accuracy(model, tokenizer, blurred) >= 4 * chance
+    assert score_accuracy(model, tokenizer, blurred) >= 0.9
     shuffled = [Question(q.frame, other.captions) for q, other in zip(questions, reversed(questions), strict=True)]
     assert score_accuracy(model, tokenizer, shuffled) <= 2 * chance
