@@ -54,6 +54,7 @@ def run_step(step: str, work: Path, out: Path) -> None:
 
 def run_judge(folder: Path, samples: int, params: RenderParams, sheet: Path) -> None:
     """Examines the backbone in `folder` and prints a table; half as many clips again test the variety of motion."""
+    quiet_libraries()
     with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) as bars:
 
         def examined(name: str, asked: list[dict[str, str | None]]) -> list[Answer]:
