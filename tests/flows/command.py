@@ -1,9 +1,11 @@
 """The command line, called in this process."""
 
+import re
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
 
+from effivmt.stages import STAGES
 from flows.cli import main
 
 CAPTION = "a red square on a navy background"
@@ -19,9 +21,8 @@ class Ended:
     err: str
 
     def outcomes(self) -> dict[str, str]:
-        """Stage -> "hit" or "done", from the lines on stderr."""
-        lines = [line.split(": ", 1) for line in self.err.splitlines() if " in " in line]
-        return {stage: rest.split()[0] for stage, rest in lines}
+        """Stage -> "hit" or "done", from stderr, where a log worker of Prefect's may write between our lines."""
+        return dict(re.findall(rf"({'|'.join(STAGES)}): (hit|done) in [0-9.]+ s", self.err))
 
 
 def effivmt(*arguments: object) -> Ended:
