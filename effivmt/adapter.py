@@ -19,10 +19,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from effivmt.branches import PROJECTIONS, channels_of
+from effivmt.digests import sha256_file
 from effivmt.errors import AdapterError
 from effivmt.heads import BRANCHES, HeadMap, load_head_map, save_head_map
 from effivmt.manifest import read_facts
-from effivmt.store import sha256_file
 
 _COMFYUI_NAMES = dict(zip(PROJECTIONS, ("q", "k", "v", "o"), strict=True))
 

@@ -5,8 +5,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from effivmt.digests import canonical_json, sha256_bytes, sha256_tree
 from effivmt.errors import BackboneError
-from effivmt.store import canonical_json, sha256_bytes, sha256_tree
 
 COMPONENTS = ("tokenizer", "text_encoder", "transformer", "vae", "scheduler")
 

@@ -7,13 +7,12 @@ clip), `quarantine.csv` (the clips that failed) and `report.html` (the page that
 import csv
 import json
 import time
-import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from effivmt.catalog import Catalog, Clip, load_catalog
-from effivmt.errors import EffiVMTError
+from effivmt.errors import EffiVMTError, in_one_line
 from effivmt.inventory import write_inventory
 from effivmt.outputs import write_outputs
 from effivmt.placing import replacing, writing
@@ -77,13 +76,8 @@ def attempt(clip: Clip, process: Callable[[Noting], None], watch: Watch = UNWATC
     try:
         process(noting)
         status = "hit" if all(run.cached for run in noting.runs) else "done"
-    except EffiVMTError as error:
-        reason = " ".join(str(error).split())
     except Exception as error:  # noqa: BLE001  (one bad clip never stops the catalog)
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        reason = (
-            f"{type(error).__name__}: {' '.join(str(error).split())[:500]} ({Path(place.filename).name}:{place.lineno})"
-        )
+        reason = in_one_line(error)
     return Outcome(
         clip=clip.clip,
         status=status,

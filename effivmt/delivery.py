@@ -59,10 +59,10 @@ def fill(work: Workspace, result: Transferred, outputs: Outputs, made_of: str) -
 
 
 def _run(work: Workspace, result: Transferred, outputs: Outputs, made_of: str) -> dict[str, object]:
-    """run.json: what made the folder, by what, from what, in which time; and the sizes of its files."""
-    files = [
-        path for path in outputs.folder.rglob("*") if path.is_file() and path not in (outputs.run, outputs.tracked)
-    ]
+    """run.json: what made the folder, by what, from what, in which time; and the sizes of our files, no one else's."""
+    names = [*_listed_videos(outputs.metrics), *(name for name in result.motion.files if name.startswith("adapter/"))]
+    drawn = (outputs.reference, outputs.sheet, outputs.heads, outputs.metrics, outputs.losses, outputs.report)
+    files = [*(outputs.folder / name for name in names), *drawn]
     return {
         "made_of": made_of,
         "clip": result.clip.model_dump(mode="json", exclude={"video", "appearance_images"}),

@@ -1,5 +1,8 @@
 """Errors a user can cause: each says what was given, what was expected and what to do."""
 
+import traceback
+from pathlib import Path
+
 
 class EffiVMTError(ValueError):
     """Base of all errors that the command line prints as one line instead of a traceback."""
@@ -27,3 +30,12 @@ class BackboneError(EffiVMTError):
 
 class AdapterError(EffiVMTError):
     """An adapter folder is damaged, empty, or belongs to another backbone."""
+
+
+def in_one_line(error: BaseException) -> str:
+    """What is told of an error: the message of one a user can cause; of any other also its type and where it arose."""
+    text = " ".join(str(error).split())
+    if isinstance(error, EffiVMTError):
+        return text
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {text[:500]} ({Path(place.filename).name}:{place.lineno})"

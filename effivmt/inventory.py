@@ -6,9 +6,9 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from effivmt.catalog import Catalog, Clip
+from effivmt.digests import canonical_json, sha256_bytes, sha256_file
 from effivmt.errors import VideoError
 from effivmt.placing import replacing, writing
-from effivmt.store import canonical_json, sha256_bytes, sha256_file
 
 NAME = "catalog.parquet"
 SCHEMA = pa.schema(

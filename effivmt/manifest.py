@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
+from effivmt.digests import sha256_file
 from effivmt.errors import AdapterError
-from effivmt.store import sha256_file
 
 
 def read_facts(folder: Path) -> dict[str, object]:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from effivmt import __version__
+from effivmt.digests import canonical_json, sha256_bytes
 from effivmt.placing import writing
 from effivmt.stages import Rendered, Workspace
-from effivmt.store import canonical_json, sha256_bytes
 from effivmt.transfer import Transferred
 
 LAYOUT = 2

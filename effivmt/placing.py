@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from effivmt.digests import sha256_file
 from effivmt.errors import EffiVMTError
-from effivmt.store import Artifact, Store, sha256_file
+from effivmt.store import Artifact, Store
 
 
 def copy_file(store: Store, artifact: Artifact, name: str, target: Path) -> None:

@@ -39,7 +39,7 @@ class _PlanningWorkspace(Workspace):
 
 def plan_clip(work: Workspace, clip: Clip) -> list[Planned]:
     """What a run would do with each stage of a clip; changes nothing."""
-    planning = _PlanningWorkspace(work.store, work.params, force=work.force, _loaded=work._loaded)
+    planning = _PlanningWorkspace(work.store, work.params, force=work.force, loaded=work.loaded)
     noting = Noting(UNWATCHED)
     try:
         run_clip(planning, clip, watch=noting)

@@ -8,12 +8,12 @@ from pathlib import Path
 from statistics import fmean
 
 from effivmt.charts import Chart
+from effivmt.digests import sha256_bytes
 from effivmt.embedding import Embedded, embed_image, embed_video
 from effivmt.errors import VideoError
 from effivmt.pages import base64_text, described, template
 from effivmt.report import Report, Result, Timing, charts, params_text
 from effivmt.run_record import ClipRecord, RunRecord
-from effivmt.store import sha256_bytes
 
 LIMIT = 64 * 2**20
 """Bytes of videos and images, as base64, up to which a page holds them; beyond, it links to the pages of the clips."""

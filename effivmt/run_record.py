@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from effivmt import __version__
+from effivmt.digests import canonical_json, sha256_bytes
 from effivmt.errors import EffiVMTError
-from effivmt.store import canonical_json, sha256_bytes
 
 
 @dataclass(frozen=True)

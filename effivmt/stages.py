@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING
 from effivmt.backbone_folder import BackboneFolder, find_backbone
 from effivmt.catalog import Clip
 from effivmt.config import Params
+from effivmt.digests import sha256_bytes, sha256_file, sha256_tree
 from effivmt.errors import EffiVMTError, VideoError
 from effivmt.manifest import read_facts
-from effivmt.store import Artifact, Key, Store, sha256_bytes, sha256_file, sha256_tree
+from effivmt.store import Artifact, Key, Store
 
 if TYPE_CHECKING:
     from effivmt.adapter import Adapter
@@ -44,23 +45,24 @@ class Workspace:
     progress: Progress = _silent
     force: frozenset[str] = frozenset()
     """Stages to run again even where the store has them."""
-    _loaded: dict[str, object] = field(default_factory=dict, repr=False)
+    loaded: dict[str, object] = field(default_factory=dict, repr=False)
+    """The backbone's folder and the backbone, once asked for; workspaces that share it load them once."""
 
     @property
     def folder(self) -> BackboneFolder:
         """The backbone's folder, found and digested on first use."""
-        if "folder" not in self._loaded:
-            self._loaded["folder"] = find_backbone(self.params.backbone.path, self._memo)
-        return self._loaded["folder"]
+        if "folder" not in self.loaded:
+            self.loaded["folder"] = find_backbone(self.params.backbone.path, self._memo)
+        return self.loaded["folder"]
 
     @property
     def backbone(self) -> "Backbone":
         """The backbone, made on first use."""
-        if "backbone" not in self._loaded:
+        if "backbone" not in self.loaded:
             from effivmt.backbone import Backbone
 
-            self._loaded["backbone"] = Backbone(self.params.backbone, self._memo)
-        return self._loaded["backbone"]
+            self.loaded["backbone"] = Backbone(self.params.backbone, self._memo)
+        return self.loaded["backbone"]
 
     @property
     def _memo(self) -> Path:

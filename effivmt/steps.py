@@ -19,6 +19,7 @@ from effivmt import tuning
 from effivmt.backbone import Backbone
 from effivmt.catalog import Clip
 from effivmt.config import Params
+from effivmt.digests import canonical_json
 from effivmt.evaluation.motion import compare_motion
 from effivmt.evaluation.similarity import ClipScorer, temporal_consistency, text_similarity
 from effivmt.figures import contact_sheet, head_map
@@ -27,7 +28,7 @@ from effivmt.positions import sampled_indices
 from effivmt.quiet import quiet_libraries
 from effivmt.rendering import render as render_frames
 from effivmt.seeding import generator
-from effivmt.store import Artifact, canonical_json
+from effivmt.store import Artifact
 from effivmt.video import probe, read_clip, read_frames, read_images, write_image, write_video
 
 quiet_libraries()

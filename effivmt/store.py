@@ -6,9 +6,7 @@ Layout of a store: `<stage>/<key digest>/` are the published artifacts, each wit
 
 import errno
 import fcntl
-import hashlib
 import json
-import math
 import os
 import platform
 import re
@@ -21,6 +19,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from effivmt.digests import canonical_json, files_digest, plain, sha256_bytes, sha256_file
 from effivmt.errors import ParamsError, StoreError
 
 RECORD = "artifact.json"
@@ -33,34 +32,6 @@ REMEDIES = {
     (errno.ENOTDIR, errno.EEXIST): "a file stands where a folder is expected; remove it",
     (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP): "its file system has no file locks; move it to a local disk",
 }
-
-
-def canonical_json(value) -> bytes:
-    """The one JSON text of a value: sorted keys, no whitespace, ASCII, floats by `repr`, tuples as lists.
-
-    ParamsError names the field that is no JSON: NaN, infinity, a path, an array, a table with keys that are not text.
-    """
-    return json.dumps(_plain(value, "value"), sort_keys=True, separators=(",", ":")).encode("ascii")
-
-
-def sha256_bytes(content: bytes) -> str:
-    """SHA-256 of bytes, as 64 hex digits."""
-    return hashlib.sha256(content).hexdigest()
-
-
-def sha256_file(path) -> str:
-    """SHA-256 of a file's content, streamed; 64 hex digits. OSError when the file cannot be read."""
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def sha256_tree(folder) -> str:
-    """SHA-256 over the relative names and contents of all files below a folder, streamed; 64 hex digits.
-
-    Links count as what they point to (hub caches are made of links); hidden entries are left out (downloaders keep
-    timestamps there). StoreError for a link to a folder around it or a special file; OSError for what cannot be read.
-    """
-    return _files_digest({name: sha256_file(path) for name, path in _visible_files(Path(folder), "", ())})
 
 
 @dataclass(frozen=True)
@@ -85,7 +56,7 @@ class Key:
         for name, value in {"inputs": self.inputs, "params": self.params}.items():
             if not isinstance(value, Mapping):
                 raise ParamsError(f"{name} of stage {self.stage} is a {type(value).__name__}: expected a mapping")
-            object.__setattr__(self, name, _plain(value, name))  # a private copy: later changes leave the key alone
+            object.__setattr__(self, name, plain(value, name))  # a private copy: later changes leave the key alone
         digests = {f"inputs.{role}": value for role, value in self.inputs.items()} | {"backbone": self.backbone}
         for name, value in digests.items():
             if not isinstance(value, str):
@@ -129,7 +100,7 @@ class Artifact:
     @property
     def content_digest(self) -> str:
         """SHA-256 over the names and contents of the files, whenever and by whatever key they were made."""
-        return _files_digest(self.files)
+        return files_digest(self.files)
 
 
 class Store:
@@ -285,39 +256,6 @@ class Store:
             raise StoreError(f"store {self.root}: {error}: {remedy}, or choose another folder with --store") from error
 
 
-def _plain(value, where: str):
-    """A deep copy in JSON's own types; ParamsError names the place of anything else."""
-    if value is None or isinstance(value, bool | int | str) or (isinstance(value, float) and math.isfinite(value)):
-        return value
-    if isinstance(value, list | tuple):
-        return [_plain(item, f"{where}[{index}]") for index, item in enumerate(value)]
-    if isinstance(value, Mapping):
-        if wrong := [name for name in value if not isinstance(name, str)]:
-            raise ParamsError(f"{where} has the key {wrong[0]!r:.60}: expected text; write it as text")
-        return {name: _plain(item, f"{where}.{name}") for name, item in value.items()}
-    raise ParamsError(
-        f"{where} is {value!r:.60} ({type(value).__name__}): expected text, a finite number, true, false, null, or a"
-        " list or mapping of these; convert it"
-    )
-
-
-def _visible_files(folder: Path, prefix: str, around: tuple[str, ...]) -> Iterator[tuple[str, Path]]:
-    """Relative posix name and path of every file below a folder, through links; `around`: real paths of its parents."""
-    around = (*around, os.path.realpath(folder))
-    for path in folder.iterdir():
-        name = f"{prefix}{path.name}"
-        if path.name.startswith("."):
-            continue
-        if path.is_dir():
-            if os.path.realpath(path) in around:
-                raise StoreError(f"{path} links to a folder around it: remove the link")
-            yield from _visible_files(path, f"{name}/", around)
-        elif path.is_file() or path.is_symlink():  # who reads a broken link gets its OSError
-            yield name, path
-        else:
-            raise StoreError(f"{path} is neither a file nor a folder: remove it")
-
-
 def _regular_files(out: Path) -> list[str]:
     """Sorted relative posix names of the files in a stage's folder; StoreError for what may not be in an artifact."""
     names = []
@@ -330,11 +268,6 @@ def _regular_files(out: Path) -> list[str]:
         if stat.S_ISREG(mode):
             names.append(path.relative_to(out).as_posix())
     return names
-
-
-def _files_digest(files: Mapping[str, str]) -> str:
-    """SHA-256 of a table name -> SHA-256."""
-    return sha256_bytes(canonical_json(files))
 
 
 def _sealed(path: Path) -> dict:

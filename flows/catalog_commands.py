@@ -2,16 +2,20 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from effivmt.errors import ParamsError
 from flows.options import (
     CATALOG,
+    OUT,
     PARAMS,
     STORE,
     Address,
+    Engine,
+    Force,
+    OutFolder,
     Overrides,
     ParamsFile,
     Quiet,
@@ -25,18 +29,14 @@ from flows.options import (
 
 def run(
     catalog: Annotated[Path, typer.Argument(metavar="[CATALOG]", help="CSV, JSONL or Parquet.")] = CATALOG,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Receives a folder for each clip, and the tables.")] = Path(
-        "out"
-    ),
+    out: OutFolder = OUT,
     only: Annotated[list[str], typer.Option(metavar="CLIP", help="Runs this clip alone; repeatable.")] = [],  # noqa: B006
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Shows what would be done, and why.")] = False,
-    force: Annotated[list[str], typer.Option(metavar="STAGE", help="Runs a stage again; repeatable.")] = [],  # noqa: B006
+    force: Force = [],  # noqa: B006
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Runs only what failed in the last run.")
     ] = False,
-    engine: Annotated[
-        Literal["prefect", "local"], typer.Option(help="prefect: shown by Prefect, recorded in MLflow; local: neither.")
-    ] = "prefect",
+    engine: Engine = "prefect",
     runner: Runner = "threads",
     address: Address = "",
     resource: Resource = "",
@@ -79,7 +79,7 @@ def run(
             from effivmt.batch import run_catalog
 
             record = run_catalog(work, chosen, out, watch)
-    console.print_run(record, out, quiet=quiet)
+    console.print_run(record, chosen, out, quiet=quiet)
     if record["failed"]:
         raise typer.Exit(1)
 
@@ -89,9 +89,7 @@ def serve(
     catalog: Annotated[Path, typer.Argument(metavar="[CATALOG]", help="CSV, JSONL or Parquet.")] = CATALOG,
     timezone: Annotated[str, typer.Option(metavar="ZONE", help="Of the cron expression.")] = "UTC",
     name: Annotated[str, typer.Option(metavar="NAME", help="Of the deployment; default: the catalog file's.")] = "",
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Receives a folder for each clip, and the tables.")] = Path(
-        "out"
-    ),
+    out: OutFolder = OUT,
     runner: Runner = "threads",
     address: Address = "",
     resource: Resource = "",
@@ -154,6 +152,6 @@ def stage(
     _ = work.folder  # a wrong folder is told before the first clip
     with console.watching_catalog(len(chosen.clips), quiet=quiet) as watch:
         record = run_stage_over(work, chosen, name, out, watch)
-    console.print_run(record, out / name, quiet=quiet)
+    console.print_run(record, chosen, out / name, quiet=quiet)
     if record["failed"]:
         raise typer.Exit(1)

@@ -3,12 +3,23 @@
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from effivmt.errors import ParamsError
-from flows.options import PARAMS, STORE, Overrides, ParamsFile, Quiet, StoreFolder, check_stages, load_params
+from flows.options import (
+    PARAMS,
+    STORE,
+    Engine,
+    Force,
+    Overrides,
+    ParamsFile,
+    Quiet,
+    StoreFolder,
+    check_stages,
+    load_params,
+)
 
 if TYPE_CHECKING:
     from effivmt.catalog import Clip
@@ -25,10 +36,8 @@ def transfer(
     appearance_images: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Images to learn the looks from, instead of the clip's frames.")
     ] = None,
-    force: Annotated[list[str], typer.Option(metavar="STAGE", help="Runs a stage again; repeatable.")] = [],  # noqa: B006
-    engine: Annotated[
-        Literal["prefect", "local"], typer.Option(help="prefect: shown by Prefect, recorded in MLflow; local: neither.")
-    ] = "prefect",
+    force: Force = [],  # noqa: B006
+    engine: Engine = "prefect",
     params: ParamsFile = PARAMS,
     store: StoreFolder = STORE,
     overrides: Overrides = [],  # noqa: B006

@@ -189,10 +189,11 @@ def print_plan(work: Workspace, catalog: Catalog) -> None:
         console.print(reason, soft_wrap=True, markup=False)
 
 
-def print_run(record: Mapping[str, object], out: Path, *, quiet: bool) -> None:
+def print_run(record: Mapping[str, object], ran: Catalog, out: Path, *, quiet: bool) -> None:
     """Prints how many clips were hits, done or failed, and the table of the failures."""
     console = Console(highlight=False)
-    failed = [row for row in record["clips"] if row["status"] == "failed"]
+    names = {clip.clip for clip in ran.clips}
+    failed = [row for row in record["clips"] if row["status"] == "failed" and row["clip"] in names]
     if failed:
         table = Table(title="Failed", title_justify="left")
         for heading in ("clip", "stage", "reason"):

@@ -18,11 +18,18 @@ StoreFolder = Annotated[
 Overrides = Annotated[
     list[str], typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Overrides one parameter; repeatable.")
 ]
+OutFolder = Annotated[
+    Path, typer.Option("--out", metavar="DIR", help="Receives a folder for each clip, and the tables.")
+]
+Force = Annotated[list[str], typer.Option(metavar="STAGE", help="Runs a stage again; repeatable.")]
+Engine = Annotated[
+    Literal["prefect", "local"], typer.Option(help="prefect: shown by Prefect, recorded in MLflow; local: neither.")
+]
 Runner = Annotated[Literal["threads", "dask"], typer.Option(help="Where clips run: here, or on a Dask cluster.")]
 Address = Annotated[str, typer.Option(metavar="tcp://HOST:PORT", help="Scheduler of the Dask cluster.")]
 Resource = Annotated[str, typer.Option(metavar="NAME", help="Dask resource that a clip takes one of, such as GPU.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress; prints only where the result lies.")]
-PARAMS, STORE, CATALOG = Path("params.yaml"), Path(".effivmt/store"), Path("data/catalog.csv")
+PARAMS, STORE, CATALOG, OUT = Path("params.yaml"), Path(".effivmt/store"), Path("data/catalog.csv"), Path("out")
 
 
 def check_stages(names: list[str]) -> None:

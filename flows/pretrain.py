@@ -8,14 +8,17 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from effivmt.config import RenderParams
+from effivmt.config import Params
 from effivmt.errors import ParamsError
 from effivmt.figures import contact_sheet
-from effivmt.pretrain import recipe
-from effivmt.pretrain.examination import Answer, examine, questions, shares, spread, true_paths
+from effivmt.pretrain import recipe, scorer
+from effivmt.pretrain.examination import WORLD, Answer, examine, questions, reconstruct, shares, spread, true_paths
 from effivmt.quiet import quiet_libraries
 from effivmt.video import write_image
+from effivmt.world.scenes import KINDS
 
+QUESTIONS = 400
+"""Put to the scorer."""
 STEPS = {
     "autoencoder": recipe.train_autoencoder,
     "latents": recipe.cache_latents,
@@ -52,15 +55,18 @@ def run_step(step: str, work: Path, out: Path) -> None:
         STEPS[step](work, report)
 
 
-def run_judge(folder: Path, samples: int, params: RenderParams, sheet: Path) -> None:
-    """Examines the backbone in `folder` and prints a table; half as many clips again test the variety of motion."""
+def run_judge(folder: Path, samples: int, params: Params, sheet: Path) -> None:
+    """Examines the backbone in `folder` and the params' scorer, and prints a table.
+
+    `samples` clips of held-out captions and half as many without a motion phrase; as many to reconstruct of each kind.
+    """
     quiet_libraries()
     with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) as bars:
 
         def examined(name: str, asked: list[dict[str, str | None]]) -> list[Answer]:
             bar = bars.add_task(name, total=len(asked))
             advance = functools.partial(bars.update, bar)
-            return examine(folder, asked, params=params, progress=lambda done, _: advance(completed=done))
+            return examine(folder, asked, params=params.render, progress=lambda done, _: advance(completed=done))
 
         named = examined("captions", questions(samples, motion=True))
         free = examined("no motion said", questions(max(2, samples // 2), motion=False))
@@ -71,6 +77,14 @@ def run_judge(folder: Path, samples: int, params: RenderParams, sheet: Path) -> 
         table.add_row(name, f"{share:.3f}")
     spreads = spread([answer.verdict.path for answer in free]), spread(true_paths(400))
     table.add_row("path spread", f"{spreads[0]:.3f} (training data {spreads[1]:.3f})")
+    for kind in KINDS:
+        psnr, answers = reconstruct(folder, kind, samples)
+        table.add_row(f"reconstruction, {kind}", f"{psnr:.1f} dB")
+        for name, share in shares(answers).items() if answers else ():
+            table.add_row(f"reconstruction, {name}", f"{share:.3f} of {len(answers)} plain objects")
+    model, tokenizer = scorer.load_scorer(Path(params.evaluate.scorer))
+    accuracy = scorer.score_accuracy(model, tokenizer, scorer.hard_questions(QUESTIONS, seed=WORLD))
+    table.add_row("scorer: right caption of 32", f"{accuracy:.3f} of {QUESTIONS} questions")
     Console().print(table)
     sheet.parent.mkdir(parents=True, exist_ok=True)
     write_image(sheet, contact_sheet([(answer.caption, answer.frames) for answer in named[:16]]))

@@ -41,6 +41,6 @@ def pretrain(
     from flows.pretrain import run_judge, run_step
 
     if step == "judge":
-        run_judge(out, samples, load_params(params, []).render, work / "judge.png")
+        run_judge(out, samples, load_params(params, []), work / "judge.png")
     else:
         run_step(step, work, out)

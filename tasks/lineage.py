@@ -11,7 +11,7 @@ from mlflow.types.schema import Array
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 from pyarrow import parquet
 
-from effivmt.store import canonical_json, sha256_bytes
+from effivmt.digests import canonical_json, sha256_bytes
 
 DIGEST = 36
 """Characters that MLflow keeps of a dataset's digest."""

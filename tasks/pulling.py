@@ -13,10 +13,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from effivmt.digests import sha256_file
 from effivmt.errors import AdapterError, EffiVMTError, ParamsError
 from effivmt.manifest import read_facts
 from effivmt.placing import writing
-from effivmt.store import sha256_file
 from tasks.location import check_reachable, database_file, public_uri, tracking_uri
 
 ADAPTER_SHA256 = "adapter_sha256"

@@ -51,7 +51,7 @@ class MotionAdapter(PythonModel):
             chosen["seeds"] = (chosen.pop("seed"),)
         settings = self._params.model_copy(update={"render": self._params.render.model_copy(update=chosen)})
         with TemporaryDirectory(prefix="effivmt-") as folder:
-            work = stages.Workspace(Store(Path(folder)), settings, _loaded=self._loaded)
+            work = stages.Workspace(Store(Path(folder)), settings, loaded=self._loaded)
             prompts = [str(prompt) for prompt in model_input.iloc[:, 0]]
             rendered = stages.render(work, list(dict.fromkeys(prompts)), self._adapter)
             videos = {one.prompt: one.artifact.file("video.mp4").read_bytes() for one in rendered}

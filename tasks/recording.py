@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from effivmt.batch import QUARANTINE, RUN
-from effivmt.errors import EffiVMTError
+from effivmt.digests import sha256_file
+from effivmt.errors import EffiVMTError, in_one_line
 from effivmt.inventory import NAME as CATALOG
-from effivmt.store import sha256_file
 from tasks.folders import Note, folders_below, is_pending, read_note, read_record, write_note
 from tasks.location import check_reachable, public_uri
 
@@ -72,7 +72,7 @@ class Recorder:
             work()
             return True
         except Exception as error:  # noqa: BLE001  (MLflow's faults are of many kinds, and none may end the run)
-            self.reason = self.reason or " ".join(str(error).split())[:300]
+            self.reason = self.reason or in_one_line(error)[:300]
         try:
             check_reachable(self._uri)
         except EffiVMTError:
@@ -82,13 +82,14 @@ class Recorder:
     def _record(self, folder: Path) -> None:
         from tasks.tracking import track_folder
 
+        whole = False
         try:
             track_folder(self._client, self._uri, folder, self._parent_run)
-        except Exception:
+            whole = True
+        finally:
             note = read_note(folder)
-            if note is not None and not note.made_of:
+            if not whole and note is not None and not note.made_of:
                 self._mark_failed(note)
-            raise
 
     def _parent_run(self) -> str | None:
         if self._catalog and self._parent is None:

@@ -20,9 +20,9 @@ from mlflow.tracking import MlflowClient
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 
 import effivmt
+from effivmt.digests import sha256_file
 from effivmt.evaluation.names import METRICS
 from effivmt.outputs import Outputs
-from effivmt.store import sha256_file
 from tasks.pulling import ADAPTER_SHA256, MODEL_FOLDER
 
 DECLARED = "foreground_motion_fidelity"

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from effivmt.backbone import Backbone
 from effivmt.config import BackboneParams, IngestParams, RenderParams
+from effivmt.pretrain.autoencoder import decode_whole, encode_whole
 from effivmt.pretrain.judge import Verdict, judge
 from effivmt.rendering import render
 from effivmt.world.looks import HELD_OUT_LOOKS
@@ -79,6 +81,26 @@ def shares(answers: list[Answer]) -> dict[str, float]:
         for name in ATTRIBUTES
         if any(name in answer.right for answer in answers)
     }
+
+
+def reconstruct(folder: Path, kind: str, count: int) -> tuple[float, list[Answer]]:
+    """How the backbone's autoencoder gives back `count` world clips of a kind: mean PSNR in dB, over peak 255.
+
+    Of plain objects also what the judge reads in them, asked for what is truly there.
+    """
+    vae, errors, answers = Backbone(BackboneParams(path=str(folder))).vae, [], []
+    for index in range(count):
+        clip = draw_clip(WORLD, index, kinds={kind: 1.0})
+        video = torch.from_numpy(clip.frames).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
+        with torch.no_grad():
+            given = decode_whole(vae, encode_whole(vae, video).chunk(2, dim=1)[0]).clamp(-1, 1)
+        frames = ((given[0].permute(1, 2, 3, 0) + 1) * 127.5).round().numpy().astype(np.uint8)
+        errors.append(float(np.square(frames.astype(float) - clip.frames).mean()))
+        if kind == "object" and clip.facts["look"].pattern == "plain":
+            look, ground = clip.facts["look"], clip.facts["ground"]
+            true = dict(zip(ATTRIBUTES, (look.colour, look.shape, ground.colour, clip.facts["phrase"]), strict=True))
+            answers.append(Answer(true, clip.caption, index, frames, judge(frames)))
+    return float(np.mean(10 * np.log10(255**2 / np.array(errors)))), answers
 
 
 def spread(paths: list[np.ndarray]) -> float:

@@ -16,7 +16,10 @@ MIN_WIDTH = 96
 
 
 class _Product(torch.autograd.Function):
-    """x W^T + b, forward and backward, with bfloat16 factors and float32 results."""
+    """x W^T + b, forward and backward, with bfloat16 factors and float32 results.
+
+    x (..., in), weight (out, in), bias (out,) or None, all float32; gives (..., out). The bias gets an exact gradient.
+    """
 
     @staticmethod
     def forward(ctx, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:

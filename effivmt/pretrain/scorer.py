@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from transformers import (
+    AutoTokenizer,
     CLIPConfig,
     CLIPImageProcessorPil,
     CLIPModel,
@@ -156,6 +157,11 @@ def save_scorer(model: CLIPModel, tokenizer: PreTrainedTokenizerBase, folder: Pa
     CLIPImageProcessorPil(
         size=size, crop_size=size, do_center_crop=False, image_mean=half, image_std=half
     ).save_pretrained(folder)
+
+
+def load_scorer(folder: Path) -> tuple[CLIPModel, PreTrainedTokenizerBase]:
+    """A saved scorer in float32 and its tokenizer; OSError where the folder holds none."""
+    return CLIPModel.from_pretrained(folder, dtype=torch.float32).eval(), AutoTokenizer.from_pretrained(folder)
 
 
 def hard_questions(count: int, *, seed: int) -> list[Question]:

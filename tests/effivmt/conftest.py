@@ -1,4 +1,4 @@
-"""A catalog run whose texts are hostile, on the tiny models."""
+"""Catalogs for the tiny models: one of good and bad clips, and a run of one whose texts are hostile."""
 
 import json
 from pathlib import Path
@@ -7,10 +7,24 @@ import pytest
 from webpage import BROKEN_OUT
 
 from effivmt.batch import CatalogWatch, run_catalog
-from effivmt.catalog import load_catalog
+from effivmt.catalog import Catalog, load_catalog
 from effivmt.config import Params
 from effivmt.stages import Workspace
 from effivmt.store import Store
+
+
+@pytest.fixture
+def catalog(tmp_path: Path, sample_video: Path) -> Catalog:
+    """A good clip, one whose file is damaged, and one with a seed of its own."""
+    (tmp_path / "a.mp4").write_bytes(sample_video.read_bytes())
+    (tmp_path / "bad.mp4").write_bytes(sample_video.read_bytes()[:900])
+    (tmp_path / "c.csv").write_text(
+        "clip,video,caption,prompts,seed\n"
+        "one,a.mp4,a red square,a green circle | a yellow star,\nbad,bad.mp4,a red square,a green circle,\n"
+        "two,a.mp4,a red square,a green circle,5\n",
+        encoding="utf-8",
+    )
+    return load_catalog(tmp_path / "c.csv")
 
 
 @pytest.fixture(scope="session")

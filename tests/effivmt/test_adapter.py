@@ -18,11 +18,11 @@ from safetensors.torch import save as to_bytes
 from effivmt.adapter import check_fits, fused, load_adapter, save_adapter, to_comfyui, to_stock_layout
 from effivmt.branches import dual_path
 from effivmt.config import IngestParams, RenderParams
+from effivmt.digests import sha256_file
 from effivmt.errors import AdapterError
 from effivmt.heads import BRANCHES, label_heads
 from effivmt.manifest import read_facts
 from effivmt.rendering import render
-from effivmt.store import sha256_file
 from effivmt.tuning import add_lora
 
 SIZE = IngestParams(num_frames=9, height=32, width=32)

@@ -4,29 +4,14 @@ import csv
 import json
 from pathlib import Path
 
-import pytest
-
 from effivmt.batch import CatalogWatch
-from effivmt.catalog import Catalog, load_catalog
+from effivmt.catalog import Catalog
 from effivmt.config import Params
+from effivmt.digests import sha256_file
 from effivmt.pipeline import run_stage_over
 from effivmt.stages import STAGES, Workspace
-from effivmt.store import Store, sha256_file
+from effivmt.store import Store
 from effivmt.tables import thinned, write_metrics
-
-
-@pytest.fixture
-def catalog(tmp_path: Path, sample_video: Path) -> Catalog:
-    """A good clip, one whose file is damaged, and one with a seed of its own."""
-    (tmp_path / "a.mp4").write_bytes(sample_video.read_bytes())
-    (tmp_path / "bad.mp4").write_bytes(sample_video.read_bytes()[:900])
-    (tmp_path / "c.csv").write_text(
-        "clip,video,caption,prompts,seed\n"
-        "one,a.mp4,a red square,a green circle | a yellow star,\nbad,bad.mp4,a red square,a green circle,\n"
-        "two,a.mp4,a red square,a green circle,5\n",
-        encoding="utf-8",
-    )
-    return load_catalog(tmp_path / "c.csv")
 
 
 def run(work: Workspace, catalog: Catalog, stage: str, out: Path) -> dict[str, str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from command import PROMPTS, Ended, effivmt
 
-from effivmt.store import sha256_file
+from effivmt.digests import sha256_file
 from effivmt.transfer import StageRun
 from effivmt.video import read_frames
 from flows.console import StageBars

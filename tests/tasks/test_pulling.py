@@ -11,8 +11,8 @@ from changing import change, renamed
 from loopback import Server
 from mlflow.tracking import MlflowClient
 
+from effivmt.digests import sha256_file
 from effivmt.errors import EffiVMTError
-from effivmt.store import sha256_file
 from flows.cli import main
 from tasks.folders import read_note
 from tasks.pulling import pull, pull_to_cache

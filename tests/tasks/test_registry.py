@@ -12,7 +12,7 @@ from diffusers import WanPipeline
 from loopback import Server
 from mlflow.tracking import MlflowClient
 
-from effivmt.store import sha256_file
+from effivmt.digests import sha256_file
 from tasks.folders import Note
 from tasks.tracking import track_folder
 

@@ -1,9 +1,20 @@
 """The examination asks what training never named, and counts what the pixels show."""
 
+from pathlib import Path
+
 import numpy as np
 
 from effivmt.config import RenderParams
-from effivmt.pretrain.examination import Answer, caption_of, examine, questions, shares, spread, true_paths
+from effivmt.pretrain.examination import (
+    Answer,
+    caption_of,
+    examine,
+    questions,
+    reconstruct,
+    shares,
+    spread,
+    true_paths,
+)
 from effivmt.pretrain.judge import judge
 from effivmt.world.looks import HELD_OUT_LOOKS, Ground, Look, names_held_out
 from effivmt.world.motions import NAMED, SIZE, named
@@ -58,3 +69,13 @@ def test_a_random_backbone_is_examined(backbone_folder):
     )
     assert [answer.seed for answer in answers] == [0, 1] and seen == [(1, 2), (2, 2)]
     assert answers[0].frames.shape == (33, 64, 64, 3) and set(shares(answers)) >= {"colour", "motion"}
+
+
+def test_the_shipped_autoencoder_gives_back_what_the_judge_can_read():
+    psnr, answers = reconstruct(Path("data/wan-tiny"), "object", 6)
+    assert psnr > 26 and len(answers) >= 3 and shares(answers)["colour"] == shares(answers)["background"] == 1.0
+
+
+def test_a_random_autoencoder_gives_back_nothing(backbone_folder):
+    psnr, _ = reconstruct(backbone_folder, "camera", 2)
+    assert psnr < 15

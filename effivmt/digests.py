@@ -1,0 +1,76 @@
+"""Digests: SHA-256 of values by their one JSON text, of bytes, of files and of folders."""
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from effivmt.errors import ParamsError, StoreError
+
+
+def canonical_json(value) -> bytes:
+    """The one JSON text of a value: sorted keys, no whitespace, ASCII, floats by `repr`, tuples as lists.
+
+    ParamsError names the field that is no JSON: NaN, infinity, a path, an array, a table with keys that are not text.
+    """
+    return json.dumps(plain(value, "value"), sort_keys=True, separators=(",", ":")).encode("ascii")
+
+
+def sha256_bytes(content: bytes) -> str:
+    """SHA-256 of bytes, as 64 hex digits."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def sha256_file(path) -> str:
+    """SHA-256 of a file's content, streamed; 64 hex digits. OSError when the file cannot be read."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def sha256_tree(folder) -> str:
+    """SHA-256 over the relative names and contents of all files below a folder, streamed; 64 hex digits.
+
+    Links count as what they point to (hub caches are made of links); hidden entries are left out (downloaders keep
+    timestamps there). StoreError for a link to a folder around it or a special file; OSError for what cannot be read.
+    """
+    return files_digest({name: sha256_file(path) for name, path in _visible_files(Path(folder), "", ())})
+
+
+def plain(value, where: str):
+    """A deep copy in JSON's own types; ParamsError names the place of anything else."""
+    if value is None or isinstance(value, bool | int | str) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    if isinstance(value, list | tuple):
+        return [plain(item, f"{where}[{index}]") for index, item in enumerate(value)]
+    if isinstance(value, Mapping):
+        if wrong := [name for name in value if not isinstance(name, str)]:
+            raise ParamsError(f"{where} has the key {wrong[0]!r:.60}: expected text; write it as text")
+        return {name: plain(item, f"{where}.{name}") for name, item in value.items()}
+    raise ParamsError(
+        f"{where} is {value!r:.60} ({type(value).__name__}): expected text, a finite number, true, false, null, or a"
+        " list or mapping of these; convert it"
+    )
+
+
+def _visible_files(folder: Path, prefix: str, around: tuple[str, ...]) -> Iterator[tuple[str, Path]]:
+    """Relative posix name and path of every file below a folder, through links; `around`: real paths of its parents."""
+    around = (*around, os.path.realpath(folder))
+    for path in folder.iterdir():
+        name = f"{prefix}{path.name}"
+        if path.name.startswith("."):
+            continue
+        if path.is_dir():
+            if os.path.realpath(path) in around:
+                raise StoreError(f"{path} links to a folder around it: remove the link")
+            yield from _visible_files(path, f"{name}/", around)
+        elif path.is_file() or path.is_symlink():  # who reads a broken link gets its OSError
+            yield name, path
+        else:
+            raise StoreError(f"{path} is neither a file nor a folder: remove it")
+
+
+def files_digest(files: Mapping[str, str]) -> str:
+    """SHA-256 of a table name -> SHA-256."""
+    return sha256_bytes(canonical_json(files))
