@@ -7,7 +7,7 @@ joins both by rank concatenation.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,14 +41,15 @@ def to_stock_layout(weights: Mapping[str, torch.Tensor], heads: HeadMap) -> dict
     """Scatters LoRA weights of split modules back to the stock head order, zeros elsewhere.
 
     Takes `blocks.0.attn1.to_q.spatial.lora_A` (as in `tuning.Tuned.weights`) and so on, returns
-    `transformer.blocks.0.attn1.to_q.lora_A.weight` and so on.
+    `transformer.blocks.0.attn1.to_q.lora_A.weight` and so on. Weights of whole projections, named
+    `blocks.0.attn1.to_q.lora_A`, stay as they are.
     """
     stock = {}
     for name, weight in weights.items():
         module, branch, side = _parse(name)
         layer, projection = int(module.split(".")[1]), module.split(".attn1.")[1]
         is_temporal = heads.is_temporal[layer]
-        if (projection == "to_out.0") == (side == "lora_A"):
+        if branch is not None and (projection == "to_out.0") == (side == "lora_A"):
             axis = 1 if side == "lora_A" else 0
             width = weight.shape[axis] // int((is_temporal == (branch == "temporal")).sum())
             shape = list(weight.shape)
@@ -71,14 +72,18 @@ def save_adapter(
     save_file(dict(temporal), folder / "temporal.safetensors", metadata={"format": "pt"})
     save_file(to_comfyui(spatial, temporal), folder / "comfyui.safetensors", metadata={"format": "pt"})
     save_head_map(folder / "heads.parquet", heads)
-    (folder / "README.md").write_text(_card(facts), encoding="utf-8")
+    tuned = [branch for branch, weights in zip(BRANCHES, (spatial, temporal), strict=True) if weights]
+    (folder / "README.md").write_text(_card(facts, tuned), encoding="utf-8")
     files = {path.name: sha256_file(path) for path in sorted(folder.iterdir()) if path.name != "adapter.json"}
     document = {"format": "effivmt-adapter", "version": 1, **facts, "files": files}
     (folder / "adapter.json").write_text(json.dumps(document, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def load_adapter(folder: Path) -> Adapter:
-    """Reads an adapter folder; AdapterError for a wrong digest, or a branch that changes nothing or is not finite."""
+    """Reads an adapter folder; AdapterError for a wrong digest, or a branch that changes nothing or is not finite.
+
+    One of the branches may have no weights at all, where its stage was left out.
+    """
     facts = read_facts(folder)
     weights = {}
     for branch in BRANCHES:
@@ -88,8 +93,10 @@ def load_adapter(folder: Path) -> Adapter:
             raise AdapterError(f"adapter file {folder / branch}.safetensors cannot be read: {error}") from error
         if not all(tensor.isfinite().all() for tensor in weights[branch].values()):
             raise AdapterError(f"adapter {folder}: a weight of its {branch} branch is not finite; tune it again")
-        if not any(down.any() and up.any() for _, down, up in _pairs(weights[branch])):
+        if weights[branch] and not any(down.any() and up.any() for _, down, up in _pairs(weights[branch])):
             raise AdapterError(f"adapter {folder}: its {branch} branch is zero and changes nothing; tune it again")
+    if not any(weights.values()):
+        raise AdapterError(f"adapter {folder}: it has no weights at all and changes nothing; tune it again")
     return Adapter(weights["spatial"], weights["temporal"], load_head_map(folder / "heads.parquet"), facts)
 
 
@@ -170,14 +177,22 @@ def _pairs(weights: Mapping[str, torch.Tensor]) -> Iterator[tuple[str, torch.Ten
         yield module, *(weights[half] for half in halves)
 
 
-def _parse(name: str) -> tuple[str, str, str]:
-    module, branch, side = name.rsplit(".", 2)
-    assert branch in BRANCHES and side in ("lora_A", "lora_B"), name
-    return module, branch, side
+def _parse(name: str) -> tuple[str, str | None, str]:
+    """Projection, branch (None: all its heads) and side of a LoRA weight."""
+    module, side = name.rsplit(".", 1)
+    projection, _, branch = module.rpartition(".")
+    assert side in ("lora_A", "lora_B"), name
+    return (projection, branch, side) if branch in BRANCHES else (module, None, side)
 
 
-def _card(facts: Mapping[str, object]) -> str:
-    """The model card, README.md of the adapter folder."""
+def _card(facts: Mapping[str, object], tuned: Sequence[str]) -> str:
+    """The model card, README.md of the adapter folder; it loads the branches that were `tuned`."""
+    names = {branch: name for branch, name in (("spatial", "appearance"), ("temporal", "motion")) if branch in tuned}
+    loads = "\n".join(
+        f'pipe.load_lora_weights(FOLDER, weight_name="{branch}.safetensors", adapter_name="{name}")'
+        for branch, name in names.items()
+    )
+    chosen = json.dumps(list(names.values())), json.dumps([1.0] * len(names))
     listed = "\n".join(f"- {name}: {json.dumps(value, sort_keys=True)}" for name, value in sorted(facts.items()))
     return f"""# EffiVMT motion adapter
 
@@ -186,9 +201,8 @@ A pair of LoRAs for a Wan-2.1 transformer that carries the motion of one referen
 
 ```python
 pipe = WanPipeline.from_pretrained(BACKBONE)
-pipe.load_lora_weights(FOLDER, weight_name="spatial.safetensors", adapter_name="appearance")
-pipe.load_lora_weights(FOLDER, weight_name="temporal.safetensors", adapter_name="motion")
-pipe.set_adapters(["appearance", "motion"], [1.0, 1.0])
+{loads}
+pipe.set_adapters({chosen[0]}, {chosen[1]})
 ```
 
 ComfyUI: load `comfyui.safetensors` (both, joined) with any LoRA loader.

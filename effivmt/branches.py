@@ -50,6 +50,7 @@ class SplitInput(nn.Module):
 def dual_path(transformer: WanTransformer3DModel, heads: HeadMap) -> Iterator[WanTransformer3DModel]:
     """Splits `transformer` in place by the head map while the context lasts; afterwards it is stock again, bit for bit.
 
+    Where the head map is not decoupled nothing is split; a LoRA that is put on the projections goes all the same.
     Raises ValueError where the head map has another number of layers or heads than the transformer.
     """
     config = transformer.config
@@ -61,7 +62,8 @@ def dual_path(transformer: WanTransformer3DModel, heads: HeadMap) -> Iterator[Wa
     stock = [_stock_modules(block.attn1) for block in transformer.blocks]
     try:
         for block, is_temporal in zip(transformer.blocks, heads.is_temporal, strict=True):
-            _split(block.attn1, is_temporal)
+            if heads.decoupled:
+                _split(block.attn1, is_temporal)
         yield transformer
     finally:
         for block, modules in zip(transformer.blocks, stock, strict=True):

@@ -80,6 +80,9 @@ class HeadsParams(Section):
     """Width of each temporal diagonal as a share of the tokens of a latent frame (the authors' 128 of 1560)."""
     query_rows: Positive = 256
     """Query tokens whose attention rows are computed; all of them where the clip has fewer."""
+    split: Literal["classified", "random", "swapped", "none"] = "classified"
+    """Which heads the branches get. `random` (as many in each layer) and `swapped` are controls; `none`: no decoupling,
+    both branches on all heads."""
 
 
 class LoraParams(Section):
@@ -99,6 +102,9 @@ class LoraParams(Section):
 
 class SpatialParams(LoraParams):
     """Stage 2: appearance LoRA on the spatial branches, single frames."""
+
+    steps: Annotated[int, Field(ge=0)] = 300
+    """0 leaves stage 2 out: the adapter has no appearance LoRA."""
 
 
 class TemporalParams(LoraParams):

@@ -9,8 +9,9 @@ attention mass under a template. No S x S map is ever built: only the rows of so
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +23,9 @@ from effivmt.errors import AdapterError
 from effivmt.positions import rotate
 
 BRANCHES = ("spatial", "temporal")
+BOTH = "both"
+"""What the head map says of every head where the branches are not decoupled."""
+Split = Literal["classified", "random", "swapped", "none"]
 _BLOCK_BYTES = 256 * 2**20
 _COLUMNS = {
     "layer": pa.int32(),
@@ -34,21 +38,43 @@ _COLUMNS = {
 
 @dataclass(frozen=True)
 class HeadMap:
-    """spatial and temporal scores float64 (L, N) in [0, 1], and is_temporal bool (L, N)."""
+    """spatial and temporal scores float64 (L, N) in [0, 1], and is_temporal bool (L, N).
+
+    Where the branches are not `decoupled`, each has all heads and is_temporal means nothing.
+    """
 
     spatial: np.ndarray
     temporal: np.ndarray
     is_temporal: np.ndarray
+    decoupled: bool = True
 
     @property
     def branch(self) -> np.ndarray:
-        """str (L, N): "spatial" or "temporal"."""
+        """str (L, N): "spatial" or "temporal"; "both" everywhere where the branches are not decoupled."""
+        if not self.decoupled:
+            return np.full(self.is_temporal.shape, BOTH)
         return np.where(self.is_temporal, "temporal", "spatial")
 
 
 def label_heads(spatial: np.ndarray, temporal: np.ndarray, alpha: float) -> HeadMap:
     """The paper's rule: a head is temporal iff S_spatial < alpha * S_temporal; scores (L, N)."""
     return HeadMap(spatial, temporal, spatial < alpha * temporal)
+
+
+def split_heads(heads: HeadMap, split: Split, random: torch.Generator) -> HeadMap:
+    """The head map by which the branches are tuned, from the classified one: itself, or an ablation of it.
+
+    random: as many temporal heads in each layer, but drawn from `random`. swapped: each head in the other branch.
+    none: no decoupling, both branches on all heads.
+    """
+    if split == "swapped":
+        return replace(heads, is_temporal=~heads.is_temporal)
+    if split == "random":
+        drawn = [layer[torch.randperm(len(layer), generator=random).numpy()] for layer in heads.is_temporal]
+        return replace(heads, is_temporal=np.stack(drawn))
+    if split == "none":
+        return replace(heads, is_temporal=np.zeros_like(heads.is_temporal), decoupled=False)
+    return heads
 
 
 def attention_scores(
@@ -131,13 +157,14 @@ def load_head_map(path: Path) -> HeadMap:
     order = np.lexsort(places[::-1])
     shape = tuple(len(np.unique(axis)) for axis in places)
     whole = len(order) > 0 and np.array_equal(places[:, order], np.indices(shape).reshape(2, -1))
-    if not whole or set(columns["branch"]) - set(BRANCHES):
+    branches = set(columns["branch"])
+    if not whole or (branches - set(BRANCHES) and branches != {BOTH}):
         raise AdapterError(
-            f"head map {path} has {table.num_rows} rows; expected one, {' or '.join(BRANCHES)}, for each head of "
-            "each layer; make or pull the adapter again"
+            f"head map {path} has {table.num_rows} rows; expected one, {' or '.join(BRANCHES)} (or {BOTH} in all), for "
+            "each head of each layer; make or pull the adapter again"
         )
     grid = {name: values[order].reshape(shape) for name, values in columns.items()}
-    return HeadMap(grid["spatial_score"], grid["temporal_score"], grid["branch"] == "temporal")
+    return HeadMap(grid["spatial_score"], grid["temporal_score"], grid["branch"] == "temporal", branches != {BOTH})
 
 
 @contextmanager

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from effivmt.backbone import Backbone
 
 STAGES = ("ingest", "heads", "spatial", "temporal", "render", "evaluate")
-VERSIONS = {"ingest": 1, "text": 1, "heads": 1, "spatial": 2, "temporal": 2, "render": 1, "evaluate": 1}
+VERSIONS = {"ingest": 1, "text": 1, "heads": 1, "spatial": 2, "temporal": 2, "render": 1, "evaluate": 2}
 """Of each stage's code and files: raised whenever the same inputs give another result. Also parameters of dvc.yaml."""
 Progress = Callable[[str, int, int], None]
 """Called with (stage, units done, units in all)."""
@@ -152,6 +152,8 @@ def heads(work: Workspace, clip: Clip, ingested: Artifact) -> Artifact:
     """Classifies the backbone's heads on this clip, or once for the backbone; files: heads.parquet, heads.png."""
     params = work.params.heads
     settings = params.model_dump(exclude={"scope_clips"}) | {"precision": work.params.backbone.dtype}
+    if params.split == "classified":  # keys of the time before there were others
+        settings.pop("split")
     if params.scope == "clip":
         sources = [(ingested, texts(work, [clip.caption])[clip.caption])]
         inputs = {
@@ -228,14 +230,18 @@ def temporal(work: Workspace, clip: Clip, ingested: Artifact, classified: Artifa
     return work.build("temporal", inputs, settings, make)
 
 
-def render(work: Workspace, prompts: Sequence[str], adapter: Path) -> list[Rendered]:
-    """Renders every prompt and seed with an adapter's branches fused, and without; files: video.mp4, sheet.png."""
+def render(work: Workspace, prompts: Sequence[str], adapter: Path | None) -> list[Rendered]:
+    """Renders every prompt and seed with an adapter's branches fused, and without; files: video.mp4, sheet.png.
+
+    `adapter` None: the backbone alone, which is then the result, without a yardstick.
+    """
     params = work.params.render
-    facts = read_facts(adapter)
+    facts = read_facts(adapter) if adapter is not None else {}
     embedded = texts(work, [*prompts, params.negative_prompt])
     loaded: list[Adapter] = []
     jobs = [(prompt, seed) for prompt in prompts for seed in params.seeds]
-    total, done = len(jobs) * (1 + params.baseline) * params.steps, 0
+    baseline = params.baseline and adapter is not None
+    total, done = len(jobs) * (1 + baseline) * params.steps, 0
 
     def one(prompt: str, seed: int, *, adapted: bool) -> Artifact:
         nonlocal done
@@ -274,11 +280,12 @@ def render(work: Workspace, prompts: Sequence[str], adapter: Path) -> list[Rende
         return artifact
 
     return [
-        Rendered(p, s, one(p, s, adapted=True), one(p, s, adapted=False) if params.baseline else None) for p, s in jobs
+        Rendered(p, s, one(p, s, adapted=adapter is not None), one(p, s, adapted=False) if baseline else None)
+        for p, s in jobs
     ]
 
 
-def evaluate(work: Workspace, ingested: Artifact, rendered: Sequence[Rendered]) -> Artifact:
+def evaluate(work: Workspace, clip: Clip, ingested: Artifact, rendered: Sequence[Rendered]) -> Artifact:
     """Metrics of every rendered video, and of its yardstick, against the reference; files: metrics.json (a list)."""
     scorer = Path(work.params.evaluate.scorer)
     videos = {
@@ -297,9 +304,9 @@ def evaluate(work: Workspace, ingested: Artifact, rendered: Sequence[Rendered]) 
         from effivmt import steps
 
         results = [(result.prompt, result.seed, result.by_kind) for result in rendered]
-        steps.evaluate(work.backbone, scorer, ingested, results, out, work.units("evaluate"))
+        steps.evaluate(work.backbone, scorer, clip.caption, ingested, results, out, work.units("evaluate"))
 
-    return work.build("evaluate", inputs, {"prompts": prompts}, make)
+    return work.build("evaluate", inputs, {"prompts": prompts, "caption": clip.caption}, make)
 
 
 def _tuning_settings(work: Workspace, section: dict[str, object]) -> dict[str, object]:

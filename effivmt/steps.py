@@ -21,7 +21,14 @@ from effivmt.catalog import Clip
 from effivmt.config import Params
 from effivmt.digests import canonical_json
 from effivmt.evaluation.motion import compare_motion
-from effivmt.evaluation.similarity import ClipScorer, temporal_consistency, text_similarity
+from effivmt.evaluation.quality import flicker, sharpness
+from effivmt.evaluation.similarity import (
+    ClipScorer,
+    appearance_leakage,
+    reference_resemblance,
+    temporal_consistency,
+    text_similarity,
+)
 from effivmt.figures import contact_sheet, head_map
 from effivmt.objectives import add_noise
 from effivmt.positions import sampled_indices
@@ -77,7 +84,10 @@ def text(backbone: Backbone, prompt: str, out: Path) -> None:
 def heads(
     backbone: Backbone, params: Params, sources: Sequence[tuple[Artifact, Artifact]], out: Path, progress: Units
 ) -> None:
-    """Classifies the heads by their scores averaged over clips (ingest and text artifact of each) and noise levels."""
+    """Classifies the heads by their scores averaged over clips (ingest and text artifact of each) and noise levels.
+
+    heads.png shows the classification; heads.parquet says which heads each branch gets, by `heads.split`.
+    """
     backbone.keep("transformer")
     total, scores = len(sources) * len(params.heads.noise_levels), []
     for ingested, embedded in sources:
@@ -98,7 +108,8 @@ def heads(
             progress(len(scores), total)
     spatial_scores, temporal_scores = np.mean(scores, axis=0)
     found = head_maps.label_heads(spatial_scores, temporal_scores, params.heads.alpha)
-    head_maps.save_head_map(out / "heads.parquet", found)
+    random = generator(params.seed, "split", *(ingested.digest("dense.safetensors") for ingested, _ in sources))
+    head_maps.save_head_map(out / "heads.parquet", head_maps.split_heads(found, params.heads.split, random))
     write_image(out / "heads.png", head_map(found.spatial, found.temporal, found.branch))
 
 
@@ -112,7 +123,11 @@ def spatial(
     scratch: Path,
     progress: Units,
 ) -> None:
-    """Stage 2, the appearance LoRA on single frames."""
+    """Stage 2, the appearance LoRA on single frames; no weights where it has no steps."""
+    if params.spatial.steps == 0:
+        save_file({}, out / "spatial.safetensors")
+        _write_json(out / "losses.json", {})
+        return
     backbone.keep("transformer")
     found = head_maps.load_head_map(classified.file("heads.parquet"))
     tuned = tuning.tune_spatial(
@@ -165,7 +180,7 @@ def temporal(
     facts = {
         "backbone": {"id": backbone.id, "digest": backbone.digest},
         "clip": {"caption": clip.caption, "digest": digest},
-        "ranks": {"spatial": params.spatial.rank, "temporal": params.temporal.rank},
+        "ranks": {"spatial": params.spatial.rank if looks else 0, "temporal": params.temporal.rank},
         "params": params.model_dump(mode="json", include={"seed", "sampling", "spatial", "temporal"}),
     }
     motion = adapters.to_stock_layout(tuned.weights, found)
@@ -202,32 +217,44 @@ def render(
 def evaluate(
     backbone: Backbone,
     scorer: Path,
+    caption: str,
     ingested: Artifact,
     videos: Sequence[tuple[str, int, dict[str, Artifact]]],
     out: Path,
     progress: Units,
 ) -> None:
-    """Measures videos against the reference; each entry of `videos`: prompt, seed, and artifact by kind."""
+    """Measures videos against the reference and its caption; each of `videos`: prompt, seed, and artifact by kind."""
     backbone.keep("transformer", "vae")
     reference, clip_scorer = _tensor(ingested, "frames").numpy(), ClipScorer(scorer)
     rows = []
     for prompt, seed, artifacts in videos:
         row: dict[str, object] = {"prompt": prompt, "seed": seed}
         for kind, artifact in artifacts.items():
-            row[kind] = measure(reference, read_frames(artifact.file("video.mp4"))[0], prompt, clip_scorer)
+            row[kind] = measure(reference, read_frames(artifact.file("video.mp4"))[0], prompt, clip_scorer, caption)
         rows.append(row)
         progress(len(rows), len(videos))
     _write_json(out / "metrics.json", rows)
 
 
-def measure(reference: np.ndarray, generated: np.ndarray, prompt: str, scorer: ClipScorer) -> dict[str, float]:
-    """All metrics of one video, frames uint8 (T, H, W, 3), against the reference's frames and its own prompt."""
-    features = scorer.frame_features(generated)
-    return {
-        "text_similarity": text_similarity(features, scorer.text_features([prompt])),
+def measure(
+    reference: np.ndarray, generated: np.ndarray, prompt: str, scorer: ClipScorer, caption: str | None = None
+) -> dict[str, float]:
+    """All metrics of one video, frames uint8 (T, H, W, 3), against the reference's frames and its own prompt.
+
+    `caption` says what the reference shows; without it the appearance leakage is left out.
+    """
+    features, prompt_features = scorer.frame_features(generated), scorer.text_features([prompt])
+    metrics = {
+        "text_similarity": text_similarity(features, prompt_features),
         "temporal_consistency": temporal_consistency(features),
-        **{name: round(float(value), 6) for name, value in vars(compare_motion(reference, generated)).items()},
+        **vars(compare_motion(reference, generated)),
+        "reference_resemblance": reference_resemblance(features, scorer.frame_features(reference)),
+        "sharpness": sharpness(reference, generated),
+        "flicker": flicker(generated),
     }
+    if caption is not None:
+        metrics["appearance_leakage"] = appearance_leakage(features, scorer.text_features([caption]), prompt_features)
+    return {name: round(float(value), 6) for name, value in metrics.items()}
 
 
 def _tensor(artifact: Artifact, name: str) -> torch.Tensor:

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from effivmt.digests import canonical_json, files_digest, plain, sha256_bytes, sha256_file
 from effivmt.errors import ParamsError, StoreError
+from effivmt.memory import peak_bytes, reset_peak
 
 RECORD = "artifact.json"
 RESERVED = frozenset({"building", "locks", "scratch"})
@@ -73,7 +74,7 @@ class Artifact:
     """One published result: an immutable folder whose files are listed by relative posix name with their SHA-256.
 
     key: digest of the Key; inputs: the key's; seconds: what the work took when it was done; cached: it was done before
-    this call.
+    this call; peak_bytes: resident memory at most while it was done (None in records of the time before it was noted).
     """
 
     key: str
@@ -83,6 +84,7 @@ class Artifact:
     inputs: Mapping[str, str]
     seconds: float
     cached: bool
+    peak_bytes: int | None = None
 
     def file(self, name: str) -> Path:
         """Path of a listed file; StoreError names the file and the artifact when it is not listed or not there."""
@@ -139,12 +141,13 @@ class Store:
                 out.mkdir(parents=True)
                 scratch.mkdir(parents=True, exist_ok=True)
             try:
+                reset_peak()
                 started = time.perf_counter()
                 with self._store_errors(*FULL):
                     make(out, scratch)
-                seconds = time.perf_counter() - started
+                cost = {"seconds": time.perf_counter() - started, "peak_bytes": peak_bytes()}
                 with self._store_errors():
-                    artifact = self._publish(key, out, seconds)
+                    artifact = self._publish(key, out, cost)
                     _remove(scratch)
             finally:
                 shutil.rmtree(out, ignore_errors=True)
@@ -195,12 +198,12 @@ class Store:
                     return f"damaged: {name} has {size} bytes of {entry['size']}"
         return _artifact(key, folder, record, cached=True)
 
-    def _publish(self, key: Key, out: Path, seconds: float) -> Artifact:
+    def _publish(self, key: Key, out: Path, cost: Mapping[str, float]) -> Artifact:
         """Seals the files of `out` with their record and moves the folder to its address in one rename."""
         record = {
             "key": asdict(key),
             "files": {name: _sealed(out / name) for name in _regular_files(out)},
-            "seconds": seconds,
+            **cost,
             "created": datetime.now(UTC).isoformat(timespec="microseconds"),
             "versions": _versions(),
         }
@@ -318,7 +321,9 @@ def _read_record(folder: Path, holding: bytes = b"") -> dict | None:
 
 def _artifact(key: Key, folder: Path, record: dict, cached: bool) -> Artifact:
     files = {name: entry["sha256"] for name, entry in sorted(record["files"].items())}
-    return Artifact(key.digest, key.stage, folder, files, key.inputs, record["seconds"], cached)
+    return Artifact(
+        key.digest, key.stage, folder, files, key.inputs, record["seconds"], cached, record.get("peak_bytes")
+    )
 
 
 def _differences(old: dict, new: dict) -> str:

@@ -38,7 +38,10 @@ class Batch:
 
 @dataclass(frozen=True)
 class Tuned:
-    """LoRA weights of one branch by split-module name (`blocks.0.attn1.to_q.spatial.lora_A`), and the loss curves."""
+    """LoRA weights of one branch by module name (`blocks.0.attn1.to_q.spatial.lora_A`), and the loss curves.
+
+    Where the branches are not decoupled the modules are whole projections (`blocks.0.attn1.to_q.lora_A`).
+    """
 
     weights: dict[str, torch.Tensor]
     losses: dict[str, list[float]]
@@ -136,7 +139,8 @@ def _tune(
         dual_path(transformer, heads),
         positions.time_positions_of(transformer) as rope,
     ):
-        weights = add_lora(transformer, branch, params.rank, generator(seed, branch, clip, "init"))
+        place = branch if heads.decoupled else None
+        weights = add_lora(transformer, place, params.rank, generator(seed, branch, clip, "init"))
         optimizer = torch.optim.AdamW(weights.values(), lr=params.learning_rate, weight_decay=params.weight_decay)
         start, losses = load_checkpoint(checkpoint, weights, optimizer)
         for step in range(start, params.steps):
@@ -182,24 +186,24 @@ def _frozen(transformer: WanTransformer3DModel, *, gradient_checkpointing: bool)
         yield
     finally:
         transformer.disable_gradient_checkpointing()
-        vars(transformer).pop("peft_config", None)  # its layers went with the split modules
+        vars(transformer).pop("peft_config", None)  # its layers went as `dual_path` put the stock modules back
 
 
 def add_lora(
-    transformer: WanTransformer3DModel, branch: str, rank: int, random: torch.Generator
+    transformer: WanTransformer3DModel, branch: str | None, rank: int, random: torch.Generator
 ) -> dict[str, torch.Tensor]:
     """Adds a LoRA of scale 1 to one branch of a split transformer; returns its trainable weights by name.
 
-    A is drawn from `random` as peft draws it (Kaiming uniform), B is zero: the output does not change yet. Raises
-    EffiVMTError when no layer has a head of that kind.
+    `branch` None: to all heads of a transformer that is not split. A is drawn from `random` as peft draws it (Kaiming
+    uniform), B is zero: the output does not change yet. Raises EffiVMTError when no layer has a head of that kind.
     """
-    names = {name.rpartition(f".{branch}.")[0] for name in branch_parameters(transformer, branch)}
-    if not names:
+    if branch is not None and not branch_parameters(transformer, branch):
         raise EffiVMTError(
             f"no head of this backbone is {branch} on this clip, so there is nothing to tune; change heads.alpha "
             "(a larger alpha makes more heads temporal)"
         )
-    pattern = rf"blocks\.\d+\.attn1\.({'|'.join(p.replace('.', chr(92) + '.') for p in PROJECTIONS)})\.{branch}"
+    pattern = rf"blocks\.\d+\.attn1\.({'|'.join(p.replace('.', chr(92) + '.') for p in PROJECTIONS)})"
+    pattern += "" if branch is None else rf"\.{branch}"
     config = LoraConfig(r=rank, lora_alpha=rank, target_modules=pattern)
     inject_adapter_in_model(config, transformer)
     weights = {}
