@@ -5,6 +5,7 @@ from contextlib import nullcontext
 
 import numpy as np
 import torch
+from diffusers import WanPipeline
 
 from effivmt.adapter import Adapter, check_fits, fused
 from effivmt.backbone import Backbone
@@ -33,6 +34,7 @@ def render(
             "temporal": (adapter.temporal, params.motion_strength),
         }
     pipeline = backbone.pipeline(params.flow_shift)
+    generator = torch.Generator().manual_seed(seed)
 
     def step(_pipeline, index: int, _timestep, _tensors) -> dict:
         if progress is not None:
@@ -40,16 +42,29 @@ def render(
         return {}
 
     with fused(backbone.transformer, branches) if adapter is not None else nullcontext():
-        video = pipeline(
-            prompt_embeds=prompt[None].to(backbone.device),
-            negative_prompt_embeds=negative[None].to(backbone.device),
-            height=size.height,
-            width=size.width,
-            num_frames=size.num_frames,
-            num_inference_steps=params.steps,
-            guidance_scale=params.guidance_scale,
-            generator=torch.Generator().manual_seed(seed),
-            callback_on_step_end=step,
-            output_type="np",
-        ).frames[0]
+        return run_pipeline(pipeline, prompt, negative, params, size, step, generator=generator)
+
+
+def run_pipeline(
+    pipeline: WanPipeline,
+    prompt: torch.Tensor,
+    negative: torch.Tensor,
+    params: RenderParams,
+    size: IngestParams,
+    after_step: Callable[[WanPipeline, int, torch.Tensor, dict], dict],
+    **start: torch.Generator | torch.Tensor,
+) -> np.ndarray:
+    """Frames uint8 (T, H, W, 3) of one run of a stock pipeline; it starts from `generator` or from noise `latents`."""
+    video = pipeline(
+        prompt_embeds=prompt[None].to(pipeline.transformer.device),
+        negative_prompt_embeds=negative[None].to(pipeline.transformer.device),
+        height=size.height,
+        width=size.width,
+        num_frames=size.num_frames,
+        num_inference_steps=params.steps,
+        guidance_scale=params.guidance_scale,
+        callback_on_step_end=after_step,
+        output_type="np",
+        **start,
+    ).frames[0]
     return (video * 255).round().clip(0, 255).astype(np.uint8)
