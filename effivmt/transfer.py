@@ -124,7 +124,7 @@ def stage_by_stage(
     appearance = yield from step(stages.spatial, clip, ingested, classified)
     motion = yield from step(stages.temporal, clip, ingested, classified, appearance)
     rendered = yield from step(stages.render, clip.prompts, motion.file("adapter/adapter.json").parent)
-    evaluated = yield from step(stages.evaluate, ingested, rendered)
+    evaluated = yield from step(stages.evaluate, clip, ingested, rendered)
     return Transferred(
         clip=clip,
         backbone_id=work.folder.id,

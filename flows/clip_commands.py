@@ -129,6 +129,9 @@ def evaluate(
     reference: Annotated[Path, typer.Argument(metavar="REFERENCE", help="The video whose motion was to be taken.")],
     generated: Annotated[Path, typer.Argument(metavar="GENERATED", help="The video that was to take it.")],
     prompt: Annotated[str, typer.Option(metavar="TEXT", help="What the generated video was to show.")],
+    caption: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="What the reference shows; needed for the appearance leakage.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Prints one JSON object instead of a table.")] = False,
     params: ParamsFile = PARAMS,
     overrides: Overrides = [],  # noqa: B006
@@ -141,7 +144,7 @@ def evaluate(
     from flows import console
 
     videos = [read_frames(path)[0] for path in (reference, generated)]
-    metrics = measure(*videos, prompt, ClipScorer(Path(settings.evaluate.scorer)))
+    metrics = measure(*videos, prompt, ClipScorer(Path(settings.evaluate.scorer)), caption)
     if as_json:
         print(json.dumps(metrics))
     else:

@@ -44,6 +44,31 @@ METRICS = {
         "lower",
         "Mean distance between the paths of matched objects, in frame widths, from 0 to 1. It sees place and speed.",
     ),
+    "appearance_leakage": Metric(
+        "Appearance leakage",
+        "lower",
+        "How much nearer the frames are to the reference's caption than to their own prompt: the difference of CLIP's "
+        "cosines, mean over frames. Below 0 the prompt has won.",
+    ),
+    "reference_resemblance": Metric(
+        "Resemblance to the reference",
+        "lower",
+        "CLIP's cosine between the frames and the reference's at the same times. It also sees looks that the caption "
+        "does not name. Place and pose count too, so it is never 0: compare it only among results of the same clip and "
+        "prompt.",
+    ),
+    "sharpness": Metric(
+        "Sharpness",
+        "higher",
+        "How steep the edges are for their contrast, over those of the reference: 1 is as sharp, below 1 blurrier. "
+        "Noise has edges too: read it with the flicker.",
+    ),
+    "flicker": Metric(
+        "Flicker",
+        "lower",
+        "Change from frame to frame that motion does not explain, after warping along optical flow, as a share of the "
+        "range of gray levels. A clean moving video has little, a frozen one none: read it with the amount of motion.",
+    ),
     "motion_amount": Metric(
         "Amount of motion",
         "",

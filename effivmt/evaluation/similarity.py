@@ -1,4 +1,4 @@
-"""CLIP metrics of a video: does it show what the text says, and does it look alike from frame to frame."""
+"""CLIP metrics of a video: does it show what the text says, from frame to frame the same, and not the reference."""
 
 import json
 from collections.abc import Sequence
@@ -78,6 +78,28 @@ def temporal_consistency(features: np.ndarray) -> float:
 def text_similarity(frame_features: np.ndarray, text_features: np.ndarray) -> float:
     """Mean cosine of all frames (T, C) with all texts (B, C), in [-1, 1]; both are unit rows."""
     return float((frame_features @ text_features.T).mean())
+
+
+def appearance_leakage(frame_features: np.ndarray, caption_features: np.ndarray, prompt_features: np.ndarray) -> float:
+    """How much nearer frames (T, C) are to the reference's caption (1, C) than to their own prompt (1, C).
+
+    The difference of the mean cosines, in [-2, 2], of unit rows: 0 if it is no nearer to either, below 0 if the prompt
+    has won.
+    """
+    return text_similarity(frame_features, caption_features) - text_similarity(frame_features, prompt_features)
+
+
+def reference_resemblance(frame_features: np.ndarray, reference_features: np.ndarray) -> float:
+    """Mean cosine of frames (T, C) with the reference's frames (T', C) at the same times, in [-1, 1]; unit rows.
+
+    Both videos are taken from their first frame to their last; of the longer one the nearest frames count.
+    """
+    length = min(len(frame_features), len(reference_features))
+    pair = [
+        features[np.linspace(0, len(features) - 1, length).round().astype(int)]
+        for features in (frame_features, reference_features)
+    ]
+    return float((pair[0] * pair[1]).sum(1).mean())
 
 
 def _check_kind(folder: Path) -> None:

@@ -59,7 +59,7 @@ def tune(work: Workspace, clip: Clip) -> tuple[Artifact, Artifact, Artifact, Art
 def transfer(work: Workspace, clip: Clip) -> Transfer:
     tuned = tune(work, clip)
     rendered = stages.render(work, clip.prompts, tuned[3].path / "adapter")
-    return Transfer(*tuned, rendered, stages.evaluate(work, tuned[0], rendered))
+    return Transfer(*tuned, rendered, stages.evaluate(work, clip, tuned[0], rendered))
 
 
 def changed(params: Params, **sections: dict[str, object]) -> Params:

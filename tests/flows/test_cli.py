@@ -10,9 +10,10 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
-from command import PROMPTS, Ended, effivmt
+from command import CAPTION, PROMPTS, Ended, effivmt
 
 from effivmt.digests import sha256_file
+from effivmt.evaluation.names import METRICS
 from effivmt.transfer import StageRun
 from effivmt.video import read_frames
 from flows.console import StageBars
@@ -128,10 +129,24 @@ def test_evaluate_measures_two_files(project: Path, transferred: Ended, sample_v
     own, other = json.loads(own.out), json.loads(other.out)
     assert own["motion_fidelity"] > 0.99 > other["motion_fidelity"]
     assert own["trajectory_error"] < 0.001 < other["trajectory_error"]
+    assert own["sharpness"] == 1.0 > other["sharpness"] > 0 and other["flicker"] > 0
+    assert own["reference_resemblance"] == pytest.approx(1.0, abs=1e-5)
     table = effivmt("evaluate", folder / "reference.mp4", folder / "video-1.mp4", *params)
     assert "Motion fidelity" in table.out and f"{other['motion_fidelity']:.3f}" in table.out
     gone = effivmt("evaluate", folder / "reference.mp4", folder / "gone.mp4", *params)
     assert gone.code == 1 and "gone.mp4" in gone.err and gone.err.count("\n") == 1
+
+
+def test_evaluate_asks_for_the_caption_where_a_metric_needs_it(project: Path, transferred: Ended) -> None:
+    folder, params = project / "out" / "zigzag", ("--params", project / "params.yaml", "--prompt", PROMPTS[0], "--json")
+    video = ("evaluate", folder / "reference.mp4", folder / "video-1.mp4", *params)
+    captions = ((), ("--caption", PROMPTS[0]), ("--caption", CAPTION))
+    without, same, own = (json.loads(effivmt(*video, *more).out) for more in captions)
+    assert set(METRICS) - set(without) == {"appearance_leakage"}
+    assert same["appearance_leakage"] == 0.0 != own["appearance_leakage"]
+    rows = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["results"]
+    assert rows[0]["adapter"]["appearance_leakage"] == pytest.approx(own["appearance_leakage"], abs=1e-5)
+    assert set(METRICS) == set(rows[0]["adapter"])
 
 
 def test_bars_show_how_far_a_stage_is() -> None:

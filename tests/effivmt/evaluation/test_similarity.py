@@ -17,7 +17,14 @@ from transformers import (
 )
 
 from effivmt.errors import BackboneError, VideoError
-from effivmt.evaluation.similarity import BATCH, ClipScorer, temporal_consistency, text_similarity
+from effivmt.evaluation.similarity import (
+    BATCH,
+    ClipScorer,
+    appearance_leakage,
+    reference_resemblance,
+    temporal_consistency,
+    text_similarity,
+)
 
 WORDS = ["<pad>", "<end>", "<unk>", "a", "red", "blue", "circle", "square", "moving", "left"]
 LENGTH = 8
@@ -107,6 +114,29 @@ def test_text_similarity_is_the_mean_cosine_over_frames(scorer, frames):
     assert text_similarity(rows, np.array([[0.6, 0.8]])) == pytest.approx(0.7)
     images, texts = scorer.frame_features(frames), scorer.text_features(["a red circle"])
     assert text_similarity(images, texts) == pytest.approx(np.mean([image @ texts[0] for image in images]), abs=1e-6)
+
+
+def test_appearance_leakage_is_how_much_nearer_the_caption_is_than_the_prompt(scorer, frames):
+    caption, prompt = np.array([[1.0, 0.0]]), np.array([[0.6, 0.8]])
+    assert appearance_leakage(caption.repeat(3, 0), caption, prompt) == pytest.approx(1 - 0.6)
+    assert appearance_leakage(prompt.repeat(3, 0), caption, prompt) == pytest.approx(0.6 - 1)
+    assert appearance_leakage(np.array([[1.0, 0.0], [0.6, 0.8]]), caption, prompt) == pytest.approx(0.0)
+    images, texts = scorer.frame_features(frames), scorer.text_features(["a red circle", "a blue square"])
+    one, other = appearance_leakage(images, texts[:1], texts[1:]), appearance_leakage(images, texts[1:], texts[:1])
+    assert one == pytest.approx(-other) and abs(one) > 1e-4
+    assert appearance_leakage(images, texts[:1], texts[:1]) == 0.0
+
+
+def test_reference_resemblance_is_the_mean_cosine_at_the_same_times(scorer, frames):
+    turn = np.radians([0.0, 30.0, 60.0, 90.0, 120.0])
+    features = np.stack([np.cos(turn), np.sin(turn)], 1)
+    assert reference_resemblance(features, features) == pytest.approx(1.0)
+    assert reference_resemblance(features, features[::-1]) == pytest.approx((2 * -0.5 + 2 * 0.5 + 1) / 5)
+    assert reference_resemblance(features, features[::2]) == pytest.approx(1.0)
+    assert reference_resemblance(features[::2], features) == pytest.approx(1.0)
+    images = scorer.frame_features(frames)
+    assert reference_resemblance(images, images) == pytest.approx(1.0, abs=1e-5)
+    assert reference_resemblance(images, images[::-1]) < 1.0
 
 
 def test_other_frames_are_refused(scorer):
