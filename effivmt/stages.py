@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from effivmt.backbone import Backbone
 
 STAGES = ("ingest", "heads", "spatial", "temporal", "render", "evaluate")
-VERSIONS = {"ingest": 1, "text": 1, "heads": 1, "spatial": 2, "temporal": 2, "render": 1, "evaluate": 2}
+VERSIONS = {"ingest": 1, "text": 1, "heads": 1, "spatial": 2, "temporal": 2, "render": 1, "evaluate": 3}
 """Of each stage's code and files: raised whenever the same inputs give another result. Also parameters of dvc.yaml."""
 Progress = Callable[[str, int, int], None]
 """Called with (stage, units done, units in all)."""

@@ -13,10 +13,10 @@ Curve = Callable[[np.ndarray], np.ndarray]
 """From times (T,) in [0, 1] to points (T, 2) in [-1, 1]."""
 
 
-def object_path(family: str, num_frames: int, radius: float, *, flip: bool = False, reach: float = 1.0) -> Motion:
-    """The path of an object of `radius` pixels; `flip` mirrors it, `reach` in (0, 1] is its share of the frame."""
+def object_path(family: str, num_frames: int, radius: float, *, flip: bool = False) -> Motion:
+    """The path of an object of `radius` pixels; `flip` mirrors it."""
     unit = OBJECTS[family](np.linspace(0.0, 1.0, num_frames)) * [-1.0 if flip else 1.0, 1.0]
-    centre = SIZE / 2 + unit * (SIZE / 2 - radius - 4.0) * reach
+    centre = SIZE / 2 + unit * (SIZE / 2 - radius - 4.0)
     zero = np.zeros(num_frames, np.float32)
     return Motion(centre.astype(np.float32), zero, zero + 1)
 

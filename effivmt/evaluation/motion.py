@@ -109,19 +109,20 @@ def trajectory_error(reference: Tracks, generated: Tracks) -> float:
     """Mean distance of the paths of matched objects in frame widths, in [0, 1]: sensitive to position and to speed.
 
     Tracks that keep their distances are one object. Its path is that of the centre of their convex hull, so that
-    objects of other shapes compare, and is absolute: a start that is off counts. Objects are matched one to one for the
-    least total distance; a reference object left over takes the nearest generated one. The mean is weighted by the
-    reference objects' tracks; generated objects left over do not count. 1 if either side has no tracks, and at most 1.
+    objects of other shapes compare, and is absolute: a start that is off counts. How far it has turned and grown since
+    the first frame counts as the distance between two points that sit at the smaller of the two objects' radii.
+    Objects are matched one to one for the least total distance; a reference object left over takes the nearest
+    generated one. The mean is weighted by the reference objects' tracks; generated objects left over do not count. 1 if
+    either side has no tracks, and at most 1.
     """
-    paths, weights = _objects(reference)
-    paths_generated, _ = _objects(generated)
-    if len(paths) == 0 or len(paths_generated) == 0:
+    objects, objects_generated = _objects(reference), _objects(generated)
+    if not objects or not objects_generated:
         return 1.0
-    distance = np.linalg.norm(paths[:, None] - paths_generated[None], axis=-1).mean(-1)
+    distance = np.array([[_apart(one, other) for other in objects_generated] for one in objects])
     matched = distance.min(1)
     rows, columns = linear_sum_assignment(distance)
     matched[rows] = distance[rows, columns]
-    return float(min(np.average(matched, weights=weights), 1.0))
+    return float(min(np.average(matched, weights=[len(one.points) for one in objects]), 1.0))
 
 
 def motion_amount(tracks: Tracks) -> float:
@@ -134,6 +135,7 @@ def motion_amount(tracks: Tracks) -> float:
 
 
 _RIGID = 0.5  # tracks that drift apart less than this share of their distance belong to one object
+_SMALL = 0.03  # radius in frame widths of a group whose turning is half believed
 _COVERED = 0.4  # share of the grid cells along the frame's border that hold a point when the ground is textured
 
 
@@ -164,15 +166,36 @@ def _ground_path(tracks: Tracks, aspect: float) -> np.ndarray:
     return path.cumsum(0)
 
 
-def _objects(tracks: Tracks) -> tuple[np.ndarray, np.ndarray]:
-    """Paths (K, T, 2) of the rigid groups of tracks, and how many tracks each has (K,); strays are left out."""
+def _objects(tracks: Tracks) -> list[Tracks]:
+    """The rigid groups of tracks; strays are left out."""
     if len(tracks.points) < 2:
-        return tracks.points, np.ones(len(tracks.points))
+        return [tracks] if len(tracks.points) else []
     groups = fcluster(linkage(_looseness(tracks), "average"), _RIGID, "distance")
     sizes = np.bincount(groups)
     large = np.flatnonzero(sizes >= sizes.max() / 4)
-    paths = [_path(Tracks(tracks.points[groups == group], tracks.visible[groups == group])) for group in large]
-    return np.stack(paths), sizes[large]
+    return [Tracks(tracks.points[groups == group], tracks.visible[groups == group]) for group in large]
+
+
+def _apart(one: Tracks, other: Tracks) -> float:
+    """Mean distance of two objects over time: of their centres, and of how they have turned and grown."""
+    (turn, radius), (other_turn, other_radius) = _turn(one), _turn(other)
+    centre = np.linalg.norm(_path(one) - _path(other), axis=-1)
+    return float(np.hypot(centre, min(radius, other_radius) * np.abs(turn - other_turn)).mean())
+
+
+def _turn(tracks: Tracks) -> tuple[np.ndarray, float]:
+    """How a group has turned (argument) and grown (modulus) since the first frame, complex (T,), and its radius.
+
+    It is the product of the least-squares similarities of its steps, drawn towards none where the group is small.
+    """
+    steps, shown = (values.astype(complex) for values in _steps(tracks))
+    count = np.maximum(shown.sum(0), 1)
+    offsets, moves = (
+        (it - (it * shown).sum(0) / count) * shown for it in (tracks.points[:, :-1] @ [1, 1j], steps @ [1, 1j])
+    )
+    spread = (np.abs(offsets) ** 2).sum(0)
+    rates = (offsets.conj() * moves).sum(0) / (spread + _SMALL**2 * count.real)
+    return np.concatenate([[1], np.cumprod(1 + rates)]), float(np.sqrt((spread / count.real).mean()))
 
 
 def _looseness(tracks: Tracks) -> np.ndarray:

@@ -42,7 +42,8 @@ METRICS = {
     "trajectory_error": Metric(
         "Trajectory error",
         "lower",
-        "Mean distance between the paths of matched objects, in frame widths, from 0 to 1. It sees place and speed.",
+        "Mean distance between the paths of matched objects, in frame widths, from 0 to 1. It sees place, speed, "
+        "turning and growing.",
     ),
     "appearance_leakage": Metric(
         "Appearance leakage",

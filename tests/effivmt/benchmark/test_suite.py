@@ -1,17 +1,23 @@
-"""The suite's promises: classes, unsaid looks, prompts, true tracks, and distance from what training draws."""
+"""The suite's promises (classes, unsaid looks, prompts, truth), and the metrics' on clips whose motion is known."""
 
+import re
 from collections import Counter
 
 import numpy as np
 import pytest
 
 from effivmt.benchmark.paths import OBJECTS
-from effivmt.benchmark.suite import CLASSES, NUM_FRAMES, Drawn, suite
+from effivmt.benchmark.scene import CLASSES, NUM_FRAMES, Drawn
+from effivmt.benchmark.suite import suite
+from effivmt.benchmark.tuning import tuning_scenes
+from effivmt.evaluation.motion import MotionScores, compare_motion
 from effivmt.evaluation.tracks import track
-from effivmt.world.looks import GROUND_PATTERNS, OBJECT_PATTERNS
+from effivmt.world.looks import GROUND_PATTERNS, OBJECT_PATTERNS, names_held_out
 from effivmt.world.motions import HELD_OUT, NAMED, SIZE
 
 SCENES = {scene.name: scene for scene in suite()}
+TUNING = {scene.name: scene for scene in tuning_scenes()}
+QUICK = [name for name, scene in SCENES.items() if scene.quick]
 PATTERNS = {*OBJECT_PATTERNS, *GROUND_PATTERNS} - {"plain"}
 
 
@@ -23,9 +29,14 @@ def test_classes_and_the_quick_subset():
     assert Counter((scene.group, scene.unsaid) for scene in quick).most_common()[0][1] == 1
 
 
-def test_prompts_are_three_and_none_is_the_caption():
-    for scene in SCENES.values():
-        assert len(set(scene.prompts)) == 3 and scene.caption not in scene.prompts
+def test_prompts_are_three_and_name_nothing_of_what_moves_in_the_caption():
+    for scene in (SCENES | TUNING).values():
+        assert len(set(scene.prompts)) == 3
+        shown = set(re.split(" on | and | in ", scene.caption.removeprefix("a view of "))) - {"a person"}
+        for prompt in scene.prompts:
+            shared = shown & set(re.split(" on | and | in ", prompt))
+            assert all(phrase.endswith("background") for phrase in shared), (scene.name, shared)
+        assert not any(names_held_out(text) for text in (scene.caption, *scene.prompts))
         assert not any(phrase in text for text in (scene.caption, *scene.prompts) for phrase in NAMED)
 
 
@@ -33,9 +44,16 @@ def test_families_are_the_benchmarks_own():
     assert not OBJECTS.keys() & HELD_OUT.keys()
 
 
-@pytest.mark.parametrize("name", SCENES)
+def test_tuning_clips_are_one_of_each_class_and_none_of_the_suite():
+    assert [scene.group for scene in TUNING.values()] == list(CLASSES)
+    assert sum(scene.unsaid for scene in TUNING.values()) == 2
+    texts = [{text for scene in part.values() for text in (scene.caption, *scene.prompts)} for part in (SCENES, TUNING)]
+    assert not SCENES.keys() & TUNING.keys() and not texts[0] & texts[1]
+
+
+@pytest.mark.parametrize("name", [*SCENES, *TUNING])
 def test_clips_are_whole(name):
-    scene = SCENES[name]
+    scene = (SCENES | TUNING)[name]
     drawn = scene.draw()
     assert drawn.frames.shape == (NUM_FRAMES, SIZE, SIZE, 3) and drawn.frames.dtype == np.uint8
     assert drawn.mask.shape == drawn.frames.shape[:3] and drawn.mask.any((1, 2)).all()
@@ -56,7 +74,7 @@ def moved_as_truth(drawn: Drawn, point: np.ndarray, born: int, group: str) -> np
     return np.stack([[*point, 1] @ np.linalg.lstsq(homogeneous, later)[0] for later in drawn.tracks.transpose(1, 0, 2)])
 
 
-@pytest.mark.parametrize("name", [name for name, scene in SCENES.items() if scene.quick])
+@pytest.mark.parametrize("name", SCENES)
 def test_the_tracker_finds_the_true_tracks(name):
     """The median error of tracked points on what moves is at most one pixel."""
     scene = SCENES[name]
@@ -70,3 +88,34 @@ def test_the_tracker_finds_the_true_tracks(name):
             true = moved_as_truth(drawn, points[born], born, scene.group)
             errors += list(np.linalg.norm(points - true, axis=-1)[seen])
     assert len(errors) > 30 and np.median(errors) <= 1.0, np.median(errors)
+
+
+def fidelities(scores: MotionScores) -> tuple[float, float, float]:
+    return scores.motion_fidelity, scores.two_sided_motion_fidelity, scores.foreground_motion_fidelity
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_a_clip_is_like_itself_and_unlike_another_and_a_still(name):
+    """Only the foreground tells a still of the clip apart where the ground has texture."""
+    frames = SCENES[name].draw().frames
+    same = compare_motion(frames, frames)
+    assert min(fidelities(same)) >= 0.99 and same.trajectory_error < 1e-6
+    unrelated = SCENES[QUICK[(QUICK.index(name) + 3) % len(QUICK)]].draw().frames
+    for other in (compare_motion(frames, unrelated), compare_motion(frames, np.repeat(frames[:1], NUM_FRAMES, 0))):
+        assert other.foreground_motion_fidelity < 0.75 and other.trajectory_error > 0.1
+    assert other.motion_amount == 0.0 < same.motion_amount
+
+
+@pytest.mark.parametrize("name", [name for name in QUICK if "object" in name])
+def test_a_clip_is_unlike_its_reverse_and_its_mirror_image(name):
+    frames = SCENES[name].draw().frames
+    for other in (frames[::-1], np.ascontiguousarray(frames[:, :, ::-1])):
+        scores = compare_motion(frames, other)
+        assert max(fidelities(scores)) < 0.8 and scores.trajectory_error > 0.15
+
+
+def test_objects_seldom_hide_each_other():
+    for scene in SCENES.values():
+        if scene.group == "multiple objects":
+            first, second = scene.draw().tracks[[0, 9]]
+            assert (np.linalg.norm(first - second, axis=-1) < 17).mean() < 0.3, scene.name

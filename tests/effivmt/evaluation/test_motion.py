@@ -112,6 +112,21 @@ def test_trajectory_error_matches_objects_and_counts_a_missing_one():
     assert trajectory_error(straight(*right), both) == pytest.approx(0.0, abs=1e-6)
 
 
+def test_trajectory_error_sees_turning_and_growing_about_a_centre_that_stays():
+    around = np.exp(1j * np.linspace(0, 2 * np.pi, 9)[:-1])[:, None] * 0.2
+
+    def body(motion: np.ndarray) -> Tracks:
+        at = 0.5 + 0.5j + around * motion
+        return Tracks(np.stack([at.real, at.imag], -1).astype(np.float32), np.ones(at.shape, bool))
+
+    t = np.linspace(0, 1, 11)
+    still, turned, grown = body(np.ones(11)), body(np.exp(1j * t)), body(1 + 0.5 * t)
+    assert trajectory_error(turned, turned) == trajectory_error(grown, grown) == 0.0
+    assert trajectory_error(turned, still) == pytest.approx(0.2 * np.abs(np.exp(1j * t) - 1).mean(), rel=0.1)
+    assert trajectory_error(turned, body(np.exp(-1j * t))) == pytest.approx(0.4 * np.sin(t).mean(), rel=0.1)
+    assert trajectory_error(grown, still) == pytest.approx(0.2 * 0.25, rel=0.2)
+
+
 def test_foreground_is_what_moves_over_a_panned_ground():
     at = np.linspace(0.05, 0.95, 8)
     ground = [(x, y, -0.02, 0) for x in at for y in at if not (0.3 < x < 0.7 and 0.3 < y < 0.7)]
