@@ -174,7 +174,7 @@ def load_params(path: Path, overrides: tuple[str, ...] = ()) -> Params:
     if not isinstance(tree, dict):
         raise ParamsError(f"params file {path} holds a {type(tree).__name__}; expected sections such as `temporal:`")
     for override in overrides:
-        _override(tree, override)
+        set_value(tree, override)
     try:
         return _resolve_paths(Params.model_validate(tree), path.resolve().parent)
     except ValidationError as error:
@@ -182,7 +182,8 @@ def load_params(path: Path, overrides: tuple[str, ...] = ()) -> Params:
         raise ParamsError(f"params are wrong: {faults} (file {path})") from error
 
 
-def _override(tree: dict[str, Any], override: str) -> None:
+def set_value(tree: dict[str, Any], override: str) -> None:
+    """Sets what `section.key=value` (a YAML value) says in a tree of sections; ParamsError where it says nothing."""
     name, separator, text = override.partition("=")
     *sections, field = name.strip().split(".")
     if not separator or not field or len(sections) > 1:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from effivmt.digests import sha256_bytes
 from effivmt.errors import VideoError
 from effivmt.pages import base64_text
 from effivmt.video import probe
@@ -25,6 +26,37 @@ class Embedded:
     def uri(self) -> str:
         """The file as a data URI."""
         return f"data:{self.media_type};base64,{base64_text(self.content)}"
+
+
+@dataclass(frozen=True)
+class File:
+    """A file that a page holds, under `id`."""
+
+    id: str
+    embedded: Embedded
+
+    @property
+    def text(self) -> str:
+        """Its content as base64."""
+        return base64_text(self.embedded.content)
+
+
+class Held:
+    """The files that a page holds, by path, equal ones once; `size`: bytes of them as base64."""
+
+    def __init__(self) -> None:
+        self.files: dict[Path, File] = {}
+        self.size = 0
+        self._known: dict[str, File] = {}
+
+    def add(self, path: Path) -> None:
+        """Takes a video or a PNG image; VideoError where it cannot be shown."""
+        embedded = embed_image(path) if path.suffix == ".png" else embed_video(path)
+        digest = sha256_bytes(embedded.content)
+        if digest not in self._known:
+            self._known[digest] = File(f"file-{len(self._known)}", embedded)
+            self.size += 4 * len(embedded.content) // 3
+        self.files[path] = self._known[digest]
 
 
 def embed_video(path: Path) -> Embedded:

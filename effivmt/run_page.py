@@ -8,10 +8,9 @@ from pathlib import Path
 from statistics import fmean
 
 from effivmt.charts import Chart
-from effivmt.digests import sha256_bytes
-from effivmt.embedding import Embedded, embed_image, embed_video
+from effivmt.embedding import File, Held
 from effivmt.errors import VideoError
-from effivmt.pages import base64_text, described, template
+from effivmt.pages import described, template
 from effivmt.report import Report, Result, Timing, charts, params_text
 from effivmt.run_record import ClipRecord, RunRecord
 
@@ -96,19 +95,6 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class File:
-    """A file that the page holds, under `id`."""
-
-    id: str
-    embedded: Embedded
-
-    @property
-    def text(self) -> str:
-        """Its content as base64."""
-        return base64_text(self.embedded.content)
-
-
-@dataclass(frozen=True)
 class Group:
     """The clips of one class: how many there are, how many failed, and their mean metrics over all videos."""
 
@@ -164,21 +150,16 @@ def _collect(entries: Sequence[Entry]) -> dict[Path, File] | None:
 
     A clip with a file that cannot be shown loses its report.
     """
-    files, known, total = {}, {}, 0
+    held = Held()
     for entry in entries:
         try:
             for path in entry.files:
-                embedded = embed_image(path) if path.suffix == ".png" else embed_video(path)
-                digest = sha256_bytes(embedded.content)
-                if digest not in known:
-                    known[digest] = File(f"file-{len(known)}", embedded)
-                    total += 4 * len(embedded.content) // 3
-                files[path] = known[digest]
-                if total > LIMIT:
+                held.add(path)
+                if held.size > LIMIT:
                     return None
         except VideoError as error:
             entry.report, entry.fault = None, f"{error}; run this clip again"
-    return files
+    return held.files
 
 
 def _groups(entries: Sequence[Entry]) -> list[Group]:

@@ -6,7 +6,7 @@ import sys
 import typer
 
 from effivmt.errors import EffiVMTError, ParamsError
-from flows import catalog_commands, clip_commands, registry_commands, upkeep_commands
+from flows import bench_command, catalog_commands, clip_commands, registry_commands, upkeep_commands
 
 INTERRUPTED = 130
 app = typer.Typer(
@@ -24,6 +24,7 @@ COMMANDS = (
     catalog_commands.stage,
     clip_commands.render,
     clip_commands.evaluate,
+    bench_command.bench,
     registry_commands.pull,
     registry_commands.sync,
     upkeep_commands.doctor,

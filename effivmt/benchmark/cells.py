@@ -1,0 +1,144 @@
+"""The cells of the comparison: one method on one clip, a row for each prompt and seed, through the same stages.
+
+A cell costs what its artifacts took when they were made, whoever made them: work that the store already has counts
+as if this run had done it, and work that several methods share counts for each.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from effivmt import stages
+from effivmt.benchmark import peer_stages
+from effivmt.benchmark.methods import Method
+from effivmt.catalog import Clip
+from effivmt.config import Params, Section
+from effivmt.errors import in_one_line
+from effivmt.stages import Rendered, Workspace
+from effivmt.store import Artifact
+
+
+@dataclass(frozen=True)
+class Job:
+    """One method on one clip; `params`: the method's own; `peer`: those of its file in `effivmt.baselines`, if any."""
+
+    method: Method
+    params: Params
+    clip: Clip
+    peer: Section | None = None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One video. `metrics` by name; `preparing` and `rendering`: the seconds of its artifacts before and in rendering,
+    evaluation and text encoding apart; `peak_bytes`: the most resident memory that one of them took, None where a
+    record does not say. A cell that failed has an `error` and no more. `video`: the artifact (video.mp4), `adapter`:
+    the one with the weights behind it; None where a method tunes nothing.
+    """
+
+    method: str
+    clip: str
+    prompt: str
+    seed: int
+    error: str = ""
+    metrics: dict[str, float] | None = None
+    preparing: float | None = None
+    rendering: float | None = None
+    peak_bytes: int | None = None
+    video: Artifact | None = None
+    adapter: Artifact | None = None
+
+    @property
+    def seconds(self) -> float | None:
+        """From the reference's file to the video."""
+        return None if self.error else self.preparing + self.rendering
+
+
+@dataclass(frozen=True)
+class Done:
+    """What came of a job: its cells, the clip's ingest artifact (None: it failed), and whether the store had all."""
+
+    job: Job
+    cells: tuple[Cell, ...]
+    ingested: Artifact | None
+    cached: bool
+
+    @property
+    def errors(self) -> tuple[str, ...]:
+        """The distinct errors of its cells."""
+        return tuple(dict.fromkeys(cell.error for cell in self.cells if cell.error))
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a method has before it renders: the artifacts it used, the adapter, and how it renders one prompt."""
+
+    used: tuple[Artifact, ...]
+    adapter: Artifact | None
+    render: Callable[[str], Sequence[Rendered]]
+
+
+def run_job(work: Workspace, job: Job) -> Done:
+    """All cells of one method on one clip; whatever goes wrong is in the cells that it spoils, and stops no other."""
+    work, clip = work.for_clip(job.clip), job.clip
+    ingested, cells, cached = None, [], []
+    try:
+        ingested = stages.ingest(work, clip)
+        prepared = prepare(work, job, ingested)
+    except Exception as error:  # noqa: BLE001  (one bad cell never stops the comparison)
+        return Done(job, tuple(failed(job, clip.prompts, in_one_line(error))), ingested, cached=False)
+    for prompt in clip.prompts:
+        try:
+            for rendered in prepared.render(prompt):
+                evaluated = stages.evaluate(work, clip, ingested, [rendered])
+                cells.append(_cell(job, prepared, rendered, evaluated))
+                cached += [rendered.artifact.cached, evaluated.cached]
+        except Exception as error:  # noqa: BLE001
+            cells += failed(job, (prompt,), in_one_line(error))
+    all_cached = all((*cached, *(artifact.cached for artifact in prepared.used)))
+    return Done(job, tuple(cells), ingested, all_cached and not any(cell.error for cell in cells))
+
+
+def prepare(work: Workspace, job: Job, ingested: Artifact) -> Prepared:
+    """Everything that a method does on a clip before it renders."""
+    clip, maker = job.clip, job.method.maker
+    if maker == "effivmt":
+        classified = stages.heads(work, clip, ingested)
+        appearance = stages.spatial(work, clip, ingested, classified)
+        motion = stages.temporal(work, clip, ingested, classified, appearance)
+        used = (ingested, *((classified,) if work.params.heads.split != "none" else ()), appearance, motion)
+        return _with_adapter(work, used, motion)
+    if maker == "backbone":
+        return Prepared((), None, lambda prompt: stages.render(work, [prompt], None))
+    if maker == "motion_director":
+        tuned = peer_stages.tune(work, maker, job.peer, clip, ingested)
+        return _with_adapter(work, (ingested, tuned), tuned)
+    return Prepared((ingested,), None, lambda prompt: peer_stages.render(work, maker, job.peer, ingested, prompt))
+
+
+def failed(job: Job, prompts: Sequence[str], reason: str) -> list[Cell]:
+    """The cells of these prompts, which a failure has spoiled."""
+    seeds = job.params.render.seeds
+    return [Cell(job.method.name, job.clip.clip, prompt, seed, reason) for prompt in prompts for seed in seeds]
+
+
+def _with_adapter(work: Workspace, used: tuple[Artifact, ...], tuned: Artifact) -> Prepared:
+    folder = tuned.file("adapter/adapter.json").parent
+    return Prepared(used, tuned, lambda prompt: stages.render(work, [prompt], folder))
+
+
+def _cell(job: Job, prepared: Prepared, rendered: Rendered, evaluated: Artifact) -> Cell:
+    (row,) = json.loads(evaluated.file("metrics.json").read_text(encoding="utf-8"))
+    peaks = [artifact.peak_bytes for artifact in (*prepared.used, rendered.artifact)]
+    return Cell(
+        method=job.method.name,
+        clip=job.clip.clip,
+        prompt=rendered.prompt,
+        seed=rendered.seed,
+        metrics=row["adapter"],
+        preparing=sum(artifact.seconds for artifact in prepared.used),
+        rendering=rendered.artifact.seconds,
+        peak_bytes=None if None in peaks else max(peaks),
+        video=rendered.artifact,
+        adapter=prepared.adapter,
+    )

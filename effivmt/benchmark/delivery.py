@@ -1,0 +1,94 @@
+"""Fills the out folder of a comparison: tables, picture, page, and the videos that the page links to or holds.
+
+results.parquet (a row a cell), results.json, results.md, scatter.png, index.html, and videos/<clip>/: reference.mp4
+and <method>-<number of the prompt>.mp4, with several seeds <method>-<number>-seed<seed>.mp4.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from effivmt.benchmark.cells import Cell, Done
+from effivmt.benchmark.markdown import markdown
+from effivmt.benchmark.methods import Method
+from effivmt.benchmark.page import ClipTiles, Tile, render_page
+from effivmt.benchmark.results import About, row_of, summarise, write_rows
+from effivmt.benchmark.scatter import scatter
+from effivmt.benchmark.suite import suite
+from effivmt.benchmark.tuning import tuning_scenes
+from effivmt.catalog import Clip
+from effivmt.placing import place, replacing, writing
+from effivmt.store import Artifact, Store
+from effivmt.video import write_image, write_video
+
+
+def write_comparison(
+    out: Path, store: Store, about: About, methods: Sequence[Method], done: Sequence[Done]
+) -> dict[str, object]:
+    """Writes all files and returns what results.json holds; videos that an earlier run left and this one lacks go.
+
+    Raises StoreError where an artifact is damaged, EffiVMTError where the folder cannot be written.
+    """
+    unsaid = {scene.name: scene.unsaid for scene in (*suite(), *tuning_scenes())}
+    rows = [row_of(one, cell, unsaid.get(cell.clip)) for one in done for cell in one.cells]
+    summary = summarise(about, methods, rows)
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+        clips = _place_videos(out / "videos", store, done)
+        _write(out / "results.parquet", lambda path: write_rows(path, rows))
+        text = json.dumps(summary, indent=1, ensure_ascii=False) + "\n"
+        _write(out / "results.json", lambda path: path.write_text(text, encoding="utf-8"))
+        _write(out / "results.md", lambda path: path.write_text(markdown(summary), encoding="utf-8"))
+        _write(out / "scatter.png", lambda path: write_image(path, scatter(summary)))
+        page = render_page(summary, clips, out / "scatter.png", out)
+        _write(out / "index.html", lambda path: path.write_text(page, encoding="utf-8"))
+    return summary
+
+
+def _write(path: Path, write: Callable[[Path], object]) -> None:
+    with replacing(path) as temporary:
+        write(temporary)
+
+
+def _place_videos(folder: Path, store: Store, done: Sequence[Done]) -> list[ClipTiles]:
+    """Brings the videos into `folder` and says, clip by clip, what the page shows."""
+    earlier, clips = set(folder.glob("*/*.mp4")), []
+    by_clip: dict[str, list[Done]] = {}
+    for one in done:
+        by_clip.setdefault(one.job.clip.clip, []).append(one)
+    for name, jobs in by_clip.items():
+        own, clip = folder / name, jobs[0].job.clip
+        own.mkdir(parents=True, exist_ok=True)
+        ingested = next((one.ingested for one in jobs if one.ingested is not None), None)
+        reference = None
+        if ingested is not None:
+            reference = own / "reference.mp4"
+            _write_reference(reference, ingested, jobs[0].job.params.ingest.fps)
+        tiles: dict[str, list[Tile]] = {prompt: [] for prompt in clip.prompts}
+        for one in jobs:
+            for cell in one.cells:
+                video = own / _video_name(clip, cell, several=len(one.job.params.render.seeds) > 1)
+                if cell.video is not None:
+                    place(store, cell.video, "video.mp4", video)
+                tiles[cell.prompt].append(_tile(one.job.method, cell, video if cell.video is not None else None))
+        clips.append(ClipTiles(name, clip.group, clip.caption, reference, tiles))
+    for path in earlier - {path for clip in clips for path in clip.videos}:
+        path.unlink()
+    return clips
+
+
+def _write_reference(path: Path, ingested: Artifact, fps: float) -> None:
+    """The clip as the stages saw it."""
+    from safetensors.numpy import load_file
+
+    frames = load_file(ingested.file("frames.safetensors"))["frames"]
+    _write(path, lambda temporary: write_video(temporary, frames, fps))
+
+
+def _video_name(clip: Clip, cell: Cell, *, several: bool) -> str:
+    number = clip.prompts.index(cell.prompt) + 1
+    return f"{cell.method}-{number}{f'-seed{cell.seed}' if several else ''}.mp4"
+
+
+def _tile(method: Method, cell: Cell, video: Path | None) -> Tile:
+    return Tile(method.name, method.kind, method.title, cell.seed, video, cell.error, cell.metrics or {})

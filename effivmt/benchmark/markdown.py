@@ -1,0 +1,144 @@
+"""results.md: the tables of a comparison, as the README and the documentation show them."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from effivmt.benchmark.methods import OURS
+from effivmt.benchmark.results import MEASURES, as_estimate
+from effivmt.benchmark.statistics import Estimate
+
+MOTION = (
+    "motion_fidelity",
+    "two_sided_motion_fidelity",
+    "foreground_motion_fidelity",
+    "trajectory_error",
+    "motion_amount",
+)
+LOOKS = (
+    "text_similarity",
+    "appearance_leakage",
+    "reference_resemblance",
+    "temporal_consistency",
+    "sharpness",
+    "flicker",
+)
+COST = ("seconds", "preparing_seconds", "rendering_seconds", "peak_bytes")
+COMPARED = (
+    "motion_fidelity",
+    "foreground_motion_fidelity",
+    "trajectory_error",
+    "text_similarity",
+    "appearance_leakage",
+    "reference_resemblance",
+    "seconds",
+)
+HEADINGS = {"method": "Methods", "ablation": "Ablations", "control": "Controls", "sweep": "Sweeps"}
+
+
+def markdown(summary: Mapping[str, object]) -> str:
+    """The document of a summary as `results.summarise` gives it."""
+    methods, parts = summary["methods"], [_head(summary)]
+    for kind, heading in HEADINGS.items():
+        names = [name for name, it in methods.items() if it["kind"] == kind]
+        if names:
+            shown = names if OURS in names else [OURS, *names]
+            parts.append(f"## {heading}")
+            parts += [_estimates(methods, shown, group) for group in (MOTION, LOOKS, COST)]
+    parts.append(_differences(methods))
+    classes = _split(methods, "by_class", ("motion_fidelity", "trajectory_error"))
+    looks = _split(methods, "by_looks", ("appearance_leakage", "reference_resemblance"))
+    parts += [f"## By class of motion\n\n{classes}"] * bool(classes)
+    parts += [f"## Clips whose caption names every look (said), and the others (unsaid)\n\n{looks}"] * bool(looks)
+    parts += [_failures(summary["failures"])] * bool(summary["failures"])
+    return "\n\n".join(parts) + "\n"
+
+
+def number(measure: str, value: float, *, signed: bool = False) -> str:
+    """A value as the tables show it: seconds with one decimal, memory in MB, all else with three decimals."""
+    sign = "+" if signed else ""
+    if measure == "peak_bytes":
+        return f"{value / 1e6:{sign},.0f}"
+    return f"{value:{sign},.1f}" if measure.endswith("seconds") else f"{value:{sign}.3f}"
+
+
+def cell(measure: str, found: Estimate | None, *, signed: bool = False) -> str:
+    """`mean [low, high]`; a difference is bold where its interval excludes 0."""
+    if found is None:
+        return "–"
+    text = number(measure, found.mean, signed=signed)
+    if found.low is None:
+        return text
+    text += f" [{number(measure, found.low, signed=signed)}, {number(measure, found.high, signed=signed)}]"
+    return f"**{text}**" if signed and found.excludes_zero else text
+
+
+def _head(summary: Mapping[str, object]) -> str:
+    commit = f", commit {summary['commit']}" if summary["commit"] else ""
+    workers = "1 worker" if summary["workers"] == 1 else f"{summary['workers']} workers of one thread"
+    seeds = f" × {summary['seeds']} seeds" if summary["seeds"] > 1 else ""
+    return f"""# Comparison on {summary["suite"]}
+
+{summary["clips"]} clips, {summary["prompts"]} prompts in all{seeds}; backbone {summary["backbone"]} \
+({summary["backbone_digest"][:12]}); effivmt {summary["version"]}{commit}; {workers}.
+
+Means over clips with {summary["level"]:.0%} bootstrap intervals over clips ({summary["draws"]:,} draws). ↑ higher is \
+better, ↓ lower is better."""
+
+
+def _estimates(methods: Mapping[str, Mapping], names: Sequence[str], measures: Sequence[str]) -> str:
+    found = {name: methods[name]["estimates"] for name in names}
+    measures = [measure for measure in measures if any(measure in own for own in found.values())]
+    rows = [
+        [_title(methods, name), *(cell(measure, as_estimate(found[name].get(measure))) for measure in measures)]
+        for name in names
+    ]
+    return _table(["", *map(_heading, measures)], rows)
+
+
+def _differences(methods: Mapping[str, Mapping]) -> str:
+    rows = []
+    for name, it in methods.items():
+        for other, found in it["differences"].items():
+            values = [cell(measure, as_estimate(found.get(measure)), signed=True) for measure in COMPARED]
+            rows.append([_title(methods, name), _title(methods, other), *values])
+    if not rows:
+        return "## Paired differences\n\nThere is nothing to compare EffiVMT with."
+    return (
+        "## Paired differences\n\nThe first less the second, by clip, prompt and seed; bold where the interval "
+        f"excludes 0.\n\n{_table(['', 'less', *map(_heading, COMPARED)], rows)}"
+    )
+
+
+def _split(methods: Mapping[str, Mapping], part: str, measures: Sequence[str]) -> str:
+    """One table a measure, a column for each part; empty where there are no parts."""
+    tables = []
+    parts = list(next(iter(methods.values()))[part])
+    for measure in measures if parts else ():
+        rows = [
+            [_title(methods, name), *(cell(measure, as_estimate(it[part][own].get(measure))) for own in parts)]
+            for name, it in methods.items()
+        ]
+        tables.append(_table([_heading(measure), *parts], rows))
+    return "\n\n".join(tables)
+
+
+def _failures(failures: Iterable[Mapping[str, object]]) -> str:
+    listed = [f"- {it['method']} on {it['clip']} ({it['cells']} cells): {it['error']}" for it in failures]
+    return "## Failed\n\nFailed cells are in no mean.\n\n" + "\n".join(listed)
+
+
+def _title(methods: Mapping[str, Mapping], name: str) -> str:
+    failed = methods[name]["failed"]
+    return methods[name]["title"] + (f" ({failed} of {methods[name]['cells']} cells failed)" if failed else "")
+
+
+def _heading(measure: str) -> str:
+    if measure not in MEASURES:
+        return measure.replace("_", " ")
+    return MEASURES[measure].label + {"higher": " ↑", "lower": " ↓", "": ""}[MEASURES[measure].better]
+
+
+def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table whose first column is text and whose others are numbers; `|` in a text is escaped."""
+    rule = ["---", *["---:"] * (len(headings) - 1)]
+    lines = [headings, rule, *([text.replace("|", "\\|") for text in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

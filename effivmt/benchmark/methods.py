@@ -1,0 +1,117 @@
+"""What the benchmark compares: peers, ablations, controls and sweeps, each a name and how it differs from EffiVMT.
+
+A method of ours is the default params with some overridden; a peer has a file of its own in `effivmt.baselines`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from effivmt.config import Params, load_params
+from effivmt.errors import ParamsError
+
+Kind = Literal["method", "ablation", "control", "sweep"]
+Maker = Literal["effivmt", "backbone", "motion_director", "ditflow", "smm", "flow_motion"]
+OURS = "effivmt"
+ALL = "all"
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way of making the videos. `overrides`: `section.key=value`, after those of the user; `maker`: who makes them.
+
+    `against`: the method that differs from it in one thing only, and from which its paired differences are taken.
+    """
+
+    name: str
+    title: str
+    kind: Kind
+    overrides: tuple[str, ...] = ()
+    maker: Maker = "effivmt"
+    against: str = OURS
+
+    def params(self, path: Path, overrides: Sequence[str] = ()) -> Params:
+        """The params of a file under the user's overrides and then its own; ParamsError names a wrong field."""
+        return load_params(path, (*overrides, *self.overrides, "render.baseline=false"))
+
+
+def _peers() -> list[Method]:
+    return [
+        Method(OURS, "EffiVMT", "method"),
+        Method("backbone", "Backbone alone", "method", maker="backbone"),
+        Method("motion-director", "MotionDirector", "method", ("render.appearance_strength=0",), "motion_director"),
+        Method("two-stage", "Two-stage LoRA, all heads", "method", ("heads.split=none",)),
+        Method("ditflow", "DiTFlow", "method", maker="ditflow"),
+        Method("smm", "SMM", "method", maker="smm"),
+        Method("flow-motion", "FlowMotion", "method", maker="flow_motion"),
+    ]
+
+
+def _ablations() -> list[Method]:
+    pixel, latent, dense = (f"sampling.mode={mode}" for mode in ("pixel", "latent", "dense"))
+    none, paper, aligned = (f"temporal.rope={mode}" for mode in ("none", "paper", "aligned"))
+    together, clip_only = "heads.split=none", "spatial.steps=0"
+    return [
+        Method("without-decoupling", "Without decoupling", "ablation", (together,)),
+        Method("without-motion-loss", "Without motion loss", "ablation", ("temporal.motion_weight=0",)),
+        Method("dense", "Without sparse sampling", "ablation", (dense,)),
+        Method("pixel", "Pixel frames sampled, aligned RoPE", "ablation", (pixel, aligned), against="dense"),
+        Method("pixel-paper", "Pixel frames sampled, paper's RoPE", "ablation", (pixel, paper), against="pixel"),
+        Method("pixel-none", "Pixel frames sampled, no adaptive RoPE", "ablation", (pixel, none), against="pixel"),
+        Method("latent", "Latent frames sampled, aligned RoPE", "ablation", (latent, aligned), against="dense"),
+        Method("latent-paper", "Latent frames sampled, paper's RoPE", "ablation", (latent, paper), against="latent"),
+        Method("latent-none", "Latent frames sampled, no adaptive RoPE", "ablation", (latent, none), against="latent"),
+        Method("all-off", "All three off", "ablation", (together, none, dense)),
+        Method("clip-lora", "Clip LoRA: one LoRA, all heads, clip only", "ablation", (together, clip_only)),
+        Method("fast", "Fast: temporal heads, clip only", "ablation", (clip_only,)),
+    ]
+
+
+def _controls() -> list[Method]:
+    return [
+        Method(f"{split}-split", f"{split.capitalize()} head split", "control", (f"heads.split={split}",))
+        for split in ("random", "swapped")
+    ]
+
+
+def _sweeps() -> list[Method]:
+    ranks = [(f"Rank {rank}", (f"spatial.rank={rank}", f"temporal.rank={rank}")) for rank in (4, 8, 32, 64)]
+    alphas = [(f"Alpha {alpha}", (f"heads.alpha={alpha}",)) for alpha in (0.8, 1.0, 1.6)]
+    looks = [(f"Appearance {x}", (f"render.appearance_strength={x}",)) for x in (0.0, 0.25, 0.5, 0.75, 1.0)]
+    motions = [(f"Motion {x}", (f"render.motion_strength={x}",)) for x in (0.75, 1.25)]
+    return [
+        Method(title.lower().replace(" ", "-"), title, "sweep", overrides)
+        for title, overrides in (*ranks, *alphas, *looks, *motions)
+    ]
+
+
+METHODS = {method.name: method for method in (*_peers(), *_ablations(), *_controls(), *_sweeps())}
+"""All by name, in the order of the tables."""
+
+
+def choose(methods: Sequence[str], ablations: Sequence[str]) -> list[Method]:
+    """The methods of these names, with EffiVMT and all that they are compared against, in the order of the tables.
+
+    `methods` names those of kind method, `ablations` the others; `all` stands for all of its list but the sweeps, a
+    kind (`ablation`, `control`, `sweep`) for all of it. With neither: every method. ParamsError lists the names.
+    """
+    if not methods and not ablations:
+        methods = (ALL,)
+    chosen = {OURS}
+    for option, names, kinds in (
+        ("--method", methods, ("method",)),
+        ("--ablation", ablations, ("ablation", "control", "sweep")),
+    ):
+        known = {name: method.kind for name, method in METHODS.items() if method.kind in kinds}
+        for asked in names:
+            found = {
+                name for name, kind in known.items() if asked in (name, kind) or (asked == ALL and kind != "sweep")
+            }
+            if not found:
+                listed = ", ".join((ALL, *(kinds if len(kinds) > 1 else ()), *known))
+                raise ParamsError(f"{option} {asked}: there is no such name; expected one of {listed}")
+            chosen |= found
+    while missing := {METHODS[name].against for name in chosen} - chosen:
+        chosen |= missing
+    return [method for name, method in METHODS.items() if name in chosen]

@@ -1,0 +1,101 @@
+"""index.html of a comparison: the reference and all methods side by side, clip by clip, and the tables above them."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from effivmt.benchmark.markdown import HEADINGS, cell
+from effivmt.benchmark.results import MEASURES, as_estimate
+from effivmt.embedding import File, Held, embed_image
+from effivmt.pages import described, template
+from effivmt.run_page import LIMIT
+
+TABLE = (
+    "motion_fidelity",
+    "two_sided_motion_fidelity",
+    "foreground_motion_fidelity",
+    "trajectory_error",
+    "text_similarity",
+    "appearance_leakage",
+    "reference_resemblance",
+    "temporal_consistency",
+    "seconds",
+)
+BESIDE = ("motion_fidelity", "trajectory_error", "text_similarity")
+"""Metrics under each video."""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One method's video of a prompt, None where it failed (`error`)."""
+
+    method: str
+    kind: str
+    title: str
+    seed: int
+    video: Path | None
+    error: str
+    metrics: Mapping[str, float]
+
+    @property
+    def notes(self) -> list[tuple[str, float]]:
+        """Label and value of the metrics that are shown under the video."""
+        return [(MEASURES[name].label, self.metrics[name]) for name in BESIDE if name in self.metrics]
+
+
+@dataclass(frozen=True)
+class ClipTiles:
+    """A clip: its reference video (None: it could not be read) and the tiles of each prompt."""
+
+    clip: str
+    group: str | None
+    caption: str
+    reference: Path | None
+    prompts: Mapping[str, Sequence[Tile]]
+
+    @property
+    def videos(self) -> list[Path]:
+        """All its videos, the reference first."""
+        tiles = [tile for tiles in self.prompts.values() for tile in tiles]
+        return [path for path in (self.reference, *(tile.video for tile in tiles)) if path is not None]
+
+
+def render_page(summary: Mapping[str, object], clips: Sequence[ClipTiles], picture: Path, root: Path) -> str:
+    """The page as HTML, the same text for the same files; it loads nothing from elsewhere and escapes every text.
+
+    Above the size limit it holds no videos but links to them, relative to `root`, the folder it will lie in. VideoError
+    for a video that is missing or that no browser plays.
+    """
+    methods = summary["methods"]
+    kinds = [kind for kind in HEADINGS if any(it["kind"] == kind for it in methods.values())]
+    measures = [name for name in TABLE if any(name in it["estimates"] for it in methods.values())]
+    return template("bench.html.j2").render(
+        summary=summary,
+        clips=clips,
+        kinds={kind: HEADINGS[kind] for kind in kinds},
+        groups=list(dict.fromkeys(clip.group for clip in clips if clip.group)),
+        files=_collect(clips),
+        limit=LIMIT // 2**20,
+        picture=embed_image(picture),
+        measures={name: MEASURES[name] for name in measures},
+        meanings=described({name for it in methods.values() for name in it["estimates"]} - {"seconds", "peak_bytes"}),
+        table=_table(methods, measures),
+        relative=lambda path: path.relative_to(root).as_posix(),
+        json=json,
+    )
+
+
+def _table(methods: Mapping[str, Mapping], measures: Iterable[str]) -> list[tuple[Mapping, list[str]]]:
+    """Each method with its cells, and its failures in its title."""
+    return [(it, [cell(name, as_estimate(it["estimates"].get(name))) for name in measures]) for it in methods.values()]
+
+
+def _collect(clips: Sequence[ClipTiles]) -> dict[Path, File] | None:
+    held = Held()
+    for clip in clips:
+        for path in clip.videos:
+            held.add(path)
+            if held.size > LIMIT:
+                return None
+    return held.files

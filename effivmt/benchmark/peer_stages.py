@@ -1,0 +1,107 @@
+"""The steps of the peers, (inputs, params) -> artifact in the store, beside those of `effivmt.stages`."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from effivmt.benchmark.peers import peer_module
+from effivmt.catalog import Clip
+from effivmt.config import Section
+from effivmt.stages import Rendered, Workspace, texts
+from effivmt.store import Artifact, Key
+
+VERSIONS = {"peer_tune": 1, "peer_render": 1}
+"""Of each step's code and files: raised whenever the same inputs give another result."""
+
+
+def tune(work: Workspace, peer: str, params: Section, clip: Clip, ingested: Artifact) -> Artifact:
+    """A tuned peer's two LoRAs of all heads; files: adapter/ (the adapter folder)."""
+    caption = texts(work, [clip.caption])[clip.caption]
+    inputs = {
+        "clip": ingested.digest("dense.safetensors"),
+        "single": ingested.digest("single.safetensors"),
+        "caption": caption.digest("embedding.safetensors"),
+    }
+    settings = {"peer": peer, **params.model_dump(exclude={"save_every"}), "seed": work.params.seed}
+
+    def make(out: Path, scratch: Path) -> None:
+        import numpy as np
+        from safetensors.torch import load_file
+
+        from effivmt.adapter import save_adapter
+        from effivmt.heads import HeadMap
+
+        work.backbone.keep("transformer")
+        dense, single = (load_file(ingested.file(f"{name}.safetensors"))[name] for name in ("dense", "single"))
+        loras = peer_module(peer).tune(
+            work.backbone.transformer,
+            dense,
+            single,
+            load_file(caption.file("embedding.safetensors"))["embedding"][None],
+            params,
+            seed=work.params.seed,
+            clip=inputs["clip"],
+            checkpoint=scratch / "peer.safetensors",
+            progress=work.units("peer_tune"),
+        )
+        config = work.backbone.transformer.config
+        scores = np.zeros((config.num_layers, config.num_attention_heads))
+        heads = HeadMap(scores, scores, scores > 0, decoupled=False)
+        facts = {
+            "backbone": {"id": work.backbone.id, "digest": work.backbone.digest},
+            "clip": {"caption": clip.caption, "digest": inputs["clip"]},
+            "params": {"peer": peer, **params.model_dump(mode="json")},
+        }
+        save_adapter(out / "adapter", loras["spatial"], loras["temporal"], heads, facts)
+
+    return _build(work, "peer_tune", inputs, settings, make)
+
+
+def render(work: Workspace, peer: str, params: Section, ingested: Artifact, prompt: str) -> list[Rendered]:
+    """A prompt by a peer that tunes nothing and guides the sampling, for each seed; files: video.mp4."""
+    own = work.params.render
+    embedded = texts(work, [prompt, own.negative_prompt])
+    inputs = {
+        "clip": ingested.digest("dense.safetensors"),
+        "prompt": embedded[prompt].digest("embedding.safetensors"),
+        "negative": embedded[own.negative_prompt].digest("embedding.safetensors"),
+    }
+    unused = {"seeds", "baseline", "appearance_strength", "motion_strength"}
+    settings = {"peer": peer, "params": params.model_dump(), "render": own.model_dump(exclude=unused)}
+    settings["ingest"] = work.params.ingest.model_dump()
+
+    def one(seed: int) -> Artifact:
+        def make(out: Path, _scratch: Path) -> None:
+            from safetensors.torch import load_file
+
+            from effivmt.video import write_video
+
+            work.backbone.keep("transformer", "vae")
+            frames = peer_module(peer).generate(
+                work.backbone,
+                load_file(ingested.file("dense.safetensors"))["dense"],
+                *(
+                    load_file(embedded[text].file("embedding.safetensors"))["embedding"]
+                    for text in (prompt, own.negative_prompt)
+                ),
+                own,
+                work.params.ingest,
+                seed,
+                params,
+                work.units("peer_render"),
+            )
+            write_video(out / "video.mp4", frames, work.params.ingest.fps)
+
+        return _build(work, "peer_render", inputs, {**settings, "seed": seed}, make)
+
+    return [Rendered(prompt, seed, one(seed), None) for seed in own.seeds]
+
+
+def _build(
+    work: Workspace,
+    stage: str,
+    inputs: Mapping[str, str],
+    settings: Mapping[str, object],
+    make: Callable[[Path, Path], None],
+) -> Artifact:
+    settings = {**settings, "precision": work.params.backbone.dtype}
+    return work.store.build(Key(stage, VERSIONS[stage], inputs, settings, work.folder.digest), make)

@@ -1,0 +1,59 @@
+"""The knobs of the peers: their authors' values, those of a YAML file with a section a peer, and those of `--set`.
+
+A suite keeps the values that the search on its tuning clips has chosen in `peers.yaml`, beside its catalog.
+"""
+
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
+import yaml
+from pydantic import ValidationError
+
+from effivmt.config import Section, set_value
+from effivmt.errors import ParamsError
+
+PEERS = {
+    "motion_director": "MotionDirectorParams",
+    "ditflow": "DiTFlowParams",
+    "smm": "SMMParams",
+    "flow_motion": "FlowMotionParams",
+}
+FILE = "peers.yaml"
+
+
+def peer_module(name: str) -> ModuleType:
+    """The file of a peer in `effivmt.baselines`; slow to import."""
+    return import_module(f"effivmt.baselines.{name}")
+
+
+def is_of_peer(override: str) -> bool:
+    """Whether `section.key=value` is about a peer."""
+    return override.partition(".")[0].strip() in PEERS
+
+
+def read_peers(path: Path) -> dict[str, object]:
+    """The sections of a file; ParamsError where it cannot be read or has a section of no peer."""
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except OSError as error:
+        raise ParamsError(f"peers file {path} cannot be read ({error.strerror}); pass --peers FILE") from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise ParamsError(f"peers file {path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(tree, dict) or (unknown := [name for name in tree if name not in PEERS]):
+        given = f"has the section {unknown[0]!r:.60}" if isinstance(tree, dict) else f"holds a {type(tree).__name__}"
+        raise ParamsError(f"peers file {path} {given}; expected sections {', '.join(PEERS)}")
+    return tree
+
+
+def peer_params(name: str, tree: Mapping[str, object], overrides: Sequence[str] = ()) -> Section:
+    """A peer's params under its section of `tree` and then the overrides; ParamsError names a wrong field."""
+    changed = dict(tree)
+    for override in overrides:
+        set_value(changed, override)
+    try:
+        return getattr(peer_module(name), PEERS[name]).model_validate(changed.get(name) or {})
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, (name, *e['loc'])))}: {e['msg']}" for e in error.errors())
+        raise ParamsError(f"peers are wrong: {faults}") from error

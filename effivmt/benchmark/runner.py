@@ -1,0 +1,98 @@
+"""Runs the jobs of a comparison, in this process or in several; the store makes it go on where it was stopped."""
+
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+from effivmt.benchmark.cells import Done, Job, failed, run_job
+from effivmt.benchmark.methods import Method
+from effivmt.benchmark.peers import PEERS, is_of_peer, peer_params, read_peers
+from effivmt.catalog import Catalog, Clip
+from effivmt.stages import Workspace
+from effivmt.store import Store
+
+DIED = "its worker process died (out of memory?); the next run goes on from its last checkpoint"
+
+
+def plan(
+    methods: Sequence[Method], clips: Sequence[Clip], params: Path, peers: Path | None, overrides: Sequence[str]
+) -> list[Job]:
+    """A job for each method and clip, one method after the other, so that workers beside each other share no clip.
+
+    params, peers: files; overrides: `section.key=value` of either. ParamsError names what is wrong in any of them.
+    """
+    of_peers = [override for override in overrides if is_of_peer(override)]
+    ours = [override for override in overrides if not is_of_peer(override)]
+    tree = read_peers(peers) if peers is not None else {}
+    jobs = []
+    for method in methods:
+        settings = method.params(params, ours)
+        peer = peer_params(method.maker, tree, of_peers) if method.maker in PEERS else None
+        jobs += [Job(method, settings, clip, peer) for clip in clips]
+    return jobs
+
+
+def pick(catalog: Catalog, clips: int | None, prompts: int | None) -> list[Clip]:
+    """The first `clips` clips, taking one from each class in turn, with their first `prompts` prompts; None: all."""
+    by_class: dict[str | None, list[Clip]] = {}
+    for clip in catalog.clips:
+        by_class.setdefault(clip.group, []).append(clip)
+    longest = max(map(len, by_class.values()))
+    turns = [members[turn] for turn in range(longest) for members in by_class.values() if turn < len(members)]
+    names = {clip.clip for clip in turns[:clips]}
+    chosen = [clip for clip in catalog.clips if clip.clip in names]
+    return [clip.model_copy(update={"prompts": clip.prompts[:prompts]}) for clip in chosen]
+
+
+def run(store: Path, jobs: Sequence[Job], workers: int, see: Callable[[Done], None]) -> list[Done]:
+    """Does every job and returns what came of them, in their order; `see` is called with each as it ends.
+
+    One worker is this process, with the threads it has; several are processes with one thread each.
+    """
+    ended: dict[int, Done] = {}
+    for number, done in _here(store, jobs) if workers == 1 else _elsewhere(store, jobs, workers):
+        ended[number] = done
+        see(done)
+    return [ended[number] for number in range(len(jobs))]
+
+
+def _here(store: Path, jobs: Sequence[Job]) -> Iterator[tuple[int, Done]]:
+    loaded: dict[str, object] = {}
+    for number, job in enumerate(jobs):
+        yield number, run_job(Workspace(Store(store), job.params, loaded=loaded), job)
+
+
+def _elsewhere(store: Path, jobs: Sequence[Job], workers: int) -> Iterator[tuple[int, Done]]:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, context, _one_thread) as pool:
+        try:
+            futures = {pool.submit(_run_in_worker, store, job): number for number, job in enumerate(jobs)}
+            for future in as_completed(futures):
+                number = futures[future]
+                try:
+                    yield number, future.result()
+                except BrokenProcessPool:
+                    lost = failed(jobs[number], jobs[number].clip.prompts, DIED)
+                    yield number, Done(jobs[number], tuple(lost), None, cached=False)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+_LOADED: dict[str, object] = {}
+"""The backbone of a worker process."""
+
+
+def _one_thread() -> None:
+    """Sums over more threads round differently, and more threads than cores only wait for one another."""
+    import cv2
+    import torch
+
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+
+
+def _run_in_worker(store: Path, job: Job) -> Done:
+    return run_job(Workspace(Store(store), job.params, loaded=_LOADED), job)
