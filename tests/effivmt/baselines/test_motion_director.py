@@ -176,6 +176,17 @@ class TestTune:
         run(steps=2)
         assert calls == [[{True}], [{False}, {True}]] * 2
 
+    def test_every_step_draws_afresh(self, run, monkeypatch):
+        drawn, stock = [], objectives.draw_sigmas
+
+        def watching(*args):
+            drawn.append(stock(*args))
+            return drawn[-1]
+
+        monkeypatch.setattr(objectives, "draw_sigmas", watching)
+        run()
+        assert len(torch.cat(drawn).unique()) == 2 * 2 * 4
+
     @pytest.mark.parametrize(("killed_at", "save_every"), [(1, 1), (3, 1), (3, 2), (1, 2)])
     def test_a_killed_run_ends_with_the_same_bytes(self, run, killed_at, save_every):
         whole = run()
