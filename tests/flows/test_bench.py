@@ -1,0 +1,73 @@
+"""`effivmt bench` as a user calls it: names, exit codes, what it prints and leaves."""
+
+import json
+from pathlib import Path
+
+import pytest
+from command import CAPTION, PROMPTS, Ended, effivmt
+
+
+@pytest.fixture(scope="module")
+def suite(tmp_path_factory: pytest.TempPathFactory, sample_video: Path) -> Path:
+    """A catalog of the clip of the first transfer, and one that is missing, of another class."""
+    folder = tmp_path_factory.mktemp("suite")
+    (folder / "a.mp4").write_bytes(sample_video.read_bytes())
+    rows = f"good,a.mp4,{CAPTION},{' | '.join(PROMPTS)},plain\nlost,b.mp4,{CAPTION},{PROMPTS[0]},odd\n"
+    (folder / "c.csv").write_text("clip,video,caption,prompts,class\n" + rows, encoding="utf-8")
+    return folder / "c.csv"
+
+
+def bench(project: Path, suite: Path, *more: object) -> Ended:
+    places = ("--suite", suite, "--params", project / "params.yaml", "--store", project / "store")
+    return effivmt("bench", *places, "--out", suite.parent / "out", *more)
+
+
+def test_one_clip_that_a_transfer_has_computed(project: Path, transferred: Ended, suite: Path) -> None:
+    ended = bench(project, suite, "--method", "backbone", "--clips", 1, "--prompts", 1)
+    assert ended.code == 0, ended.err
+    out = suite.parent / "out"
+    assert ended.err.splitlines()[-2:] == ["[1/2] effivmt: good: done", "[2/2] backbone: good: done"]
+    assert "EffiVMT" in ended.out and "fidelity" in ended.out and str(out / "index.html") in ended.out
+    summary = json.loads((out / "results.json").read_text(encoding="utf-8"))
+    assert (summary["suite"], summary["clips"], summary["prompts"]) == ("c", 1, 1)
+    video = out / "videos" / "good" / "effivmt-1.mp4"  # tuned and rendered by the transfer before
+    assert video.read_bytes() == (project / "out" / "zigzag" / "video-1.mp4").read_bytes()
+    again = bench(project, suite, "--method", "backbone", "--clips", 1, "--prompts", 1, "--quiet")
+    assert (again.code, again.out, again.err) == (0, f"{out}\n", "")
+    assert json.loads((out / "results.json").read_text(encoding="utf-8")) == summary
+
+
+def test_a_clip_that_fails_stops_no_other(project: Path, transferred: Ended, suite: Path) -> None:
+    (suite.parent / "peers.yaml").write_text("smm: {adam_steps: 1, guided_share: 0.5}\n", encoding="utf-8")
+    ended = bench(project, suite, "--method", "smm")
+    assert ended.code == 1
+    assert "smm: lost: failed" in ended.err and "b.mp4 does not exist" in ended.err and "smm: good: done" in ended.err
+    assert "2 cells failed" in ended.out
+    tables = (suite.parent / "out" / "results.md").read_text(encoding="utf-8")
+    assert "SMM (1 of 3 cells failed)" in tables and "## Failed" in tables
+
+
+def test_the_list_has_every_name(project: Path) -> None:
+    ended = effivmt("bench", "--list")
+    assert ended.code == 0
+    lines = {line.split()[1]: line for line in ended.out.splitlines()}
+    assert lines["effivmt"].startswith("method") and "temporal.rope=none" in lines["latent-none"]
+    assert {"backbone", "ditflow", "two-stage", "clip-lora", "random-split", "rank-4"} <= set(lines)
+
+
+@pytest.mark.parametrize(
+    ("more", "named"),
+    [
+        (("--method", "fly"), "--method fly: there is no such name; expected one of all, effivmt"),
+        (("--ablation", "fly"), "expected one of all, ablation, control, sweep, without-decoupling"),
+        (("--suite", "maxi"), "--suite maxi: there is no such suite; expected mini, quick or a catalog file"),
+        (("--set", "temporal.wings=2"), "temporal.wings"),
+        (("--method", "smm", "--set", "smm.wings=2"), "smm.wings"),
+        (("--clips", "0"), "--clips"),
+        (("--peers", "nowhere.yaml"), "nowhere.yaml"),
+    ],
+)
+def test_what_is_wrong_is_named(project: Path, suite: Path, more: tuple[str, ...], named: str) -> None:
+    ended = bench(project, suite, *more)
+    assert ended.code == 2 and ended.out == ""
+    assert named in ended.err
