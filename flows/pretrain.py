@@ -13,6 +13,7 @@ from effivmt.errors import ParamsError
 from effivmt.figures import contact_sheet
 from effivmt.pretrain import recipe, scorer
 from effivmt.pretrain.examination import WORLD, Answer, examine, questions, reconstruct, shares, spread, true_paths
+from effivmt.pretrain.scene_examination import SCENES, examine_scenes
 from effivmt.quiet import quiet_libraries
 from effivmt.video import write_image
 from effivmt.world.scenes import KINDS
@@ -27,8 +28,11 @@ STEPS = {
 }
 
 
-def run_step(step: str, work: Path, out: Path) -> None:
-    """Runs one step in the folder `work`; `assemble` writes the folder `out`. ParamsError for another name."""
+def run_step(step: str, work: Path, out: Path, start: Path | None = None) -> None:
+    """Runs one step in the folder `work`; `assemble` writes the folder `out`. ParamsError for another name.
+
+    `transformer` starts from the weights of the backbone folder `start`, if one is given.
+    """
     torch.set_flush_denormal(True)
     quiet_libraries()
     if step == "assemble":
@@ -52,13 +56,17 @@ def run_step(step: str, work: Path, out: Path) -> None:
             text = "  ".join(f"{key} {value:.3f}" for key, value in figures.items())
             progress.update(bars[name], completed=done, figures=text)
 
-        STEPS[step](work, report)
+        if step == "transformer":
+            recipe.train_transformer(work, report, start=start)
+        else:
+            STEPS[step](work, report)
 
 
 def run_judge(folder: Path, samples: int, params: Params, sheet: Path) -> None:
     """Examines the backbone in `folder` and the params' scorer, and prints a table.
 
-    `samples` clips of held-out captions and half as many without a motion phrase; as many to reconstruct of each kind.
+    `samples` clips of held-out captions, half as many without a motion phrase and a third as many of each other kind of
+    scene; as many to reconstruct of each kind.
     """
     quiet_libraries()
     with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) as bars:
@@ -70,6 +78,17 @@ def run_judge(folder: Path, samples: int, params: Params, sheet: Path) -> None:
 
         named = examined("captions", questions(samples, motion=True))
         free = examined("no motion said", questions(max(2, samples // 2), motion=False))
+        scenes = {}
+        for kind in SCENES:
+            bar = bars.add_task(kind, total=max(4, samples // 3))
+            advance = functools.partial(bars.update, bar)
+            scenes[kind] = examine_scenes(
+                folder,
+                kind,
+                max(4, samples // 3),
+                params=params.render,
+                progress=lambda done, _, a=advance: a(completed=done),
+            )
     table = Table(title=f"{folder}: {samples} clips of captions held out of training", title_justify="left")
     for heading in ("attribute", "right"):
         table.add_column(heading)
@@ -77,6 +96,9 @@ def run_judge(folder: Path, samples: int, params: Params, sheet: Path) -> None:
         table.add_row(name, f"{share:.3f}")
     spreads = spread([answer.verdict.path for answer in free]), spread(true_paths(400))
     table.add_row("path spread", f"{spreads[0]:.3f} (training data {spreads[1]:.3f})")
+    for kind, seen in scenes.items():
+        for name, share in seen.items():
+            table.add_row(f"{kind}: {name}", f"{share:.3f} of {max(4, samples // 3)} clips")
     for kind in KINDS:
         psnr, answers = reconstruct(folder, kind, samples)
         table.add_row(f"reconstruction, {kind}", f"{psnr:.1f} dB")

@@ -34,6 +34,9 @@ def pretrain(
     out: Annotated[Path, typer.Option(metavar="DIR", help="The folder that assemble writes and judge reads.")] = Path(
         "out/wan-tiny"
     ),
+    start: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="A backbone folder whose weights transformer starts from.")
+    ] = None,
     samples: Annotated[int, typer.Option(metavar="N", min=4, help="Clips that judge draws.")] = 64,
     params: ParamsFile = PARAMS,
 ) -> None:
@@ -43,4 +46,4 @@ def pretrain(
     if step == "judge":
         run_judge(out, samples, load_params(params, []), work / "judge.png")
     else:
-        run_step(step, work, out)
+        run_step(step, work, out, start)

@@ -1,6 +1,6 @@
 """Examines a trained backbone: clips of captions that training never named, judged from their pixels."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,16 +62,28 @@ def examine(
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Answer]:
     """Draws one clip of 33 frames for each question, with seeds 0, 1, 2, …, and judges it."""
+    captions = [caption_of(question) for question in asked]
+    clips = draw_captions(folder, captions, params=params, progress=progress)
+    return [
+        Answer(question, caption, seed, frames, judge(frames))
+        for seed, (question, caption, frames) in enumerate(zip(asked, captions, clips, strict=True))
+    ]
+
+
+def draw_captions(
+    folder: Path,
+    captions: list[str],
+    *,
+    params: RenderParams,
+    progress: Callable[[int, int], None] | None = None,
+) -> Iterator[np.ndarray]:
+    """One clip of 33 frames uint8 (T, H, W, 3) of the backbone in `folder` for each caption, with seeds 0, 1, 2, …"""
     backbone = Backbone(BackboneParams(path=str(folder)))
     negative = backbone.encode_texts([params.negative_prompt])[0]
-    answers = []
-    for seed, question in enumerate(asked):
-        caption = caption_of(question)
-        frames = render(backbone, None, backbone.encode_texts([caption])[0], negative, params, IngestParams(), seed)
-        answers.append(Answer(question, caption, seed, frames, judge(frames)))
+    for seed, caption in enumerate(captions):
+        yield render(backbone, None, backbone.encode_texts([caption])[0], negative, params, IngestParams(), seed)
         if progress is not None:
-            progress(seed + 1, len(asked))
-    return answers
+            progress(seed + 1, len(captions))
 
 
 def shares(answers: list[Answer]) -> dict[str, float]:

@@ -45,7 +45,7 @@ def judge(frames: np.ndarray) -> Verdict:
             f"cannot judge frames {frames.dtype} {frames.shape}: expected uint8 (T, {SIZE}, {SIZE}, 3); resize the clip"
         )
     pixels = frames.astype(np.float32)
-    background, off_ground = _ground(pixels)
+    background, off_ground = ground_of(pixels)
     strong = off_ground > max(CONTRAST, 0.75 * float(np.quantile(off_ground, 0.995)))
     if not strong.any():
         return Verdict(None, None, background, None, np.full((len(frames), 2), np.nan, np.float32))
@@ -53,10 +53,10 @@ def judge(frames: np.ndarray) -> Verdict:
     palette = np.stack([rgb(name) for name in names])
     nearest = np.linalg.norm(pixels[strong][:, None] - palette, axis=-1).argmin(1)
     colour = names[int(np.bincount(nearest, minlength=len(names)).argmax())]
-    cover = _largest(np.minimum(off_ground / np.median(off_ground[strong]), 1.0))
+    cover = largest(np.minimum(off_ground / np.median(off_ground[strong]), 1.0))
     area = cover.sum((1, 2))
     path = _centres(cover, area)
-    return Verdict(colour, _shape(cover, path, area), background, _motion(path, area), path)
+    return Verdict(colour, shape_of(cover), background, _motion(path, area), path)
 
 
 def path_scores(path: np.ndarray, true_path: np.ndarray) -> tuple[float, float]:
@@ -78,7 +78,7 @@ def path_scores(path: np.ndarray, true_path: np.ndarray) -> tuple[float, float]:
     return float((pearson * variance).sum() / max(variance.sum(), 1e-9)), rms
 
 
-def _ground(pixels: np.ndarray) -> tuple[str, np.ndarray]:
+def ground_of(pixels: np.ndarray) -> tuple[str, np.ndarray]:
     """The ground's name and every pixel's distance (T, H, W) from its colours and the blends between them."""
     flat = pixels[:, 1::3, 1::3].reshape(-1, 3)
     distances = {name: np.linalg.norm(flat[:, None] - _shades(name), axis=-1) for name in GROUNDS}
@@ -102,7 +102,7 @@ def _from_segment(pixels: np.ndarray, start: np.ndarray, stop: np.ndarray) -> np
     return np.linalg.norm(pixels - start - along[..., None] * way, axis=-1)
 
 
-def _largest(cover: np.ndarray) -> np.ndarray:
+def largest(cover: np.ndarray) -> np.ndarray:
     """Keeps of cover (T, H, W) the largest connected part above one half, with its soft rim, in each frame."""
     kept = np.zeros_like(cover)
     for t, frame in enumerate(cover):
@@ -119,8 +119,13 @@ def _centres(cover: np.ndarray, area: np.ndarray) -> np.ndarray:
     return np.divide(sums, area[:, None], out=np.full_like(sums, np.nan), where=area[:, None] >= 6).astype(np.float32)
 
 
-def _shape(cover: np.ndarray, path: np.ndarray, area: np.ndarray) -> str | None:
-    """Names the shape by the strongest of the outline's harmonics 3, 4 and 5, averaged over frames by area."""
+def shape_of(cover: np.ndarray) -> str | None:
+    """Names a shape that covers `cover` (T, H, W), by the outline's harmonics 3, 4 and 5, averaged by area.
+
+    The strongest decides; None where nothing is covered.
+    """
+    area = cover.sum((1, 2))
+    path = _centres(cover, area)
     seen = np.flatnonzero(np.isfinite(path[:, 0]))
     if not len(seen):
         return None

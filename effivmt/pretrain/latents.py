@@ -1,7 +1,8 @@
-"""Caches the latents and captions of many world clips, so that training the transformer never runs the autoencoder."""
+"""Caches the latents and captions of world clips and stills, so that training never runs the autoencoder."""
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,24 +12,31 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from effivmt.pretrain.autoencoder import encode_whole
-from effivmt.world.scenes import draw_clip
+from effivmt.world.scenes import Clip
 
 SHARD = 64
+
+
+@dataclass(frozen=True, eq=False)
+class Captioned:
+    """latents float16 or float32 (M, C, F, h, w) and their M captions."""
+
+    latents: torch.Tensor
+    captions: list[str]
 
 
 def cache_latents(
     vae: AutoencoderKLWan,
     folder: Path,
+    draw: Callable[[int], Clip],
     *,
-    kinds: dict[str, float],
     shards: range,
-    seed: int = 100,
-    num_frames: int = 33,
     report: Callable[[int], None] | None = None,
 ) -> None:
     """Writes shard files of 64 clips each, float16 latents (64, C, F, h, w) before normalisation, and their captions.
 
-    Shards that are there already are kept, so a killed run goes on where it stopped.
+    draw(index) gives clip or still number `index`. Shards that are there already are kept, so a killed run goes on
+    where it stopped.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for shard in shards:
@@ -36,9 +44,7 @@ def cache_latents(
         if not path.exists():
             latents, captions = [], []
             for start in range(0, SHARD, 8):
-                clips = [
-                    draw_clip(seed, shard * SHARD + start + i, kinds=kinds, num_frames=num_frames) for i in range(8)
-                ]
+                clips = [draw(shard * SHARD + start + i) for i in range(8)]
                 video = torch.from_numpy(np.stack([clip.frames for clip in clips])).permute(0, 4, 1, 2, 3)
                 with torch.no_grad():
                     latents.append(encode_whole(vae, video.float() / 127.5 - 1).chunk(2, dim=1)[0].half())
@@ -50,14 +56,14 @@ def cache_latents(
             report(shard)
 
 
-def load_latents(folder: Path) -> tuple[torch.Tensor, list[str]]:
-    """All cached latents float16 (M, C, F, h, w) and their captions."""
+def load_latents(folder: Path, shards: range) -> Captioned:
+    """The cached latents of these shards, float16, and their captions. FileNotFoundError for one that is not there."""
     latents, captions = [], []
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in (folder / f"{shard:05d}.safetensors" for shard in shards):
         latents.append(load_file(path)["latents"])
         with safe_open(path, framework="pt") as file:
             captions += json.loads(file.metadata()["captions"])
-    return torch.cat(latents), captions
+    return Captioned(torch.cat(latents), captions)
 
 
 def latent_statistics(latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,9 +1,8 @@
 """The recipe of the embedded models, step by step: autoencoder, latents, transformer, assemble; and the scorer.
 
-Every step is deterministic, keeps its state in the work folder and goes on from there when it is run again. `PLAN` is
-what the shipped weights were trained with, on one processor core, but for three things: their transformer's first two
-phases saw the captions that are now held out; 4600 steps of its third followed the learning rate of a phase of 15,000;
-and 3600 steps of the scorer saw a pool of 8000 clips at the rate of a training of 3600. More only makes it better.
+Every step is deterministic, keeps its state in the work folder and goes on from there when it is run again. The
+transformer learns looks and places from stills, which cost a ninth of a clip, then paths from a few latent frames of
+each clip, and last whole clips. It starts from random weights, or from those of a backbone folder.
 """
 
 import json
@@ -15,10 +14,12 @@ import torch
 from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline, WanTransformer3DModel
 from safetensors.torch import load_file
 from torch import nn
+from transformers import AutoTokenizer, UMT5EncoderModel
 
 from effivmt.errors import BackboneError
 from effivmt.pretrain import autoencoder, latents, scorer, text, transformer
 from effivmt.world.looks import names_held_out
+from effivmt.world.scenes import draw_clip, draw_still
 
 Report = Callable[[str, int, int, dict[str, float]], None]
 """Called with (step's name, units done, units in all, the newest figures)."""
@@ -28,7 +29,7 @@ Report = Callable[[str, int, int, dict[str, float]], None]
 class Phase:
     """One run of a training loop: optimizer steps, the frames a sample may have (pixel for the autoencoder, latent
     frames for the transformer), learning rates; and of the transformer's the shift of the noise levels (a larger one
-    trains what prompts decide), how many shards of latents it sees, and whether it multiplies in bfloat16, compiled."""
+    trains what prompts decide)."""
 
     name: str
     steps: int
@@ -37,8 +38,6 @@ class Phase:
     final_rate: float = 1e-4
     decoder_only: bool = False
     flow_shift: float = 2.0
-    shards: int = 0
-    fast: bool = False
 
 
 PLAN = {
@@ -47,13 +46,14 @@ PLAN = {
         Phase("long", 5000, (9, 17, 33, 33), 8e-4),
     ),
     "transformer": (
-        Phase("17 frames", 2600, (5, 5, 5, 1), 1.5e-3, 6e-4, shards=80),
-        Phase("33 frames", 4800, (9, 5, 5, 1, 1), 1.2e-3, 5e-5, flow_shift=6.0, shards=80),
-        Phase("more clips", 13000, (9, 9, 9, 5, 1), 1e-3, 2e-5, flow_shift=4.0, shards=320, fast=True),
+        Phase("stills", 2200, (1,), 1e-3, 5e-4, flow_shift=3.0),
+        Phase("sparse", 2000, (3, 3, 3, 1), 1e-3, 3e-4, flow_shift=4.0),
+        Phase("whole", 3600, (9, 9, 9, 3, 1), 8e-4, 2e-5, flow_shift=4.0),
     ),
 }
-SHARDS = 320
-KINDS = {"object": 1.0}
+KINDS = {"object": 0.7, "camera": 0.1, "pair": 0.1, "figure": 0.1}
+CLIPS, STILLS = range(128), range(480)
+"""Shards of 64 clips and stills that the transformer sees."""
 BATCH = 16
 SCORER_STEPS = 9000
 SCORER_POOL = 20000
@@ -80,42 +80,44 @@ def train_autoencoder(work: Path, report: Report) -> None:
 
 
 def cache_latents(work: Path, report: Report) -> None:
-    """Draws and encodes the training clips; leaves `work`/latents and their statistics."""
+    """Draws and encodes the training clips and stills; leaves `work`/clips, `work`/stills and their statistics."""
     vae = AutoencoderKLWan.from_pretrained(_made(work / "vae", "autoencoder")).eval()
-    latents.cache_latents(
-        vae,
-        work / "latents",
-        kinds=KINDS,
-        shards=range(SHARDS),
-        report=lambda shard: report("latents", shard + 1, SHARDS, {}),
-    )
-    first = PLAN["transformer"][0].shards * latents.SHARD
-    mean, std = latents.latent_statistics(latents.load_latents(work / "latents")[0][:first])
+    sets = {
+        "clips": (CLIPS, lambda index: draw_clip(101, index, kinds=KINDS)),
+        "stills": (STILLS, lambda index: draw_still(102, index, kinds=KINDS)),
+    }
+    for name, (shards, draw) in sets.items():
+        latents.cache_latents(
+            vae,
+            work / name,
+            draw,
+            shards=shards,
+            report=lambda shard, name=name, shards=shards: report(name, shard + 1, len(shards), {}),
+        )
+    mean, std = latents.latent_statistics(latents.load_latents(work / "clips", CLIPS).latents)
     (work / "statistics.json").write_text(json.dumps({"mean": mean.tolist(), "std": std.tolist()}), encoding="utf-8")
 
 
-def train_transformer(work: Path, report: Report) -> None:
+def train_transformer(work: Path, report: Report, *, start: Path | None = None) -> None:
     """Trains transformer and text encoder through their phases; the checkpoints stay under `work`/transformer.
 
-    No caption names a combination of `world.looks.HELD_OUT_LOOKS`.
+    They start from the weights of the backbone folder `start`, whose latents must be of the same autoencoder. No
+    caption names a combination of `world.looks.HELD_OUT_LOOKS`.
     """
     statistics = json.loads(_made(work / "statistics.json", "latents").read_text(encoding="utf-8"))
-    mean, std = (torch.tensor(statistics[name]).view(-1, 1, 1, 1) for name in ("mean", "std"))
-    cached, captions = latents.load_latents(work / "latents")
-    for part in cached.split(256):
-        part.copy_((part.float() - mean) / std)
-    models = _models()
+    clips, stills = (
+        _training_set(work / name, shards, statistics) for name, shards in (("clips", CLIPS), ("stills", STILLS))
+    )
+    models = initial_models(start)
     for index, phase in enumerate(PLAN["transformer"]):
-        folder = work / "transformer" / phase.name.replace(" ", "-")
+        folder = work / "transformer" / phase.name
         folder.mkdir(parents=True, exist_ok=True)
-        count = phase.shards * latents.SHARD
-        kept = [index for index in range(count) if not names_held_out(captions[index])]
         transformer.train_transformer(
             models["transformer"],
             models["text_encoder"],
             text.make_tokenizer(),
-            cached[kept],
-            [captions[index] for index in kept],
+            clips,
+            stills,
             folder,
             steps=phase.steps,
             batch=BATCH,
@@ -124,8 +126,7 @@ def train_transformer(work: Path, report: Report) -> None:
             final_rate=phase.final_rate,
             flow_shift=phase.flow_shift,
             seed=index,
-            bfloat16=phase.fast,
-            compile_blocks=phase.fast,
+            compile_blocks=True,
             report=lambda step, figures, phase=phase: report(f"transformer, {phase.name}", step, phase.steps, figures),
         )
 
@@ -144,12 +145,12 @@ def train_scorer(work: Path, report: Report) -> None:
 def assemble(work: Path, folder: Path) -> None:
     """Joins the trained parts into a WanPipeline folder of float16 safetensors that stock diffusers loads."""
     statistics = json.loads(_made(work / "statistics.json", "latents").read_text(encoding="utf-8"))
-    phases = [work / "transformer" / p.name.replace(" ", "-") / "transformer.safetensors" for p in PLAN["transformer"]]
+    phases = [work / "transformer" / phase.name / "transformer.safetensors" for phase in PLAN["transformer"]]
     trained = [path for path in phases if path.exists()]
     weights = load_file(_made(trained[-1] if trained else phases[0], "transformer"))
     vae = AutoencoderKLWan.from_pretrained(_made(work / "vae", "autoencoder"))
     vae.register_to_config(latents_mean=statistics["mean"], latents_std=statistics["std"], _name_or_path="wan-tiny")
-    models = _models()
+    models = initial_models()
     with torch.no_grad():
         for name, parameter in models.named_parameters():
             parameter.copy_(weights[f"weights.average.{name}"])
@@ -164,15 +165,42 @@ def assemble(work: Path, folder: Path) -> None:
     pipeline.save_pretrained(folder, safe_serialization=True)
 
 
-def _models() -> nn.ModuleDict:
-    """The transformer and its text encoder before training."""
+def initial_models(start: Path | None = None) -> nn.ModuleDict:
+    """`transformer` and `text_encoder` before training: random, or float32 weights of the backbone folder `start`.
+
+    Words that the folder's tokenizer does not know start from random embeddings.
+    """
     torch.manual_seed(0)
-    return nn.ModuleDict(
+    tokenizer = text.make_tokenizer()
+    models = nn.ModuleDict(
         {
             "transformer": WanTransformer3DModel(**transformer.CONFIG),
-            "text_encoder": text.make_text_encoder(len(text.make_tokenizer())),
+            "text_encoder": text.make_text_encoder(len(tokenizer)),
         }
     )
+    if start is not None:
+        models["transformer"].load_state_dict(
+            WanTransformer3DModel.from_pretrained(start, subfolder="transformer").state_dict()
+        )
+        trained = UMT5EncoderModel.from_pretrained(start / "text_encoder", dtype=torch.float32).state_dict()
+        known, embedding = AutoTokenizer.from_pretrained(start / "tokenizer").get_vocab(), trained["shared.weight"]
+        words = models["text_encoder"].shared.weight.detach().clone()
+        for word, number in tokenizer.get_vocab().items():
+            if word in known:
+                words[number] = embedding[known[word]]
+        trained |= {name: words for name in trained if name.endswith(("shared.weight", "embed_tokens.weight"))}
+        models["text_encoder"].load_state_dict(trained)
+    return models
+
+
+def _training_set(folder: Path, shards: range, statistics: dict[str, list[float]]) -> latents.Captioned:
+    """Normalised latents without the clips whose captions name a held-out look."""
+    data = latents.load_latents(folder, shards)
+    mean, std = (torch.tensor(statistics[name]).view(-1, 1, 1, 1) for name in ("mean", "std"))
+    for part in data.latents.split(256):
+        part.copy_((part.float() - mean) / std)
+    kept = [index for index, caption in enumerate(data.captions) if not names_held_out(caption)]
+    return latents.Captioned(data.latents[kept], [data.captions[index] for index in kept])
 
 
 def _made(path: Path, step: str) -> Path:

@@ -12,8 +12,8 @@ from effivmt.world.motions import SIZE
 THIGH = 9.5
 """Length of each leg segment, in pixels."""
 ACTIONS = ("walking", "waving", "jumping", "squatting")
-_SKIN = np.array([236, 190, 150], np.float32)
-_TROUSERS = np.array([70, 70, 95], np.float32)
+SKIN = np.array([236, 190, 150], np.float32)
+TROUSERS = np.array([70, 70, 95], np.float32)
 
 
 def draw_figure(canvas: np.ndarray, shirt: str, action: str, rng: np.random.Generator) -> np.ndarray:
@@ -83,10 +83,10 @@ def _along(angle: np.ndarray, length: float) -> np.ndarray:
 
 
 _LIMBS = (
-    (("hip", "left knee", "left foot"), 2.3, _TROUSERS),
-    (("hip", "right knee", "right foot"), 2.3, _TROUSERS),
-    (("shoulder", "left elbow", "left hand"), 1.9, _SKIN),
+    (("hip", "left knee", "left foot"), 2.3, TROUSERS),
+    (("hip", "right knee", "right foot"), 2.3, TROUSERS),
+    (("shoulder", "left elbow", "left hand"), 1.9, SKIN),
     (("hip", "shoulder"), 4.4, None),
-    (("shoulder", "right elbow", "right hand"), 1.9, _SKIN),
-    (("head", "head"), 4.6, _SKIN),
+    (("shoulder", "right elbow", "right hand"), 1.9, SKIN),
+    (("head", "head"), 4.6, SKIN),
 )

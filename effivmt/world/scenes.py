@@ -6,9 +6,11 @@ Captions, in plain English; each bracketed part may be left out and then varies:
     a ... and a ... [on a ... background]                                  two objects
     the camera pans left over a [striped] [brown] ground [with a red star]  camera motion
     a person [in a red shirt] [walking] [on a ... background]              articulated figure
+
+A still says no motion but where its objects are: a red circle [at the top left] and a ... [on a ... background].
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -19,6 +21,7 @@ from effivmt.world.looks import COLOURS, Ground, Look, random_ground, random_loo
 from effivmt.world.motions import Motion
 
 KINDS = ("object", "camera", "pair", "figure")
+NUM_FRAMES = 33
 
 
 @dataclass(frozen=True)
@@ -39,17 +42,25 @@ class Saying:
     pattern: float = 0.5
     ground: float = 0.85
     motion: float = 0.85
+    place: float = 0.7
 
 
 def draw_clip(
-    seed: int, index: int, *, kinds: dict[str, float], num_frames: int = 33, saying: Saying | None = None
+    seed: int, index: int, *, kinds: dict[str, float], num_frames: int = NUM_FRAMES, saying: Saying | None = None
 ) -> Clip:
     """Clip number `index` of the endless data set `seed`, its kind drawn by the weights `kinds`."""
     rng = np.random.default_rng([seed, index])
-    names = list(kinds)
-    weights = np.array([kinds[name] for name in names], float)
-    kind = names[int(rng.choice(len(names), p=weights / weights.sum()))]
-    return _KINDS[kind](rng, num_frames, saying or Saying())
+    return _KINDS[_choose(rng, kinds)](rng, num_frames, saying or Saying())
+
+
+def draw_still(seed: int, index: int, *, kinds: dict[str, float], saying: Saying | None = None) -> Clip:
+    """Still number `index` of the endless data set `seed`: one frame (1, H, W, 3) of a clip at a random moment."""
+    rng = np.random.default_rng([seed, index, 1])
+    kind, saying = _choose(rng, kinds), saying or Saying()
+    if kind in ("object", "pair"):
+        return _still(rng, ("object", "pair").index(kind) + 1, saying)
+    clip, moment = _KINDS[kind](rng, NUM_FRAMES, replace(saying, motion=0.0)), int(rng.integers(NUM_FRAMES))
+    return replace(clip, frames=clip.frames[moment : moment + 1])
 
 
 def object_clip(
@@ -77,9 +88,21 @@ def describe_ground(ground: Ground, *, colour: bool = True, pattern: bool = Fals
     return with_article(" ".join([*words, noun]))
 
 
+def place_of(centre: np.ndarray) -> str:
+    """The phrase for a place (2,) in pixels: "at the left", "at the bottom right", …, "in the middle"."""
+    names = (("left", "right"), ("top", "bottom"))
+    parts = [low if at < 26 else high for at, (low, high) in zip(centre, names, strict=True) if not 26 <= at <= 38]
+    return f"at the {' '.join(reversed(parts))}" if parts else "in the middle"
+
+
 def with_article(words: str) -> str:
     """Puts "a" or "an" before a noun phrase."""
     return ("an " if words[0] in "aeiou" else "a ") + words
+
+
+def _choose(rng: np.random.Generator, kinds: dict[str, float]) -> str:
+    weights = np.array(list(kinds.values()), float)
+    return list(kinds)[int(rng.choice(len(kinds), p=weights / weights.sum()))]
 
 
 def _object(rng: np.random.Generator, num_frames: int, saying: Saying) -> Clip:
@@ -136,6 +159,24 @@ def _figure(rng: np.random.Generator, num_frames: int, saying: Saying) -> Clip:
     caption += _say_ground(rng, ground, saying)
     facts = {"kind": "figure", "shirt": shirt, "action": action, "ground": ground, "path": path}
     return Clip(_to_pixels(canvas), caption, facts)
+
+
+def _still(rng: np.random.Generator, count: int, saying: Saying) -> Clip:
+    """One or two objects at a moment of their motions."""
+    ground = random_ground(rng, patterned=0.15)
+    canvas = draw_ground(ground, np.zeros((1, 4), np.float32))
+    moment, looks, places, said = int(rng.integers(NUM_FRAMES)), [], [], []
+    for _ in range(count):
+        look = random_look(rng, patterned=0.25)
+        motion, _ = _random_motion(rng, NUM_FRAMES, look.radius)
+        now = Motion(*(values[moment : moment + 1] for values in (motion.centre, motion.angle, motion.scale)))
+        draw_object(canvas, look, now)
+        text = _say_object(rng, look, None, saying)
+        said.append(text + f" {place_of(now.centre[0])}" if rng.random() < saying.place else text)
+        looks.append(look)
+        places.append(now.centre[0])
+    caption = " and ".join(said) + _say_ground(rng, ground, saying)
+    return Clip(_to_pixels(canvas), caption, {"kind": "still", "looks": looks, "ground": ground, "places": places})
 
 
 _KINDS = {"object": _object, "camera": _camera, "pair": _pair, "figure": _figure}

@@ -5,7 +5,7 @@ import pytest
 
 from effivmt.world import motions
 from effivmt.world.looks import COLOURS, GROUNDS, Ground, Look, rgb
-from effivmt.world.scenes import KINDS, draw_clip, object_clip
+from effivmt.world.scenes import KINDS, draw_clip, draw_still, object_clip, place_of
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -47,3 +47,27 @@ def test_paths_stay_in_the_frame() -> None:
     for _ in range(20):
         centre = motions.wander(rng, 33, 10.0).centre
         assert centre.min() >= 10.0 and centre.max() <= motions.SIZE - 10.0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_stills_are_single_frames_without_motion_words(kind: str) -> None:
+    for index in range(20):
+        still = draw_still(4, index, kinds={kind: 1.0})
+        assert still.frames.shape == (1, 64, 64, 3) and np.array_equal(
+            still.frames, draw_still(4, index, kinds={kind: 1.0}).frames
+        )
+        assert not any(name in still.caption for name in (*motions.NAMED, *motions.CAMERA))
+
+
+def test_a_still_says_where_its_object_stands() -> None:
+    said = 0
+    for index in range(60):
+        still = draw_still(4, index, kinds={"object": 1.0})
+        place = place_of(still.facts["places"][0])
+        if " at the " in still.caption or "in the middle" in still.caption:
+            said += 1
+            assert place in still.caption
+    assert 20 < said < 60
+    assert (
+        place_of(np.array([10.0, 50.0])) == "at the bottom left" and place_of(np.array([32.0, 32.0])) == "in the middle"
+    )
