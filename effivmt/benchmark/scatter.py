@@ -1,51 +1,110 @@
 """The picture of a comparison: motion fidelity against the time that it takes."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from effivmt.benchmark.methods import OURS
 from effivmt.benchmark.results import as_estimate
+from effivmt.benchmark.statistics import Estimate
 from effivmt.figures import BRANCH_COLOURS, INK, MUTED, OTHER_COLOURS, RULE
 
-KINDS = {
-    "method": ("methods", "o", np.divide(BRANCH_COLOURS["spatial"], 255)),
-    "ablation": ("ablations", "s", np.divide(OTHER_COLOURS[0], 255)),
-    "control": ("controls", "^", np.divide(OTHER_COLOURS[1], 255)),
-    "sweep": ("sweeps", "v", np.divide(OTHER_COLOURS[3], 255)),
+STYLES = {
+    "method": ("o", BRANCH_COLOURS["spatial"]),
+    "ablation": ("s", OTHER_COLOURS[0]),
+    "control": ("^", OTHER_COLOURS[1]),
+    "sweep": ("v", OTHER_COLOURS[3]),
 }
-OURS_COLOUR = np.divide(BRANCH_COLOURS["temporal"], 255)
+OURS_COLOUR = BRANCH_COLOURS["temporal"]
+LABEL = 11.0
+"""Points between two labels that do not touch."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One method: its number in the picture's list, its marker and colour, its time and its fidelity."""
+
+    number: int
+    title: str
+    marker: str
+    colour: np.ndarray
+    ours: bool
+    seconds: Estimate
+    fidelity: Estimate
+
+    @property
+    def at(self) -> tuple[float, float]:
+        """Where it stands."""
+        return self.seconds.mean, self.fidelity.mean
 
 
 def scatter(summary: Mapping[str, object]) -> np.ndarray:
-    """A point for each method, with its intervals, over a logarithmic time axis; uint8 (H', W', 3).
+    """A numbered point for each method, with its intervals, over a logarithmic time axis; uint8 (H', W', 3).
 
     A method without a time or a fidelity (all its cells failed) has no point.
     """
-    figure = Figure(figsize=(8.4, 5.2), dpi=120, facecolor="white", layout="constrained")
-    canvas, axes = FigureCanvasAgg(figure), figure.add_subplot()
-    shown = set()
-    for name, it in summary["methods"].items():
+    points, ink = _points(summary["methods"]), np.divide(INK, 255)
+    height = max(5.0, 0.22 * len(points) + 0.8)
+    figure = Figure(figsize=(10.4, height), dpi=120, facecolor="white")
+    canvas, axes = FigureCanvasAgg(figure), figure.add_axes((0.08, 0.62 / height, 0.58, 1 - 1.1 / height))
+    for point in points:
+        bars = [_bar(point.seconds), _bar(point.fidelity)]
+        axes.errorbar(*point.at, xerr=bars[0], yerr=bars[1], color=point.colour, linewidth=0.9, alpha=0.45, zorder=2)
+        size = 90 if point.ours else 42
+        axes.scatter(*point.at, color=[point.colour], marker=point.marker, s=size, zorder=3)
+    _style(axes)
+    title = f"{summary['suite']}: {summary['clips']} clip{'s' if summary['clips'] != 1 else ''}"
+    axes.set_title(title, loc="left", fontsize=12, fontweight="bold", color=ink, parse_math=False)
+    _number(axes, points)
+    for point in points:
+        y = 1 - 0.48 / height - 0.22 / height * (point.number - 1)
+        weight = "bold" if point.ours else "normal"
+        figure.text(0.69, y, f"{point.number}", color=point.colour, fontsize=9, fontweight="bold", ha="right", va="top")
+        figure.text(0.70, y, point.title, color=ink, fontsize=9, fontweight=weight, va="top", parse_math=False)
+    canvas.draw()
+    return np.array(canvas.buffer_rgba())[..., :3]
+
+
+def _points(methods: Mapping[str, Mapping]) -> list[Point]:
+    points = []
+    for name, it in methods.items():
         found = [as_estimate(it["estimates"].get(measure)) for measure in ("seconds", "motion_fidelity")]
-        if None in found:
-            continue
-        label, marker, colour = KINDS[it["kind"]]
-        colour = OURS_COLOUR if name == OURS else colour
-        at = [one.mean for one in found]
-        bars = [[[one.mean - one.low], [one.high - one.mean]] if one.low is not None else None for one in found]
-        axes.errorbar(*at, yerr=bars[1], xerr=bars[0], color=colour, linewidth=0.9, alpha=0.5, zorder=2)
-        legend = None if name == OURS or it["kind"] in shown else label
-        axes.scatter(*at, color=[colour], marker=marker, s=90 if name == OURS else 42, zorder=3, label=legend)
-        if legend is not None:
-            shown.add(it["kind"])
-        bold = {"fontweight": "bold"} if name == OURS else {}
+        if None not in found:
+            marker, colour = STYLES[it["kind"]]
+            colour = np.divide(OURS_COLOUR if name == OURS else colour, 255)
+            points.append(Point(len(points) + 1, it["title"], marker, colour, name == OURS, *found))
+    return points
+
+
+def _bar(found: Estimate) -> list[list[float]] | None:
+    return None if found.low is None else [[found.mean - found.low], [found.high - found.mean]]
+
+
+def _number(axes: Axes, points: list[Point]) -> None:
+    """Writes each point's number beside it, at the first place around it where no other number or point stands."""
+    scale = axes.figure.dpi / 72
+    taken = [axes.transData.transform(point.at) / scale for point in points]
+    for point, centre in zip(points, taken.copy(), strict=True):
+        around = [
+            radius * np.array([np.cos(angle), np.sin(angle)])
+            for radius in (11, 20, 29)
+            for angle in np.deg2rad(range(30, 390, 30))
+        ]
+        free = (way for way in around if min(np.abs(place - centre - way).max() for place in taken) >= LABEL * 0.8)
+        way = next(free, around[0])
+        taken.append(centre + way)
         axes.annotate(
-            it["title"], at, (6, 5), textcoords="offset points", fontsize=8, color=np.divide(INK, 255),
-            parse_math=False, **bold,
+            str(point.number), point.at, tuple(way), textcoords="offset points", ha="center", va="center", fontsize=8,
+            color=point.colour, fontweight="bold", zorder=4,
         )  # fmt: skip
+
+
+def _style(axes: Axes) -> None:
     ink, rule = np.divide(MUTED, 255), np.divide(RULE, 255)
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -53,15 +112,10 @@ def scatter(summary: Mapping[str, object]) -> np.ndarray:
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("seconds from the reference's file to one video (logarithmic)", color=ink)
     axes.set_ylabel("motion fidelity", color=ink)
-    axes.set_title(f"{summary['suite']}: {summary['clips']} clips", loc="left", fontsize=12, fontweight="bold",
-                   color=np.divide(INK, 255), parse_math=False)  # fmt: skip
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(rule)
     axes.tick_params(colors=ink, which="both", length=0)
     axes.grid(color=rule, linewidth=0.7)
     axes.set_axisbelow(True)
-    axes.margins(0.12)
-    if shown:
-        figure.legend(loc="outside lower center", ncols=4, frameon=False, labelcolor=ink)
-    canvas.draw()
-    return np.array(canvas.buffer_rgba())[..., :3]
+    axes.margins(0.1)
+    axes.autoscale_view()
