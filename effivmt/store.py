@@ -74,7 +74,8 @@ class Artifact:
     """One published result: an immutable folder whose files are listed by relative posix name with their SHA-256.
 
     key: digest of the Key; inputs: the key's; seconds: what the work took when it was done; cached: it was done before
-    this call; peak_bytes: resident memory at most while it was done (None in records of the time before it was noted).
+    this call; processor_seconds: of all threads, and peak_bytes: resident memory at most, while it was done (None in
+    records of the time before they were noted).
     """
 
     key: str
@@ -84,6 +85,7 @@ class Artifact:
     inputs: Mapping[str, str]
     seconds: float
     cached: bool
+    processor_seconds: float | None = None
     peak_bytes: int | None = None
 
     def file(self, name: str) -> Path:
@@ -142,10 +144,11 @@ class Store:
                 scratch.mkdir(parents=True, exist_ok=True)
             try:
                 reset_peak()
-                started = time.perf_counter()
+                started, busy = time.perf_counter(), time.process_time()
                 with self._store_errors(*FULL):
                     make(out, scratch)
-                cost = {"seconds": time.perf_counter() - started, "peak_bytes": peak_bytes()}
+                cost = {"seconds": time.perf_counter() - started, "processor_seconds": time.process_time() - busy}
+                cost["peak_bytes"] = peak_bytes()
                 with self._store_errors():
                     artifact = self._publish(key, out, cost)
                     _remove(scratch)
@@ -321,9 +324,8 @@ def _read_record(folder: Path, holding: bytes = b"") -> dict | None:
 
 def _artifact(key: Key, folder: Path, record: dict, cached: bool) -> Artifact:
     files = {name: entry["sha256"] for name, entry in sorted(record["files"].items())}
-    return Artifact(
-        key.digest, key.stage, folder, files, key.inputs, record["seconds"], cached, record.get("peak_bytes")
-    )
+    cost = {name: record.get(name) for name in ("processor_seconds", "peak_bytes")}
+    return Artifact(key.digest, key.stage, folder, files, key.inputs, record["seconds"], cached, **cost)
 
 
 def _differences(old: dict, new: dict) -> str:

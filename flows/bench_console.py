@@ -12,8 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from effivmt.benchmark.cells import Done
-from effivmt.benchmark.markdown import cell
-from effivmt.benchmark.results import MEASURES, as_estimate
+from effivmt.benchmark.markdown import number
+from effivmt.benchmark.results import MEASURES
 
 SHOWN = ("motion_fidelity", "trajectory_error", "text_similarity", "appearance_leakage", "seconds")
 
@@ -66,12 +66,16 @@ def print_summary(summary: Mapping[str, object], out: Path, *, quiet: bool) -> N
     console = Console(highlight=False)
     if not quiet:
         measures = [name for name in SHOWN if any(name in it["estimates"] for it in summary["methods"].values())]
-        table = Table(title=f"{escape(summary['suite'])}: {summary['clips']} clips", title_justify="left")
+        title = f"{escape(summary['suite'])}: means over {summary['clips']} clips; intervals in results.md"
+        table = Table(title=title, title_justify="left")
         table.add_column("method")
         for name in measures:
             table.add_column(MEASURES[name].label, justify="right")
         for it in summary["methods"].values():
-            table.add_row(it["title"], *(cell(name, as_estimate(it["estimates"].get(name))) for name in measures))
+            means = [it["estimates"].get(name) for name in measures]
+            table.add_row(
+                it["title"], *(number(n, m["mean"]) if m else "" for n, m in zip(measures, means, strict=True))
+            )
         console.print(table)
         if failed := sum(it["cells"] for it in summary["failures"]):
             console.print(f"{failed} cells failed; reasons: {out / 'results.md'}", soft_wrap=True, markup=False)

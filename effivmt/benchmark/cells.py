@@ -31,9 +31,9 @@ class Job:
 @dataclass(frozen=True)
 class Cell:
     """One video. `metrics` by name; `preparing` and `rendering`: the seconds of its artifacts before and in rendering,
-    evaluation and text encoding apart; `peak_bytes`: the most resident memory that one of them took, None where a
-    record does not say. A cell that failed has an `error` and no more. `video`: the artifact (video.mp4), `adapter`:
-    the one with the weights behind it; None where a method tunes nothing.
+    evaluation and text encoding apart; `processor`: the processor's seconds of both; `peak_bytes`: the most resident
+    memory that one of them took; either None where a record does not say. `video`: the artifact (video.mp4), `adapter`:
+    the one with the weights behind it; None where a method tunes nothing. A failed cell has only an `error`.
     """
 
     method: str
@@ -44,6 +44,7 @@ class Cell:
     metrics: dict[str, float] | None = None
     preparing: float | None = None
     rendering: float | None = None
+    processor: float | None = None
     peak_bytes: int | None = None
     video: Artifact | None = None
     adapter: Artifact | None = None
@@ -129,7 +130,8 @@ def _with_adapter(work: Workspace, used: tuple[Artifact, ...], tuned: Artifact) 
 
 def _cell(job: Job, prepared: Prepared, rendered: Rendered, evaluated: Artifact) -> Cell:
     (row,) = json.loads(evaluated.file("metrics.json").read_text(encoding="utf-8"))
-    peaks = [artifact.peak_bytes for artifact in (*prepared.used, rendered.artifact)]
+    used = (*prepared.used, rendered.artifact)
+    busy, peaks = [it.processor_seconds for it in used], [it.peak_bytes for it in used]
     return Cell(
         method=job.method.name,
         clip=job.clip.clip,
@@ -138,6 +140,7 @@ def _cell(job: Job, prepared: Prepared, rendered: Rendered, evaluated: Artifact)
         metrics=row["adapter"],
         preparing=sum(artifact.seconds for artifact in prepared.used),
         rendering=rendered.artifact.seconds,
+        processor=None if None in busy else sum(busy),
         peak_bytes=None if None in peaks else max(peaks),
         video=rendered.artifact,
         adapter=prepared.adapter,

@@ -21,7 +21,7 @@ LOOKS = (
     "sharpness",
     "flicker",
 )
-COST = ("seconds", "preparing_seconds", "rendering_seconds", "peak_bytes")
+COST = ("seconds", "preparing_seconds", "rendering_seconds", "processor_seconds", "peak_bytes")
 COMPARED = (
     "motion_fidelity",
     "foreground_motion_fidelity",
@@ -30,6 +30,7 @@ COMPARED = (
     "appearance_leakage",
     "reference_resemblance",
     "seconds",
+    "processor_seconds",
 )
 HEADINGS = {"method": "Methods", "ablation": "Ablations", "control": "Controls", "sweep": "Sweeps"}
 

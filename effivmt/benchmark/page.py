@@ -1,12 +1,11 @@
 """index.html of a comparison: the reference and all methods side by side, clip by clip, and the tables above them."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from effivmt.benchmark.markdown import HEADINGS, cell
-from effivmt.benchmark.results import MEASURES, as_estimate
+from effivmt.benchmark.results import COSTS, MEASURES, as_estimate
 from effivmt.embedding import File, Held, embed_image
 from effivmt.pages import described, template
 from effivmt.run_page import LIMIT
@@ -21,6 +20,7 @@ TABLE = (
     "reference_resemblance",
     "temporal_consistency",
     "seconds",
+    "processor_seconds",
 )
 BESIDE = ("motion_fidelity", "trajectory_error", "text_similarity")
 """Metrics under each video."""
@@ -69,7 +69,8 @@ def render_page(summary: Mapping[str, object], clips: Sequence[ClipTiles], pictu
     """
     methods = summary["methods"]
     kinds = [kind for kind in HEADINGS if any(it["kind"] == kind for it in methods.values())]
-    measures = [name for name in TABLE if any(name in it["estimates"] for it in methods.values())]
+    named = {name for it in methods.values() for name in it["estimates"]}
+    measures = [name for name in TABLE if name in named]
     return template("bench.html.j2").render(
         summary=summary,
         clips=clips,
@@ -79,10 +80,9 @@ def render_page(summary: Mapping[str, object], clips: Sequence[ClipTiles], pictu
         limit=LIMIT // 2**20,
         picture=embed_image(picture),
         measures={name: MEASURES[name] for name in measures},
-        meanings=described({name for it in methods.values() for name in it["estimates"]} - {"seconds", "peak_bytes"}),
+        meanings=described(named - COSTS.keys()) | {name: it for name, it in COSTS.items() if name in named},
         table=_table(methods, measures),
         relative=lambda path: path.relative_to(root).as_posix(),
-        json=json,
     )
 
 

@@ -21,6 +21,11 @@ COSTS = {
     ),
     "preparing_seconds": Metric("Before rendering, s", "lower", "What of it is spent once for a clip."),
     "rendering_seconds": Metric("Rendering, s", "lower", "What of it is spent on each video."),
+    "processor_seconds": Metric(
+        "Processor time, s",
+        "lower",
+        "The same of the processor, all threads added up. Other work on the machine does not make it longer.",
+    ),
     "peak_bytes": Metric(
         "Peak memory, MB",
         "lower",
@@ -58,6 +63,7 @@ def row_of(done: Done, cell: Cell, unsaid: bool | None) -> dict[str, object]:
         "seconds": cell.seconds,
         "preparing_seconds": cell.preparing,
         "rendering_seconds": cell.rendering,
+        "processor_seconds": cell.processor,
         "peak_bytes": cell.peak_bytes,
         "adapter": cell.adapter and cell.adapter.key,
         "video": cell.video and cell.video.key,
