@@ -3,6 +3,7 @@
 Captions, in plain English; each bracketed part may be left out and then varies:
 
     a [striped] [red] circle|shape [moving left] [on a [checkered] [navy] background]
+    a red circle [going from the top left to the bottom] ...               any path, by its two ends
     a ... and a ... [on a ... background]                                  two objects
     the camera pans left over a [striped] [brown] ground [with a red star]  camera motion
     a person [in a red shirt] [walking] [on a ... background]              articulated figure
@@ -43,6 +44,7 @@ class Saying:
     ground: float = 0.85
     motion: float = 0.85
     place: float = 0.7
+    route: float = 0.5
 
 
 def draw_clip(
@@ -89,10 +91,10 @@ def describe_ground(ground: Ground, *, colour: bool = True, pattern: bool = Fals
 
 
 def place_of(centre: np.ndarray) -> str:
-    """The phrase for a place (2,) in pixels: "at the left", "at the bottom right", …, "in the middle"."""
+    """The name of a place (2,) in pixels: "the left", "the bottom right", …, "the middle"."""
     names = (("left", "right"), ("top", "bottom"))
     parts = [low if at < 26 else high for at, (low, high) in zip(centre, names, strict=True) if not 26 <= at <= 38]
-    return f"at the {' '.join(reversed(parts))}" if parts else "in the middle"
+    return f"the {' '.join(reversed(parts) if parts else ['middle'])}"
 
 
 def with_article(words: str) -> str:
@@ -109,8 +111,10 @@ def _object(rng: np.random.Generator, num_frames: int, saying: Saying) -> Clip:
     look = random_look(rng, patterned=0.25)
     ground = random_ground(rng, patterned=0.15)
     motion, phrase = _random_motion(rng, num_frames, look.radius)
-    caption = _say_object(rng, look, phrase, saying) + _say_ground(rng, ground, saying)
-    return object_clip(look, ground, motion, caption, {"phrase": phrase})
+    said, on = _say_object(rng, look, phrase, saying), _say_ground(rng, ground, saying)
+    if not (phrase and said.endswith(phrase)) and rng.random() < saying.route:
+        said += f" going from {place_of(motion.centre[0])} to {place_of(motion.centre[-1])}"
+    return object_clip(look, ground, motion, said + on, {"phrase": phrase})
 
 
 def _camera(rng: np.random.Generator, num_frames: int, saying: Saying) -> Clip:
@@ -172,7 +176,7 @@ def _still(rng: np.random.Generator, count: int, saying: Saying) -> Clip:
         now = Motion(*(values[moment : moment + 1] for values in (motion.centre, motion.angle, motion.scale)))
         draw_object(canvas, look, now)
         text = _say_object(rng, look, None, saying)
-        said.append(text + f" {place_of(now.centre[0])}" if rng.random() < saying.place else text)
+        said.append(text + f" at {place_of(now.centre[0])}" if rng.random() < saying.place else text)
         looks.append(look)
         places.append(now.centre[0])
     caption = " and ".join(said) + _say_ground(rng, ground, saying)
