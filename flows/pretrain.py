@@ -1,6 +1,6 @@
 """The training of the embedded models, step by step, with progress and figures on stderr."""
 
-import functools
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -39,7 +39,7 @@ def run_step(step: str, work: Path, out: Path, start: Path | None = None) -> Non
         recipe.assemble(work, out)
         return
     if step not in STEPS:
-        raise ParamsError(f"STEP is {step!r}; expected one of {', '.join([*STEPS, 'assemble', 'judge'])}")
+        raise ParamsError(f"STEP is {step!r}; expected one of {', '.join([*STEPS, 'assemble', 'judge', 'transfer'])}")
     work.mkdir(parents=True, exist_ok=True)
     columns = (
         TextColumn("{task.description}"),
@@ -71,24 +71,20 @@ def run_judge(folder: Path, samples: int, params: Params, sheet: Path) -> None:
     quiet_libraries()
     with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) as bars:
 
+        def bar(name: str, total: int) -> Callable[[int, int], None]:
+            task = bars.add_task(name, total=total)
+            return lambda done, _: bars.update(task, completed=done)
+
         def examined(name: str, asked: list[dict[str, str | None]]) -> list[Answer]:
-            bar = bars.add_task(name, total=len(asked))
-            advance = functools.partial(bars.update, bar)
-            return examine(folder, asked, params=params.render, progress=lambda done, _: advance(completed=done))
+            return examine(folder, asked, params=params.render, progress=bar(name, len(asked)))
 
         named = examined("captions", questions(samples, motion=True))
         free = examined("no motion said", questions(max(2, samples // 2), motion=False))
-        scenes = {}
-        for kind in SCENES:
-            bar = bars.add_task(kind, total=max(4, samples // 3))
-            advance = functools.partial(bars.update, bar)
-            scenes[kind] = examine_scenes(
-                folder,
-                kind,
-                max(4, samples // 3),
-                params=params.render,
-                progress=lambda done, _, a=advance: a(completed=done),
-            )
+        third = max(4, samples // 3)
+        scenes = {
+            kind: examine_scenes(folder, kind, third, params=params.render, progress=bar(kind, third))
+            for kind in SCENES
+        }
     table = Table(title=f"{folder}: {samples} clips of captions held out of training", title_justify="left")
     for heading in ("attribute", "right"):
         table.add_column(heading)
@@ -98,7 +94,7 @@ def run_judge(folder: Path, samples: int, params: Params, sheet: Path) -> None:
     table.add_row("path spread", f"{spreads[0]:.3f} (training data {spreads[1]:.3f})")
     for kind, seen in scenes.items():
         for name, share in seen.items():
-            table.add_row(f"{kind}: {name}", f"{share:.3f} of {max(4, samples // 3)} clips")
+            table.add_row(f"{kind}: {name}", f"{share:.3f} of {third} clips")
     for kind in KINDS:
         psnr, answers = reconstruct(folder, kind, samples)
         table.add_row(f"reconstruction, {kind}", f"{psnr:.1f} dB")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from flows.options import PARAMS, STORE, Overrides, ParamsFile, StoreFolder, load_params
+from flows.options import CATALOG, PARAMS, STORE, Overrides, ParamsFile, StoreFolder, load_params
 
 
 def doctor(params: ParamsFile = PARAMS, store: StoreFolder = STORE, overrides: Overrides = []) -> None:  # noqa: B006
@@ -26,7 +26,8 @@ def doctor(params: ParamsFile = PARAMS, store: StoreFolder = STORE, overrides: O
 
 def pretrain(
     step: Annotated[
-        str, typer.Argument(metavar="STEP", help="autoencoder, latents, transformer, scorer, assemble or judge.")
+        str,
+        typer.Argument(metavar="STEP", help="autoencoder, latents, transformer, scorer, assemble, judge or transfer."),
     ],
     work: Annotated[Path, typer.Option(metavar="DIR", help="Keeps the state between steps.")] = Path(
         ".effivmt/pretrain"
@@ -38,12 +39,22 @@ def pretrain(
         Path | None, typer.Option(metavar="DIR", help="A backbone folder whose weights transformer starts from.")
     ] = None,
     samples: Annotated[int, typer.Option(metavar="N", min=4, help="Clips that judge draws.")] = 64,
+    catalog: Annotated[Path, typer.Option(metavar="FILE", help="The clips of transfer.")] = CATALOG,
     params: ParamsFile = PARAMS,
+    store: StoreFolder = STORE,
+    overrides: Overrides = [],  # noqa: B006
 ) -> None:
-    """Trains the embedded models, one step at a time; a step that was stopped goes on."""
+    """Trains the embedded models, one step at a time; a step that was stopped goes on.
+
+    judge reads what the backbone in --out draws; transfer, what the params' backbone makes of a catalog's motions.
+    """
     from flows.pretrain import run_judge, run_step
 
     if step == "judge":
-        run_judge(out, samples, load_params(params, []), work / "judge.png")
+        run_judge(out, samples, load_params(params, overrides), work / "judge.png")
+    elif step == "transfer":
+        from flows.pretrain_transfer import run_transfer
+
+        run_transfer(catalog, load_params(params, overrides), store)
     else:
         run_step(step, work, out, start)

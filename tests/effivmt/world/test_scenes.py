@@ -64,10 +64,20 @@ def test_a_still_says_where_its_object_stands() -> None:
     for index in range(60):
         still = draw_still(4, index, kinds={"object": 1.0})
         place = place_of(still.facts["places"][0])
-        if " at the " in still.caption or "in the middle" in still.caption:
+        if " at the " in still.caption:
             said += 1
-            assert place in still.caption
+            assert f" at {place}" in still.caption
     assert 20 < said < 60
-    assert (
-        place_of(np.array([10.0, 50.0])) == "at the bottom left" and place_of(np.array([32.0, 32.0])) == "in the middle"
-    )
+    assert place_of(np.array([10.0, 50.0])) == "the bottom left" and place_of(np.array([32.0, 32.0])) == "the middle"
+
+
+def test_a_route_names_both_ends_where_no_motion_is_said() -> None:
+    routes, silent = 0, 0
+    for index in range(80):
+        clip = draw_clip(6, index, kinds={"object": 1.0})
+        centre, named = clip.facts["motion"].centre, any(name in clip.caption for name in motions.NAMED)
+        if " going " in clip.caption:
+            routes += 1
+            assert not named and f" from {place_of(centre[0])} to {place_of(centre[-1])}" in clip.caption
+        silent += not named and " going " not in clip.caption
+    assert routes > 10 and silent > 10

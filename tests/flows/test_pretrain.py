@@ -1,0 +1,32 @@
+"""`effivmt pretrain transfer` reads paths, colours and shapes out of what a backbone makes of a catalog."""
+
+from pathlib import Path
+
+import pytest
+from command import effivmt
+
+HEADER = "clip,video,caption,prompts,class\n"
+
+
+def test_transfer_judges_the_clips_of_one_object(
+    project: Path, sample_video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    (tmp_path / "a.mp4").write_bytes(sample_video.read_bytes())
+    rows = "{name},a.mp4,a red square on a navy background,a green circle | a yellow star,{group}\n"
+    catalog = tmp_path / "catalog.csv"
+    catalog.write_text(
+        HEADER + rows.format(name="one", group="single object") + rows.format(name="two", group="camera motion"),
+        encoding="utf-8",
+    )
+    size = ["--set", "ingest.height=64", "--set", "ingest.width=64"]
+    arguments = ["--params", project / "params.yaml", "--store", tmp_path / "store", "--catalog", catalog, *size]
+    judged = effivmt("pretrain", "transfer", *map(str, arguments))
+    assert judged.code == 0, judged.err
+    lines = [line for line in judged.out.splitlines() if "one" in line or "2 videos" in line]
+    assert len(lines) == 3 and "two" not in judged.out.split("rms error")[1]
+
+
+def test_an_unknown_step_is_told(project: Path) -> None:
+    wrong = effivmt("pretrain", "nothing", "--params", str(project / "params.yaml"))
+    assert wrong.code == 2 and "transfer" in wrong.err and "'nothing'" in wrong.err
