@@ -80,7 +80,10 @@ def train_autoencoder(work: Path, report: Report) -> None:
 
 
 def cache_latents(work: Path, report: Report) -> None:
-    """Draws and encodes the training clips and stills; leaves `work`/clips, `work`/stills and their statistics."""
+    """Draws and encodes the training clips and stills; leaves `work`/clips, `work`/stills and their statistics.
+
+    An autoencoder that has statistics in its config, as that of a backbone folder has, keeps them.
+    """
     vae = AutoencoderKLWan.from_pretrained(_made(work / "vae", "autoencoder")).eval()
     sets = {
         "clips": (CLIPS, lambda index: draw_clip(101, index, kinds=KINDS)),
@@ -94,8 +97,10 @@ def cache_latents(work: Path, report: Report) -> None:
             shards=shards,
             report=lambda shard, name=name, shards=shards: report(name, shard + 1, len(shards), {}),
         )
-    mean, std = latents.latent_statistics(latents.load_latents(work / "clips", CLIPS).latents)
-    (work / "statistics.json").write_text(json.dumps({"mean": mean.tolist(), "std": std.tolist()}), encoding="utf-8")
+    mean, std = vae.config.latents_mean, vae.config.latents_std
+    if not any(mean):
+        mean, std = (x.tolist() for x in latents.latent_statistics(latents.load_latents(work / "clips", CLIPS).latents))
+    (work / "statistics.json").write_text(json.dumps({"mean": mean, "std": std}), encoding="utf-8")
 
 
 def train_transformer(work: Path, report: Report, *, start: Path | None = None) -> None:
