@@ -46,13 +46,13 @@ PLAN = {
         Phase("long", 5000, (9, 17, 33, 33), 8e-4),
     ),
     "transformer": (
-        Phase("stills", 2200, (1,), 1e-3, 5e-4, flow_shift=3.0),
-        Phase("sparse", 2000, (3, 3, 3, 1), 1e-3, 3e-4, flow_shift=4.0),
-        Phase("whole", 3600, (9, 9, 9, 3, 1), 8e-4, 2e-5, flow_shift=4.0),
+        Phase("stills", 2000, (1,), 1e-3, 4e-4, flow_shift=3.0),
+        Phase("sparse", 600, (3, 3, 3, 1), 1e-3, 3e-4, flow_shift=4.0),
+        Phase("whole", 1650, (9, 3, 9, 3, 1), 1e-3, 3e-5, flow_shift=4.0),
     ),
 }
 KINDS = {"object": 0.7, "camera": 0.1, "pair": 0.1, "figure": 0.1}
-CLIPS, STILLS = range(128), range(480)
+CLIPS, STILLS = range(160), range(184)
 """Shards of 64 clips and stills that the transformer sees."""
 BATCH = 16
 SCORER_STEPS = 9000
@@ -107,7 +107,7 @@ def train_transformer(work: Path, report: Report, *, start: Path | None = None) 
     """Trains transformer and text encoder through their phases; the checkpoints stay under `work`/transformer.
 
     They start from the weights of the backbone folder `start`, whose latents must be of the same autoencoder. No
-    caption names a combination of `world.looks.HELD_OUT_LOOKS`.
+    caption names a combination of `world.looks.HELD_OUT_LOOKS`. Processors with bfloat16 products use them.
     """
     statistics = json.loads(_made(work / "statistics.json", "latents").read_text(encoding="utf-8"))
     clips, stills = (
@@ -131,6 +131,7 @@ def train_transformer(work: Path, report: Report, *, start: Path | None = None) 
             final_rate=phase.final_rate,
             flow_shift=phase.flow_shift,
             seed=index,
+            bfloat16=bool(torch.cpu.get_capabilities().get("avx512_bf16")),
             compile_blocks=True,
             report=lambda step, figures, phase=phase: report(f"transformer, {phase.name}", step, phase.steps, figures),
         )

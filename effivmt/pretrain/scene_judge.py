@@ -13,6 +13,8 @@ from effivmt.world.motions import SIZE
 
 NEAR = 60.0
 """A pixel has a colour of the world if it is at most this far from it (RGB distance)."""
+LIMBS = 0.08
+"""Skin and trousers each cover at least this share of a person."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,10 @@ def judge_figure(frames: np.ndarray) -> Figure:
     names = list(COLOURS)
     palette = np.stack([*(rgb(name) for name in names), SKIN, TROUSERS])
     kinds = np.linalg.norm(pixels[person][:, None] - palette, axis=-1).argmin(1)
-    shirts = np.bincount(kinds, minlength=len(palette))[: len(names)]
+    counts = np.bincount(kinds, minlength=len(palette)) / len(kinds)
+    if counts[len(names) :].min() < LIMBS:
+        return Figure(background, None, None)
+    shirts = counts[: len(names)]
     return Figure(background, names[int(shirts.argmax())], _action(person))
 
 
