@@ -39,6 +39,8 @@ GROUP = 8
 """Clips of one group in a training batch."""
 RAMP = 1000
 """Steps until the contrastive loss has its full weight."""
+_PLACE = "the (?:(?:top|bottom) (?:left|right)|left|right|middle|top|bottom)"
+_ROUTE = re.compile(rf" going from {_PLACE} to {_PLACE}")
 _PHRASES = re.compile(rf" (?:{'|'.join([*motions.NAMED, *figure.ACTIONS])})\b")
 _SHAPE = re.compile("|".join(SHAPES))
 _CAMERA = re.compile(rf"^the camera (?:{'|'.join(motions.CAMERA)}) over ")
@@ -204,7 +206,7 @@ def score_accuracy(model: CLIPModel, tokenizer: PreTrainedTokenizerBase, questio
 
 def without_motion(caption: str) -> str:
     """A world caption without the words that only a moving picture can show."""
-    return _PHRASES.sub("", _CAMERA.sub("a view of ", caption))
+    return _ROUTE.sub("", _PHRASES.sub("", _CAMERA.sub("a view of ", caption)))
 
 
 def tokenize(tokenizer: PreTrainedTokenizerBase, captions: Sequence[str]) -> torch.Tensor:

@@ -68,8 +68,8 @@ def test_text_features_depend_on_every_word_and_on_nothing_after_the_end() -> No
 
 def test_captions_without_motion_are_those_that_never_said_it() -> None:
     for index in range(200):
-        told = draw_clip(8, index, kinds=KINDS, num_frames=2, saying=Saying(motion=1.0)).caption
-        untold = draw_clip(8, index, kinds=KINDS, num_frames=2, saying=Saying(motion=0.0)).caption
+        told = draw_clip(8, index, kinds=KINDS, num_frames=2, saying=Saying(motion=1.0, route=1.0)).caption
+        untold = draw_clip(8, index, kinds=KINDS, num_frames=2, saying=Saying(motion=0.0, route=0.0)).caption
         assert without_motion(told) == untold
 
 
