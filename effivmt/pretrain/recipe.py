@@ -174,7 +174,7 @@ def assemble(work: Path, folder: Path) -> None:
 def initial_models(start: Path | None = None) -> nn.ModuleDict:
     """`transformer` and `text_encoder` before training: random, or float32 weights of the backbone folder `start`.
 
-    Words that the folder's tokenizer does not know start from random embeddings.
+    Words that the folder's tokenizer does not know start from random embeddings. BackboneError: no such folder.
     """
     torch.manual_seed(0)
     tokenizer = text.make_tokenizer()
@@ -185,6 +185,8 @@ def initial_models(start: Path | None = None) -> nn.ModuleDict:
         }
     )
     if start is not None:
+        if not (start / "transformer" / "config.json").is_file():
+            raise BackboneError(f"{start} is no WanPipeline folder; give --start one, such as data/wan-tiny")
         models["transformer"].load_state_dict(
             WanTransformer3DModel.from_pretrained(start, subfolder="transformer").state_dict()
         )

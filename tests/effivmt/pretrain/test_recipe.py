@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 from transformers import AutoTokenizer
 
 from effivmt.backbone import Backbone
 from effivmt.config import BackboneParams
+from effivmt.errors import BackboneError
 from effivmt.pretrain import recipe, text
 
 SHIPPED = Path("data/wan-tiny")
@@ -29,3 +31,8 @@ def test_words_that_the_folder_does_not_know_start_at_random() -> None:
     tables = [models["text_encoder"].shared.weight for models in (random, started)]
     for word, number in text.make_tokenizer().get_vocab().items():
         assert torch.equal(tables[0][number], tables[1][number]) == (word not in known)
+
+
+def test_a_start_from_something_else_is_told(tmp_path: Path) -> None:
+    with pytest.raises(BackboneError, match="no WanPipeline folder"):
+        recipe.initial_models(tmp_path)
