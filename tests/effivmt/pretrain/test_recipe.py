@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoTokenizer
+from transformers import T5TokenizerFast, UMT5EncoderModel
 
 from effivmt.backbone import Backbone
 from effivmt.config import BackboneParams
@@ -25,12 +25,16 @@ def test_a_start_from_a_folder_computes_what_the_folder_does() -> None:
     assert own.keys() == stock.keys() and all(torch.equal(own[name], stock[name].float()) for name in own)
 
 
-def test_words_that_the_folder_does_not_know_start_at_random() -> None:
-    random, started = recipe.initial_models(), recipe.initial_models(SHIPPED)
-    known = AutoTokenizer.from_pretrained(SHIPPED / "tokenizer").get_vocab()
-    tables = [models["text_encoder"].shared.weight for models in (random, started)]
+def test_words_keep_their_embeddings_and_new_ones_start_at_random(tmp_path: Path) -> None:
+    for part in ("transformer", "text_encoder"):
+        (tmp_path / part).symlink_to((SHIPPED / part).resolve())
+    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -20.0), ("▁red", -2.0), ("▁a", -2.0)]
+    T5TokenizerFast(vocab=pieces, extra_ids=0).save_pretrained(tmp_path / "tokenizer")
+    random, started = (recipe.initial_models(start)["text_encoder"].shared.weight for start in (None, tmp_path))
+    trained = UMT5EncoderModel.from_pretrained(SHIPPED / "text_encoder", dtype=torch.float32).shared.weight
+    known = {piece: number for number, (piece, _) in enumerate(pieces)}
     for word, number in text.make_tokenizer().get_vocab().items():
-        assert torch.equal(tables[0][number], tables[1][number]) == (word not in known)
+        assert torch.equal(started[number], trained[known[word]] if word in known else random[number]), word
 
 
 def test_a_start_from_something_else_is_told(tmp_path: Path) -> None:
