@@ -7,7 +7,7 @@ tokens around the same position in every other frame. The query token itself bel
 attention mass under a template. No S x S map is ever built: only the rows of some query tokens are, in blocks.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from diffusers import WanTransformer3DModel
+from torch import nn
 
 from effivmt.errors import AdapterError
 from effivmt.positions import rotate
@@ -106,6 +107,16 @@ def attention_scores(
     return stacked[:, 0], stacked[:, 1]
 
 
+def queries_and_keys(
+    attention: nn.Module, args: Sequence[object], kwargs: Mapping[str, object]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """q and k, each (S, N, D), after norm and RoPE, of a Wan self-attention that is called with one sample."""
+    hidden, rotary = args[0], kwargs["rotary_emb"] if "rotary_emb" in kwargs else args[3]
+    q = attention.norm_q(attention.to_q(hidden)).unflatten(2, (attention.heads, -1))
+    k = attention.norm_k(attention.to_k(hidden)).unflatten(2, (attention.heads, -1))
+    return rotate(q, *rotary)[0], rotate(k, *rotary)[0]
+
+
 def query_rows_of(tokens: int, count: int) -> torch.Tensor:
     """Indices int64 of min(count, tokens) query tokens, one drawn from each of as many equal stretches."""
     if count >= tokens:
@@ -172,10 +183,7 @@ def _watch_attention(transformer: WanTransformer3DModel, see) -> Iterator[None]:
     """Calls see(q, k), each (S, N, D) after norm and RoPE, for every self-attention of the next forward, in order."""
 
     def before(attention, args, kwargs):
-        hidden, rotary = args[0], kwargs["rotary_emb"] if "rotary_emb" in kwargs else args[3]
-        q = attention.norm_q(attention.to_q(hidden)).unflatten(2, (attention.heads, -1))
-        k = attention.norm_k(attention.to_k(hidden)).unflatten(2, (attention.heads, -1))
-        see(rotate(q, *rotary)[0], rotate(k, *rotary)[0])
+        see(*queries_and_keys(attention, args, kwargs))
 
     hooks = [block.attn1.register_forward_pre_hook(before, with_kwargs=True) for block in transformer.blocks]
     try:

@@ -4,7 +4,7 @@ import torch
 from diffusers import WanTransformer3DModel
 from torch.utils.hooks import RemovableHandle
 
-from effivmt.positions import rotate
+from effivmt import heads
 
 
 def block_at(transformer: WanTransformer3DModel, depth: float) -> int:
@@ -36,13 +36,10 @@ def queries_and_keys(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """q and k, each (S, N, D), of one block's self-attention after norm and RoPE; inputs as of `block_output`."""
 
-    def before(attention, args):
-        hidden, rotary = args[0], args[3]
-        q = attention.norm_q(attention.to_q(hidden)).unflatten(2, (attention.heads, -1))
-        k = attention.norm_k(attention.to_k(hidden)).unflatten(2, (attention.heads, -1))
-        raise _ReachedError((rotate(q, *rotary)[0], rotate(k, *rotary)[0]))
+    def before(attention, args, kwargs):
+        raise _ReachedError(heads.queries_and_keys(attention, args, kwargs))
 
-    hook = transformer.blocks[block].attn1.register_forward_pre_hook(before)
+    hook = transformer.blocks[block].attn1.register_forward_pre_hook(before, with_kwargs=True)
     return _run_until(hook, transformer, latents, timestep, text)
 
 
