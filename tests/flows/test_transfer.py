@@ -165,10 +165,15 @@ def test_interrupted_run_says_how_to_go_on(long_run: Callable[[Path], list[str]]
         _wait_for_checkpoint(tmp_path / "store")
         os.kill(os.getpid(), signal.SIGINT)
 
-    thread = threading.Thread(target=interrupt, daemon=True)
-    thread.start()
-    ended = effivmt(*arguments)
-    thread.join()
+    # A shell starts what runs in its background with interrupts ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        thread = threading.Thread(target=interrupt, daemon=True)
+        thread.start()
+        ended = effivmt(*arguments)
+        thread.join()
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert ended.code == 130
     assert ended.err.splitlines()[-1] == "stopped; run the same command again to go on"
 
