@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from effivmt.benchmark.methods import OURS
+from effivmt.benchmark.claims import UNTESTED
+from effivmt.benchmark.methods import METHODS, OURS
 from effivmt.benchmark.results import MEASURES, as_estimate
 from effivmt.benchmark.statistics import Estimate
 
@@ -44,7 +45,7 @@ def markdown(summary: Mapping[str, object]) -> str:
             shown = names if OURS in names else [OURS, *names]
             parts.append(f"## {heading}")
             parts += [_estimates(methods, shown, group) for group in (MOTION, LOOKS, COST)]
-    parts.append(_differences(methods))
+    parts += [_differences(methods), f"## The paper's claims\n\n{_claims(summary['claims'])}"]
     classes = _split(methods, "by_class", ("motion_fidelity", "trajectory_error"))
     looks = _split(methods, "by_looks", ("appearance_leakage", "reference_resemblance"))
     parts += [f"## By class of motion\n\n{classes}"] * bool(classes)
@@ -106,6 +107,26 @@ def _differences(methods: Mapping[str, Mapping]) -> str:
     return (
         "## Paired differences\n\nThe first less the second, by clip, prompt and seed; bold where the interval "
         f"excludes 0.\n\n{_table(['', 'less', *map(_heading, COMPARED)], rows)}"
+    )
+
+
+def claim_evidence(claim: Mapping[str, object]) -> str:
+    """What decides a claim: "EffiVMT less SMM: +0.10 [0.05, 0.15]"."""
+    if claim["verdict"] == UNTESTED:
+        return ""
+    first, other, found = METHODS[claim["first"]].title, claim["other"], as_estimate(claim["estimate"])
+    if other is None:
+        return f"{first}: {cell(claim['measure'], found)}"
+    if claim["times"]:
+        ends = "" if found.low is None else f" [{found.low:.2f}, {found.high:.2f}]"
+        return f"{first} over {METHODS[other].title}: {found.mean:.2f}{ends}"
+    return f"{first} less {METHODS[other].title}: {cell(claim['measure'], found, signed=True)}"
+
+
+def _claims(claims: Sequence[Mapping[str, object]]) -> str:
+    rows = [[it["claim"], it["verdict"], claim_evidence(it)] for it in claims]
+    return "Of several methods the one that speaks most against the claim is shown.\n\n" + _table(
+        ["", "verdict", "by"], rows
     )
 
 

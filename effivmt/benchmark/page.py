@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from effivmt.benchmark.markdown import HEADINGS, cell
+from effivmt.benchmark.markdown import HEADINGS, cell, claim_evidence
 from effivmt.benchmark.results import COSTS, MEASURES, as_estimate
 from effivmt.embedding import File, Held, embed_image
 from effivmt.pages import described, template
@@ -82,6 +82,7 @@ def render_page(summary: Mapping[str, object], clips: Sequence[ClipTiles], pictu
         measures={name: MEASURES[name] for name in measures},
         meanings=described(named - COSTS.keys()) | {name: it for name, it in COSTS.items() if name in named},
         table=_table(methods, measures),
+        claims=[(it["claim"], it["verdict"], claim_evidence(it).replace("**", "")) for it in summary["claims"]],
         relative=lambda path: path.relative_to(root).as_posix(),
     )
 

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from effivmt.benchmark.cells import Cell, Done
+from effivmt.benchmark.claims import judge_claims
 from effivmt.benchmark.methods import OURS, Method
 from effivmt.benchmark.statistics import DRAWS, LEVEL, Estimate, difference, estimate
 from effivmt.evaluation.names import METRICS, Metric
@@ -85,7 +86,8 @@ def write_rows(path: Path, rows: Sequence[Row]) -> None:
 def summarise(about: About, methods: Sequence[Method], rows: Sequence[Row]) -> dict[str, object]:
     """What results.json holds: of each method its estimates, differences, and estimates by class and by unsaid looks.
 
-    An estimate is {mean, low, high, clips}; `differences` maps the method that was subtracted to its estimates.
+    An estimate is {mean, low, high, clips}; `differences` maps the method that was subtracted to its estimates; claims
+    are those of `judge_claims`.
     """
     measures = _ordered({name for row in rows for name in row if name in MEASURES or _is_metric(row, name)})
     by_method = {method.name: [row for row in rows if row["method"] == method.name] for method in methods}
@@ -116,6 +118,7 @@ def summarise(about: About, methods: Sequence[Method], rows: Sequence[Row]) -> d
         "seeds": len({row["seed"] for row in rows}),
         "level": LEVEL,
         "draws": DRAWS,
+        "claims": judge_claims(lambda name, measure: _by_clip(by_method.get(name, []), measure)),
         "methods": described,
         "failures": _failures(rows),
     }

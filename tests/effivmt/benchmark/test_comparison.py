@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from markupsafe import escape
 from webpage import HOSTILE, Page
 
 from effivmt import stages
 from effivmt.benchmark import page, peer_stages, runner
 from effivmt.benchmark.cells import Done, Job, run_job
 from effivmt.benchmark.delivery import write_comparison
-from effivmt.benchmark.markdown import cell, markdown
+from effivmt.benchmark.markdown import cell, claim_evidence, markdown
 from effivmt.benchmark.methods import METHODS, OURS
 from effivmt.benchmark.peers import PEERS, peer_params
 from effivmt.benchmark.results import About, as_estimate
@@ -226,6 +227,7 @@ class TestResults:
             "## Ablations",
             "## Controls",
             "## Paired differences",
+            "## The paper's claims",
             "## By class",
             "## Failed",
         ):
@@ -240,6 +242,10 @@ class TestResults:
             elif "table" in widths:
                 assert len(set(widths.pop("table"))) == 1
         assert text == markdown(written[1])
+        for claim in written[1]["claims"]:
+            evidence = claim_evidence(claim)
+            assert f"| {claim['claim']} | {claim['verdict']} | {evidence} |" in text
+            assert METHODS[claim["first"]].title in evidence
 
     @pytest.mark.parametrize(
         ("measure", "found", "signed", "text"),
@@ -275,6 +281,7 @@ class TestPage:
         held = {attributes.get("id") for tag, attributes in shown.elements if tag == "script"}
         assert all(video["data-file"] in held for video in videos)
         assert len({video["data-file"] for video in videos}) < len(videos)  # equal files once
+        assert all(escape(claim["claim"]) in source for claim in written[1]["claims"])
         assert "alert(1)" not in re.sub(r"&lt;script&gt;alert\(1\)", "", source)
         assert not re.search(r'(src|href)="(https?:)?//', source)
         assert {path.name for path in (out / "videos" / "zigzag").iterdir()} == {
