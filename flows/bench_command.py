@@ -1,12 +1,15 @@
 """The command `bench`: methods, clips and prompts into one comparison."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from effivmt.errors import ParamsError
 from flows.options import PARAMS, STORE, Overrides, ParamsFile, Quiet, StoreFolder
+
+if TYPE_CHECKING:
+    from effivmt.catalog import Clip
 
 SUITES = {name: Path(f"data/motionbench-mini/{file}.csv") for name, file in (("mini", "catalog"), ("quick", "quick"))}
 
@@ -26,6 +29,9 @@ def bench(
     peers: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Peers' params; default: peers.yaml beside the catalog.")
     ] = None,
+    search: Annotated[
+        bool, typer.Option("--search", help="Tries each peer's candidates instead, and writes the best to --peers.")
+    ] = False,
     names: Annotated[bool, typer.Option("--list", help="Prints the names there are.")] = False,
     params: ParamsFile = PARAMS,
     store: StoreFolder = STORE,
@@ -53,6 +59,9 @@ def bench(
 
     picked = runner.pick(load_catalog(catalog), clips, prompts)
     beside = catalog.parent / FILE
+    if search:
+        _search(picked, params, store, overrides, workers, peers or beside, quiet=quiet)
+        return
     jobs = runner.plan(chosen, picked, params, peers or (beside if beside.is_file() else None), overrides)
     folder = Workspace(Store(store), jobs[0].params).folder  # a wrong folder is told before the first job
     with bench_console.watching(len(jobs), quiet=quiet) as see:
@@ -62,6 +71,28 @@ def bench(
     summary = write_comparison(out, Store(store), about, chosen, done)
     bench_console.print_summary(summary, out, quiet=quiet)
     if summary["failures"]:
+        raise typer.Exit(1)
+
+
+def _search(
+    clips: list["Clip"], params: Path, store: Path, overrides: list[str], workers: int, peers: Path, *, quiet: bool
+) -> None:
+    from effivmt.benchmark import runner
+    from effivmt.benchmark.search import choose, plan, write_chosen
+    from effivmt.stages import Workspace
+    from effivmt.store import Store
+    from flows import bench_console
+
+    jobs = plan(clips, params, overrides)
+    folder = Workspace(Store(store), jobs[0].params).folder
+    with bench_console.watching(len(jobs), quiet=quiet) as see:
+        rows = choose(runner.run(store, jobs, workers, see))
+    prompts = sum(len(clip.prompts) for clip in clips)
+    write_chosen(
+        peers, rows, f"Chosen on {len(clips)} clips and {prompts} prompts with {folder.id} ({folder.digest[:12]})."
+    )
+    bench_console.print_search(rows, peers, quiet=quiet)
+    if any(row["score"] is None for row in rows):
         raise typer.Exit(1)
 
 

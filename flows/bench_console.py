@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -81,6 +81,19 @@ def print_summary(summary: Mapping[str, object], out: Path, *, quiet: bool) -> N
             console.print(f"{failed} cells failed; reasons: {out / 'results.md'}", soft_wrap=True, markup=False)
         console.print(f"page {out / 'index.html'}", soft_wrap=True, markup=False)
     console.print(str(out), soft_wrap=True, markup=False)
+
+
+def print_search(rows: Sequence[Mapping[str, object]], peers: Path, *, quiet: bool) -> None:
+    """Prints every candidate of a search with its score, and where the chosen ones lie."""
+    console = Console(highlight=False)
+    if not quiet:
+        table = Table("peer", "values", "score", "")
+        for row in rows:
+            values = ", ".join(f"{name}={value}" for name, value in row["values"].items())
+            score = "failed" if row["score"] is None else f"{row['score']:.3f}"
+            table.add_row(row["maker"], escape(values), score, "chosen" if row["chosen"] else "")
+        console.print(table)
+    console.print(str(peers), soft_wrap=True, markup=False)
 
 
 def _line(done: Done) -> str:

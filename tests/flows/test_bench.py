@@ -71,3 +71,20 @@ def test_what_is_wrong_is_named(project: Path, suite: Path, more: tuple[str, ...
     ended = bench(project, suite, *more)
     assert ended.code == 2 and ended.out == ""
     assert named in ended.err
+
+
+def test_a_search_writes_what_the_next_comparison_takes(
+    project: Path, transferred: Ended, suite: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from effivmt.benchmark import search
+
+    tried = {"smm": ({"adam_steps": 1, "guided_share": 0.5}, {"adam_steps": 2, "guided_share": 0.5})}
+    monkeypatch.setattr(search, "CANDIDATES", tried)
+    peers = suite.parent / "chosen.yaml"
+    ended = bench(project, suite, "--search", "--clips", 1, "--prompts", 1, "--peers", peers)
+    assert ended.code == 0, ended.err
+    assert ended.out.count("smm") == 2 and ended.out.count("chosen ") == 1 and ended.out.splitlines()[-1] == str(peers)
+    text = peers.read_text(encoding="utf-8")
+    assert text.startswith("# Chosen on 1 clips and 1 prompts with ") and text.count("(chosen)") == 1
+    ended = bench(project, suite, "--method", "smm", "--clips", 1, "--prompts", 1, "--peers", peers)
+    assert ended.code == 0 and "[2/2] smm: good: hit" in ended.err

@@ -1,0 +1,74 @@
+"""The search tries the same number of values for every peer and keeps the best that failed nowhere."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from effivmt.benchmark import search
+from effivmt.benchmark.cells import Cell, Done
+from effivmt.benchmark.peers import PEERS, peer_params, read_peers
+from effivmt.catalog import Clip
+
+
+@pytest.fixture
+def jobs(tmp_path: Path, clip: Clip, params_file: Path) -> list[search.Job]:
+    other = clip.model_copy(update={"clip": "other"})
+    return search.plan([clip, other], params_file, ())
+
+
+@pytest.fixture
+def params_file(tmp_path: Path, params) -> Path:
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump(params.model_dump(mode="json")), encoding="utf-8")
+    return path
+
+
+def ended(jobs: list[search.Job], scores: dict[tuple[str, int], float], failing: set[tuple[str, int]]) -> list[Done]:
+    """A cell a job with its candidate's score, or failed on the second clip."""
+    done = []
+    for job in jobs:
+        maker = job.method.maker
+        number = [peer_params(maker, {maker: it}) for it in search.CANDIDATES[maker]].index(job.peer)
+        bad = (maker, number) in failing and job.clip.clip == "other"
+        metrics = {"two_sided_motion_fidelity": scores.get((maker, number), 0.0), "text_similarity": 0.25}
+        cell = Cell(job.method.name, job.clip.clip, "p", 0, "broken" if bad else "", None if bad else metrics)
+        done.append(Done(job, (cell,), None, cached=False))
+    return done
+
+
+def test_every_peer_has_the_same_number_of_values_its_authors_among_them() -> None:
+    assert search.CANDIDATES.keys() == PEERS.keys()
+    assert {len(candidates) for candidates in search.CANDIDATES.values()} == {3}
+    for maker, candidates in search.CANDIDATES.items():
+        default = peer_params(maker, {}).model_dump()
+        knob = "learning_rate" if "learning_rate" in candidates[0] else "learning_rates"
+        tried = [peer_params(maker, {maker: it}).model_dump()[knob] for it in candidates]
+        assert default[knob] in tried and len(set(tried)) == 3
+
+
+def test_a_job_for_each_candidate_and_clip(jobs: list[search.Job]) -> None:
+    assert len(jobs) == 4 * 3 * 2
+    assert {job.method.maker for job in jobs} == set(PEERS)
+
+
+def test_the_best_is_chosen_and_read_again(jobs: list[search.Job], tmp_path: Path) -> None:
+    done = ended(jobs, {("smm", 1): 0.5, ("ditflow", 2): 0.3, ("flow_motion", 0): 0.9}, {("flow_motion", 0)})
+    rows = search.choose(done)
+    chosen = {row["maker"]: row["values"] for row in rows if row["chosen"]}
+    assert chosen["smm"] == search.CANDIDATES["smm"][1] and chosen["ditflow"] == search.CANDIDATES["ditflow"][2]
+    assert chosen["flow_motion"] == search.CANDIDATES["flow_motion"][1]  # the better one failed on a clip
+    assert next(row["score"] for row in rows if row["values"] == chosen["smm"]) == pytest.approx(0.75)
+    search.write_chosen(tmp_path / "peers.yaml", rows, "Chosen here.")
+    text = (tmp_path / "peers.yaml").read_text(encoding="utf-8")
+    assert text.startswith("# Chosen here.\n") and text.count("(chosen)") == 4 and "failed" in text
+    tree = read_peers(tmp_path / "peers.yaml")
+    for maker, values in chosen.items():
+        assert peer_params(maker, tree) == peer_params(maker, {maker: values})
+
+
+def test_where_all_fail_nothing_is_chosen(jobs: list[search.Job], tmp_path: Path) -> None:
+    rows = search.choose(ended(jobs, {}, {("smm", number) for number in range(3)}))
+    assert not any(row["chosen"] for row in rows if row["maker"] == "smm")
+    search.write_chosen(tmp_path / "peers.yaml", rows, "Chosen here.")
+    assert "smm" not in read_peers(tmp_path / "peers.yaml")
