@@ -1,7 +1,8 @@
 """The same small search for every peer: three values of its main knob, on clips that are in no suite.
 
-The authors' values are among them. MotionDirector's batch and steps are those of EffiVMT's two stages together, since
-its authors' 300 steps of one clip are for a far larger backbone. EffiVMT's own values are those of the params file.
+The authors' values are among them. MotionDirector takes as many steps, of as many samples, as EffiVMT's temporal stage
+does on the embedded backbone, since its authors' 300 steps of one are for a far larger one. EffiVMT's own values are
+those of the params file.
 """
 
 import json
@@ -19,7 +20,7 @@ from effivmt.placing import replacing, writing
 
 _TIMES = (1, 5, 25)
 CANDIDATES: dict[str, tuple[dict[str, object], ...]] = {
-    "motion_director": tuple({"steps": 500, "batch": 4, "learning_rate": round(5e-4 * by, 6)} for by in (1, 2.5, 6)),
+    "motion_director": tuple({"steps": 400, "batch": 4, "learning_rate": round(5e-4 * by, 6)} for by in (1, 2.5, 6)),
     "ditflow": tuple({"learning_rates": [0.002 * by, 0.001 * by]} for by in _TIMES),
     "smm": tuple({"learning_rates": [round(0.007 * by, 6), 0.004 * by]} for by in _TIMES),
     "flow_motion": tuple({"learning_rate": 0.003 * by} for by in _TIMES),

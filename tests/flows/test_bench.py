@@ -64,6 +64,7 @@ def test_the_list_has_every_name(project: Path) -> None:
         (("--set", "temporal.wings=2"), "temporal.wings"),
         (("--method", "smm", "--set", "smm.wings=2"), "smm.wings"),
         (("--clips", "0"), "--clips"),
+        (("--only", "best"), "--only best"),
         (("--peers", "nowhere.yaml"), "nowhere.yaml"),
     ],
 )
@@ -81,7 +82,7 @@ def test_a_search_writes_what_the_next_comparison_takes(
     tried = {"smm": ({"adam_steps": 1, "guided_share": 0.5}, {"adam_steps": 2, "guided_share": 0.5})}
     monkeypatch.setattr(search, "CANDIDATES", tried)
     peers = suite.parent / "chosen.yaml"
-    ended = bench(project, suite, "--search", "--clips", 1, "--prompts", 1, "--peers", peers)
+    ended = bench(project, suite, "--search", "--only", "good", "--prompts", 1, "--peers", peers)
     assert ended.code == 0, ended.err
     assert ended.out.count("smm") == 2 and ended.out.count("chosen ") == 1 and ended.out.splitlines()[-1] == str(peers)
     text = peers.read_text(encoding="utf-8")
