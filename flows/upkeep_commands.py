@@ -36,7 +36,7 @@ def pretrain(
         "out/wan-tiny"
     ),
     start: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="A backbone folder whose weights transformer starts from.")
+        Path | None, typer.Option(metavar="DIR", help="A backbone folder that transformer trains further.")
     ] = None,
     samples: Annotated[int, typer.Option(metavar="N", min=4, help="Clips that judge draws.")] = 64,
     catalog: Annotated[Path, typer.Option(metavar="FILE", help="The clips of transfer.")] = CATALOG,

@@ -2,7 +2,8 @@
 
 Every step is deterministic, keeps its state in the work folder and goes on from there when it is run again. The
 transformer learns looks and places from stills, which cost a ninth of a clip, then paths from a few latent frames of
-each clip, and last whole clips. It starts from random weights, or from those of a backbone folder.
+each clip, and last whole clips. From the weights of a backbone folder, which has learned the former, it goes on with
+whole clips.
 """
 
 import json
@@ -48,7 +49,7 @@ PLAN = {
     "transformer": (
         Phase("stills", 2000, (1,), 1e-3, 4e-4, flow_shift=3.0),
         Phase("sparse", 600, (3, 3, 3, 1), 1e-3, 3e-4, flow_shift=4.0),
-        Phase("whole", 1650, (9, 3, 9, 3, 1), 1e-3, 3e-5, flow_shift=4.0),
+        Phase("whole", 4500, (9, 3, 1), 1e-3, 2e-5, flow_shift=4.0),
     ),
 }
 KINDS = {"object": 0.7, "camera": 0.1, "pair": 0.1, "figure": 0.1}
@@ -106,15 +107,17 @@ def cache_latents(work: Path, report: Report) -> None:
 def train_transformer(work: Path, report: Report, *, start: Path | None = None) -> None:
     """Trains transformer and text encoder through their phases; the checkpoints stay under `work`/transformer.
 
-    They start from the weights of the backbone folder `start`, whose latents must be of the same autoencoder. No
-    caption names a combination of `world.looks.HELD_OUT_LOOKS`. Processors with bfloat16 products use them.
+    From the weights of the backbone folder `start`, whose autoencoder must be that of the latents, only the last phase
+    is trained. No caption names a combination of `world.looks.HELD_OUT_LOOKS`. Processors with bfloat16 products use
+    them.
     """
     statistics = json.loads(_made(work / "statistics.json", "latents").read_text(encoding="utf-8"))
     clips, stills = (
         _training_set(work / name, shards, statistics) for name, shards in (("clips", CLIPS), ("stills", STILLS))
     )
     models = initial_models(start)
-    for index, phase in enumerate(PLAN["transformer"]):
+    phases = list(enumerate(PLAN["transformer"]))
+    for index, phase in phases if start is None else phases[-1:]:
         folder = work / "transformer" / phase.name
         folder.mkdir(parents=True, exist_ok=True)
         transformer.train_transformer(

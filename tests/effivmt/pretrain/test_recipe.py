@@ -1,9 +1,13 @@
-"""Training can start from a backbone folder, whose words keep their embeddings."""
+"""Training can go on from a backbone folder, whose words keep their embeddings."""
 
+import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from transformers import T5TokenizerFast, UMT5EncoderModel
 
 from effivmt.backbone import Backbone
@@ -40,3 +44,28 @@ def test_words_keep_their_embeddings_and_new_ones_start_at_random(tmp_path: Path
 def test_a_start_from_something_else_is_told(tmp_path: Path) -> None:
     with pytest.raises(BackboneError, match="no WanPipeline folder"):
         recipe.initial_models(tmp_path)
+
+
+def test_only_the_last_phase_goes_on_from_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, frames in (("clips", 9), ("stills", 1)):
+        (tmp_path / name).mkdir()
+        captions = json.dumps(["a red circle", "a blue square"])
+        latents = torch.randn(2, 24, frames, 8, 8, generator=torch.Generator().manual_seed(0)).half()
+        save_file({"latents": latents}, tmp_path / name / "00000.safetensors", metadata={"captions": captions})
+    (tmp_path / "statistics.json").write_text(json.dumps({"mean": [0.0] * 24, "std": [1.0] * 24}), encoding="utf-8")
+    last = replace(recipe.PLAN["transformer"][-1], steps=2, frames=(1,))
+    monkeypatch.setattr(recipe, "PLAN", {"transformer": (replace(last, name="stills"), last)})
+    monkeypatch.setattr(recipe, "CLIPS", range(1))
+    monkeypatch.setattr(recipe, "STILLS", range(1))
+    train = recipe.transformer.train_transformer
+    monkeypatch.setattr(
+        recipe.transformer,
+        "train_transformer",
+        lambda *given, **more: train(*given, **more | {"compile_blocks": False}),
+    )
+    seen = []
+    for start, phases in ((SHIPPED, ["whole"]), (None, ["stills", "whole"])):
+        recipe.train_transformer(tmp_path, lambda name, step, *_: seen.append((name, step)), start=start)
+        assert seen == [(f"transformer, {phase}", step) for phase in phases for step in (1, 2)]
+        seen.clear()
+        shutil.rmtree(tmp_path / "transformer")
