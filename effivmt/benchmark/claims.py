@@ -36,7 +36,8 @@ class Claim:
     times: bool = False
 
 
-_PEERS = tuple(name for name, method in METHODS.items() if method.kind == "method" and name != OURS)
+_PEERS = tuple(name for name, it in METHODS.items() if it.kind == "method" and it.maker != "backbone" and name != OURS)
+"""Methods that transfer motion: the backbone alone sees no reference, so it has nothing to leak."""
 _PAPER, _PAPER_NO_ROPE = "pixel-paper", "pixel-none"
 CLAIMS = (
     Claim("EffiVMT has the highest motion fidelity", "motion_fidelity", others=_PEERS),

@@ -53,6 +53,12 @@ def test_first_among_all_that_ran(smm: list[float], ditflow: list[float], verdic
     assert found["estimate"]["mean"] == pytest.approx(np.mean(ours) - np.mean(rival))
 
 
+def test_the_backbone_alone_is_no_rival_but_a_floor() -> None:
+    found = verdicts({("effivmt", "motion_fidelity"): [0.5, 0.6], ("backbone", "motion_fidelity"): [0.1, 0.2]})
+    assert found[HIGHEST]["verdict"] == UNTESTED
+    assert found["EffiVMT's motion fidelity is above the backbone's by 0.2 or more"]["verdict"] == CONFIRMED
+
+
 def test_lower_is_better_is_turned() -> None:
     less, more = [0.1, 0.12, 0.09], [0.3, 0.25, 0.31]
     for ours, rival, verdict in ((less, more, CONFIRMED), (more, less, REFUTED)):
