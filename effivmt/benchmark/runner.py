@@ -1,6 +1,8 @@
 """Runs the jobs of a comparison, in this process or in several; the store makes it go on where it was stopped."""
 
 import multiprocessing
+import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -66,7 +68,7 @@ def _here(store: Path, jobs: Sequence[Job]) -> Iterator[tuple[int, Done]]:
 
 def _elsewhere(store: Path, jobs: Sequence[Job], workers: int) -> Iterator[tuple[int, Done]]:
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, _one_thread) as pool:
+    with ProcessPoolExecutor(workers, context, _begin_worker) as pool:
         try:
             futures = {pool.submit(_run_in_worker, store, job): number for number, job in enumerate(jobs)}
             for future in as_completed(futures):
@@ -85,13 +87,20 @@ _LOADED: dict[str, object] = {}
 """The backbone of a worker process."""
 
 
-def _one_thread() -> None:
-    """Sums over more threads round differently, and more threads than cores only wait for one another."""
+def _begin_worker() -> None:
+    """One thread, since sums over more round differently and more threads than cores wait for one another; and the
+    worker ends with the process that started it, even where that one is killed."""
     import cv2
     import torch
 
+    threading.Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
+
+
+def _end_with(parent: multiprocessing.process.BaseProcess) -> None:
+    parent.join()
+    os._exit(1)
 
 
 def _run_in_worker(store: Path, job: Job) -> Done:
