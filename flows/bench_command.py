@@ -20,7 +20,7 @@ def bench(
     ablation: Annotated[
         list[str], typer.Option(metavar="NAME", help="An ablation, control or sweep, a kind, or all; repeatable.")
     ] = [],  # noqa: B006
-    only: Annotated[list[str], typer.Option(metavar="ID", help="Only this clip; repeatable.")] = [],  # noqa: B006
+    only: Annotated[list[str], typer.Option(metavar="CLIP", help="Only this clip; repeatable.")] = [],  # noqa: B006
     clips: Annotated[int | None, typer.Option(metavar="N", min=1, help="Clips at most, of each class in turn.")] = None,
     prompts: Annotated[int | None, typer.Option(metavar="N", min=1, help="Prompts at most of each clip.")] = None,
     workers: Annotated[int, typer.Option(metavar="N", min=1, help="Processes beside each other.")] = 1,

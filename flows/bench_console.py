@@ -13,7 +13,7 @@ from rich.table import Table
 
 from effivmt.benchmark.cells import Done
 from effivmt.benchmark.markdown import number
-from effivmt.benchmark.results import MEASURES
+from effivmt.benchmark.measures import MEASURES
 
 SHOWN = ("motion_fidelity", "trajectory_error", "text_similarity", "appearance_leakage", "seconds")
 

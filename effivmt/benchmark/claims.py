@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 
+from effivmt.benchmark.measures import MEASURES
 from effivmt.benchmark.methods import METHODS, OURS
 from effivmt.benchmark.statistics import Estimate, difference, estimate
 
@@ -17,14 +18,15 @@ Values = Mapping[str, Mapping[object, float]]
 LITTLE = 0.02
 """A difference in motion fidelity or text similarity that counts for nothing."""
 FAR = 0.2
+"""A difference in motion fidelity that no one overlooks."""
 
 
 @dataclass(frozen=True)
 class Claim:
     """`first` has at least `bound` more of what is good in `measure` than every one of `others`.
 
-    Without others the value itself is meant; `lower`: less of the measure is better; `times`: not the difference but
-    the ratio is bounded, and less of it is the claim's cost (`first` takes `bound` times as much).
+    Without others the value itself is meant, in the measure's unit. `times`: `first` takes at least `bound` times as
+    much as the others, whichever is better.
     """
 
     text: str
@@ -32,26 +34,25 @@ class Claim:
     first: str = OURS
     others: tuple[str, ...] = ()
     bound: float = 0.0
-    lower: bool = False
     times: bool = False
 
 
 _PEERS = tuple(name for name, it in METHODS.items() if it.kind == "method" and it.maker != "backbone" and name != OURS)
 """Methods that transfer motion: the backbone alone sees no reference, so it has nothing to leak."""
-_PAPER, _PAPER_NO_ROPE = "pixel-paper", "pixel-none"
+_PAPER = "pixel-paper"
 CLAIMS = (
     Claim("EffiVMT has the highest motion fidelity", "motion_fidelity", others=_PEERS),
     Claim("EffiVMT has the highest two-sided motion fidelity", "two_sided_motion_fidelity", others=_PEERS),
     Claim("EffiVMT has the highest foreground motion fidelity", "foreground_motion_fidelity", others=_PEERS),
-    Claim("EffiVMT has the least trajectory error", "trajectory_error", others=_PEERS, lower=True),
-    Claim("EffiVMT leaks the reference's appearance least", "appearance_leakage", others=_PEERS, lower=True),
+    Claim("EffiVMT has the least trajectory error", "trajectory_error", others=_PEERS),
+    Claim("EffiVMT leaks the reference's appearance least", "appearance_leakage", others=_PEERS),
     Claim(
         f"EffiVMT's text similarity is not below any other's by {LITTLE} or more",
         "text_similarity",
         others=_PEERS,
         bound=-LITTLE,
     ),
-    Claim("EffiVMT takes at most DiTFlow's processor time", "processor_seconds", others=("ditflow",), lower=True),
+    Claim("EffiVMT takes at most DiTFlow's processor time", "processor_seconds", others=("ditflow",)),
     Claim("EffiVMT's motion fidelity is at least 0.95", "motion_fidelity", bound=0.95),
     Claim(
         f"EffiVMT's motion fidelity is above the backbone's by {FAR} or more",
@@ -60,12 +61,12 @@ CLAIMS = (
         bound=FAR,
     ),
     Claim("Without decoupling motion fidelity drops", "motion_fidelity", others=("without-decoupling",)),
-    Claim("Without decoupling more appearance leaks", "appearance_leakage", others=("without-decoupling",), lower=True),
+    Claim("Without decoupling more appearance leaks", "appearance_leakage", others=("without-decoupling",)),
     Claim(
         "Without adaptive RoPE motion fidelity drops (pixel frames)",
         "motion_fidelity",
         first=_PAPER,
-        others=(_PAPER_NO_ROPE,),
+        others=("pixel-none",),
     ),
     Claim(
         "Without adaptive RoPE motion fidelity drops (latent frames)",
@@ -136,7 +137,7 @@ def _verdict(claim: Claim, found: Estimate) -> str:
 
 def _gain(claim: Claim, found: Estimate) -> Estimate:
     """The estimate in the direction that is better."""
-    if not claim.lower:
+    if claim.times or MEASURES[claim.measure].better == "higher":
         return found
     turned = _mapped(found, lambda value: -value)
     return replace(turned, low=turned.high, high=turned.low)

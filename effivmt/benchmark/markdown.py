@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from effivmt.benchmark.claims import UNTESTED
+from effivmt.benchmark.measures import MEASURES
 from effivmt.benchmark.methods import METHODS, OURS
-from effivmt.benchmark.results import MEASURES, as_estimate
+from effivmt.benchmark.results import as_estimate
 from effivmt.benchmark.statistics import Estimate
 
 MOTION = (

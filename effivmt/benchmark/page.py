@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from effivmt.benchmark.markdown import HEADINGS, cell, claim_evidence
-from effivmt.benchmark.results import COSTS, MEASURES, as_estimate
+from effivmt.benchmark.measures import COSTS, MEASURES
+from effivmt.benchmark.results import as_estimate
 from effivmt.embedding import File, Held, embed_image
 from effivmt.pages import described, template
 from effivmt.run_page import LIMIT

@@ -1,0 +1,25 @@
+"""What a comparison measures: the metrics of videos, and what it cost to make them."""
+
+from effivmt.evaluation.names import METRICS, Metric
+
+COSTS = {
+    "seconds": Metric(
+        "Time, s",
+        "lower",
+        "From the reference's file to the video: reading and encoding it, tuning, and rendering one video. Recorded "
+        "when the work was done, on the machine that did it.",
+    ),
+    "preparing_seconds": Metric("Before rendering, s", "lower", "What of it is spent once for a clip."),
+    "rendering_seconds": Metric("Rendering, s", "lower", "What of it is spent on each video."),
+    "processor_seconds": Metric(
+        "Processor time, s",
+        "lower",
+        "The same of the processor, all threads added up. Other work on the machine does not make it longer.",
+    ),
+    "peak_bytes": Metric(
+        "Peak memory, MB",
+        "lower",
+        "Most resident memory of the process at work, with everything it holds, libraries and models included.",
+    ),
+}
+MEASURES = METRICS | COSTS
