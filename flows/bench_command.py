@@ -31,7 +31,7 @@ def bench(
         Path | None, typer.Option(metavar="FILE", help="Peers' params; default: peers.yaml beside the catalog.")
     ] = None,
     search: Annotated[
-        bool, typer.Option("--search", help="Tries each peer's candidates instead, and writes the best to --peers.")
+        bool, typer.Option("--search", help="Tries each method's candidates instead; writes the best to --peers.")
     ] = False,
     names: Annotated[bool, typer.Option("--list", help="Prints the names there are.")] = False,
     params: ParamsFile = PARAMS,
@@ -88,10 +88,8 @@ def _search(
     folder = Workspace(Store(store), jobs[0].params).folder
     with bench_console.watching(len(jobs), quiet=quiet) as see:
         rows = choose(runner.run(store, jobs, workers, see))
-    prompts = sum(len(clip.prompts) for clip in clips)
-    write_chosen(
-        peers, rows, f"Chosen on {len(clips)} clips and {prompts} prompts with {folder.id} ({folder.digest[:12]})."
-    )
+    names, prompts = ", ".join(clip.clip for clip in clips), sum(len(clip.prompts) for clip in clips)
+    write_chosen(peers, rows, f"Chosen on {names} (prompts: {prompts}) with {folder.id} ({folder.digest[:12]}).")
     bench_console.print_search(rows, peers, quiet=quiet)
     if any(row["score"] is None for row in rows):
         raise typer.Exit(1)

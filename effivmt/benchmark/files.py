@@ -12,7 +12,7 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from effivmt.benchmark.scene import Drawn, Scene
-from effivmt.benchmark.suite import suite
+from effivmt.benchmark.suite import quick, suite
 from effivmt.benchmark.tuning import tuning_scenes
 from effivmt.catalog import SEPARATOR
 from effivmt.video import write_video
@@ -36,7 +36,7 @@ def write_suite(folder: Path) -> None:
         write_video(folder / _video(scene), drawn.frames, FPS)
         _save_truth(folder / "truth" / f"{scene.name}.safetensors", drawn)
     _write_catalog(folder / CATALOG, scenes)
-    _write_catalog(folder / QUICK, [scene for scene in scenes if scene.quick])
+    _write_catalog(folder / QUICK, quick(scenes))
     _write_catalog(folder / TUNING, tuning)
 
 

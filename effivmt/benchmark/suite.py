@@ -4,7 +4,7 @@ Paths and actions are of families that the backbone's training never draws. Half
 that their caption does not name (patterns of objects and grounds), as real footage has: there appearance can leak.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from effivmt.benchmark.actions import ACTIONS, act
 from effivmt.benchmark.paths import CAMERA, OBJECTS, camera_path, object_path
@@ -16,6 +16,18 @@ from effivmt.world.scenes import describe, describe_ground, with_article
 def suite() -> tuple[Scene, ...]:
     """All 24 scenes, class by class."""
     return (*_camera_scenes(), *_object_scenes(), *_pair_scenes(), *_figure_scenes())
+
+
+def quick(scenes: Sequence[Scene]) -> list[Scene]:
+    """Two scenes a class, one of each kind; in every other class the one that leaves looks unsaid comes first.
+
+    So has the first scene of every class, which a look at four clips takes, both kinds.
+    """
+    chosen = []
+    for turn, group in enumerate(dict.fromkeys(scene.group for scene in scenes)):
+        pair = [scene for scene in scenes if scene.quick and scene.group == group]
+        chosen += pair if turn % 2 == 0 else reversed(pair)
+    return chosen
 
 
 def _scene(name: str, group: str, number: int, caption: str, prompts: tuple, draw: Callable[[], Drawn]) -> Scene:

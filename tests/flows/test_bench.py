@@ -86,6 +86,6 @@ def test_a_search_writes_what_the_next_comparison_takes(
     assert ended.code == 0, ended.err
     assert ended.out.count("smm") == 2 and ended.out.count("chosen ") == 1 and ended.out.splitlines()[-1] == str(peers)
     text = peers.read_text(encoding="utf-8")
-    assert text.startswith("# Chosen on 1 clips and 1 prompts with ") and text.count("(chosen)") == 1
+    assert text.startswith("# Chosen on good (prompts: 1) with ") and text.count("(chosen)") == 1
     ended = bench(project, suite, "--method", "smm", "--clips", 1, "--prompts", 1, "--peers", peers)
     assert ended.code == 0 and "[2/2] smm: good: hit" in ended.err

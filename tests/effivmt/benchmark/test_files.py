@@ -7,7 +7,7 @@ import pytest
 
 from effivmt.benchmark.files import CATALOG, QUICK, TUNING, load_truth, write_suite
 from effivmt.benchmark.scene import NUM_FRAMES
-from effivmt.benchmark.suite import suite
+from effivmt.benchmark.suite import quick, suite
 from effivmt.benchmark.tuning import tuning_scenes
 from effivmt.catalog import load_catalog
 from effivmt.video import probe, read_frames
@@ -29,14 +29,14 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def test_catalogs_hold_the_scenes(written):
-    quick = [scene for scene in suite() if scene.quick]
-    for name, scenes in ((CATALOG, suite()), (QUICK, quick), (TUNING, tuning_scenes())):
+    few = quick(suite())
+    for name, scenes in ((CATALOG, suite()), (QUICK, few), (TUNING, tuning_scenes())):
         clips = load_catalog(written / name).clips
         assert [(clip.clip, clip.caption, clip.prompts, clip.group) for clip in clips] == [
             (scene.name, scene.caption, scene.prompts, scene.group) for scene in scenes
         ]
         assert all(clip.video.is_file() for clip in clips)
-    assert len(load_catalog(written / CATALOG).clips) == 24 and len(quick) == 8
+    assert len(load_catalog(written / CATALOG).clips) == 24 and len(few) == 8
 
 
 def test_videos_and_truth_are_what_was_drawn(written):

@@ -1,4 +1,4 @@
-"""The search tries the same number of values for every peer and keeps the best that failed nowhere."""
+"""The search tries the same number of values for every method and keeps the best that failed nowhere."""
 
 from pathlib import Path
 
@@ -7,8 +7,10 @@ import yaml
 
 from effivmt.benchmark import search
 from effivmt.benchmark.cells import Cell, Done
+from effivmt.benchmark.methods import OURS
 from effivmt.benchmark.peers import PEERS, peer_params, read_peers
 from effivmt.catalog import Clip
+from effivmt.config import load_params
 
 
 @pytest.fixture
@@ -29,7 +31,10 @@ def ended(jobs: list[search.Job], scores: dict[tuple[str, int], float], failing:
     done = []
     for job in jobs:
         maker = job.method.maker
-        number = [peer_params(maker, {maker: it}) for it in search.CANDIDATES[maker]].index(job.peer)
+        if maker in PEERS:
+            number = [peer_params(maker, {maker: it}) for it in search.CANDIDATES[maker]].index(job.peer)
+        else:
+            number = [it["heads.alpha"] for it in search.CANDIDATES[maker]].index(job.params.heads.alpha)
         bad = (maker, number) in failing and job.clip.clip == "other"
         metrics = {"two_sided_motion_fidelity": scores.get((maker, number), 0.0), "text_similarity": 0.25}
         cell = Cell(job.method.name, job.clip.clip, "p", 0, "broken" if bad else "", None if bad else metrics)
@@ -37,10 +42,15 @@ def ended(jobs: list[search.Job], scores: dict[tuple[str, int], float], failing:
     return done
 
 
-def test_every_peer_has_the_same_number_of_values_its_authors_among_them() -> None:
-    assert search.CANDIDATES.keys() == PEERS.keys()
+def test_every_method_has_the_same_number_of_values_its_authors_among_them() -> None:
+    assert search.CANDIDATES.keys() == {OURS, *PEERS}
     assert {len(candidates) for candidates in search.CANDIDATES.values()} == {3}
+    assert load_params(Path("params/wan2.1-1.3b.yaml")).heads.alpha in {
+        it["heads.alpha"] for it in search.CANDIDATES[OURS]
+    }
     for maker, candidates in search.CANDIDATES.items():
+        if maker == OURS:
+            continue
         default = peer_params(maker, {}).model_dump()
         knob = "learning_rate" if "learning_rate" in candidates[0] else "learning_rates"
         tried = [peer_params(maker, {maker: it}).model_dump()[knob] for it in candidates]
@@ -48,22 +58,28 @@ def test_every_peer_has_the_same_number_of_values_its_authors_among_them() -> No
 
 
 def test_a_job_for_each_candidate_and_clip(jobs: list[search.Job]) -> None:
-    assert len(jobs) == 4 * 3 * 2
-    assert {job.method.maker for job in jobs} == set(PEERS)
+    assert len(jobs) == 5 * 3 * 2
+    assert {job.method.maker for job in jobs} == {OURS, *PEERS}
+    assert {job.method.name for job in jobs if job.peer is None} == {OURS}
 
 
 def test_the_best_is_chosen_and_read_again(jobs: list[search.Job], tmp_path: Path) -> None:
-    done = ended(jobs, {("smm", 1): 0.5, ("ditflow", 2): 0.3, ("flow_motion", 0): 0.9}, {("flow_motion", 0)})
+    done = ended(
+        jobs, {(OURS, 1): 0.1, ("smm", 1): 0.5, ("ditflow", 2): 0.3, ("flow_motion", 0): 0.9}, {("flow_motion", 0)}
+    )
     rows = search.choose(done)
     chosen = {row["maker"]: row["values"] for row in rows if row["chosen"]}
     assert chosen["smm"] == search.CANDIDATES["smm"][1] and chosen["ditflow"] == search.CANDIDATES["ditflow"][2]
+    assert chosen[OURS] == search.CANDIDATES[OURS][1]
     assert chosen["flow_motion"] == search.CANDIDATES["flow_motion"][1]  # the better one failed on a clip
     assert next(row["score"] for row in rows if row["values"] == chosen["smm"]) == pytest.approx(0.75)
     search.write_chosen(tmp_path / "peers.yaml", rows, "Chosen here.")
     text = (tmp_path / "peers.yaml").read_text(encoding="utf-8")
-    assert text.startswith("# Chosen here.\n") and text.count("(chosen)") == 4 and "failed" in text
+    assert text.startswith("# Chosen here.\n") and text.count("(chosen)") == 5 and "failed" in text
     tree = read_peers(tmp_path / "peers.yaml")
-    for maker, values in chosen.items():
+    assert tree.keys() == PEERS.keys()  # EffiVMT's own goes to the params file
+    for maker in PEERS:
+        values = chosen[maker]
         assert peer_params(maker, tree) == peer_params(maker, {maker: values})
 
 

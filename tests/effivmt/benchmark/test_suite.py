@@ -8,7 +8,7 @@ import pytest
 
 from effivmt.benchmark.paths import OBJECTS
 from effivmt.benchmark.scene import CLASSES, NUM_FRAMES, Drawn
-from effivmt.benchmark.suite import suite
+from effivmt.benchmark.suite import quick, suite
 from effivmt.benchmark.tuning import tuning_scenes
 from effivmt.evaluation.motion import MotionScores, compare_motion
 from effivmt.evaluation.tracks import track
@@ -24,9 +24,11 @@ PATTERNS = {*OBJECT_PATTERNS, *GROUND_PATTERNS} - {"plain"}
 def test_classes_and_the_quick_subset():
     assert len(SCENES) == 24 and Counter(scene.group for scene in SCENES.values()) == dict.fromkeys(CLASSES, 6)
     assert Counter(scene.group for scene in SCENES.values() if scene.unsaid) == dict.fromkeys(CLASSES, 3)
-    quick = [scene for scene in SCENES.values() if scene.quick]
-    assert Counter(scene.group for scene in quick) == dict.fromkeys(CLASSES, 2)
-    assert Counter((scene.group, scene.unsaid) for scene in quick).most_common()[0][1] == 1
+    few = quick(list(SCENES.values()))
+    assert Counter(scene.group for scene in few) == dict.fromkeys(CLASSES, 2)
+    assert Counter((scene.group, scene.unsaid) for scene in few).most_common()[0][1] == 1
+    assert [scene.group for scene in few[::2]] == list(CLASSES)
+    assert [scene.unsaid for scene in few[::2]] == [False, True, False, True]
 
 
 def test_prompts_are_three_and_name_nothing_of_what_moves_in_the_caption():
