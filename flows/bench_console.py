@@ -14,6 +14,7 @@ from rich.table import Table
 from effivmt.benchmark.cells import Done
 from effivmt.benchmark.markdown import number
 from effivmt.benchmark.measures import MEASURES
+from flows.plain import NumberedLines, results_console
 
 SHOWN = ("motion_fidelity", "trajectory_error", "text_similarity", "appearance_leakage", "seconds")
 
@@ -24,14 +25,8 @@ def watching(total: int, *, quiet: bool) -> Iterator[Callable[[Done], None]]:
     if quiet:
         yield lambda _: None
     elif not sys.stderr.isatty():
-        count = 0
-
-        def see(done: Done) -> None:
-            nonlocal count
-            count += 1
-            print(f"[{count}/{total}] {_line(done)}", file=sys.stderr, flush=True)
-
-        yield see
+        lines = NumberedLines(total)
+        yield lambda done: lines.ended(_line(done))
     else:
         columns = (TextColumn("{task.description:<40}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, console=Console(stderr=True)) as progress:
@@ -63,7 +58,7 @@ def commit() -> str | None:
 
 def print_summary(summary: Mapping[str, object], out: Path, *, quiet: bool) -> None:
     """Prints the means of the main measures, how many cells failed, and where the files lie."""
-    console = Console(highlight=False)
+    console = results_console()
     if not quiet:
         measures = [name for name in SHOWN if any(name in it["estimates"] for it in summary["methods"].values())]
         title = f"{escape(summary['suite'])}: means over {summary['clips']} clips; intervals in results.md"
@@ -85,7 +80,7 @@ def print_summary(summary: Mapping[str, object], out: Path, *, quiet: bool) -> N
 
 def print_search(rows: Sequence[Mapping[str, object]], peers: Path, *, quiet: bool) -> None:
     """Prints every candidate of a search with its score, and where the chosen ones lie."""
-    console = Console(highlight=False)
+    console = results_console()
     if not quiet:
         table = Table("peer", "values", "score", "")
         for row in rows:

@@ -142,15 +142,14 @@ def evaluate(
     from effivmt.steps import measure
     from effivmt.video import read_frames
     from flows import console
+    from flows.plain import results_console
 
     videos = [read_frames(path)[0] for path in (reference, generated)]
     metrics = measure(*videos, prompt, ClipScorer(Path(settings.evaluate.scorer)), caption)
     if as_json:
         print(json.dumps(metrics))
     else:
-        from rich.console import Console
-
-        Console().print(console.metrics_table(f"{generated}: {prompt}", {"value": metrics}))
+        results_console().print(console.metrics_table(f"{generated}: {prompt}", {"value": metrics}))
 
 
 def _clip(**fields: object) -> "Clip":

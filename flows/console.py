@@ -25,6 +25,7 @@ from effivmt.planning import plan_clip
 from effivmt.run_report import PAGE
 from effivmt.stages import STAGES, Workspace
 from effivmt.transfer import UNWATCHED, StageRun, Transferred, Watch
+from flows.plain import NumberedLines, results_console
 
 
 @contextmanager
@@ -107,14 +108,12 @@ class ClipLines(CatalogWatch):
 
     def __init__(self, total: int) -> None:
         """For a catalog of `total` clips."""
-        self._done, self._total = 0, total
+        self._lines = NumberedLines(total)
 
     def ended(self, outcome: Outcome) -> None:
         """Prints the clip's outcome."""
-        self._done += 1
         note = f": {outcome.stage}: {outcome.reason}" if outcome.reason else ""
-        line = f"[{self._done}/{self._total}] {outcome.clip}: {outcome.status} in {outcome.seconds:.1f} s{note}"
-        print(line, file=sys.stderr, flush=True)
+        self._lines.ended(f"{outcome.clip}: {outcome.status} in {outcome.seconds:.1f} s{note}")
 
 
 class ClipBars(CatalogWatch):
@@ -175,7 +174,7 @@ def watching_catalog(total: int, *, quiet: bool) -> Iterator[CatalogWatch]:
 
 def print_plan(work: Workspace, catalog: Catalog) -> None:
     """Prints what a run would do with every clip and stage, and the reasons."""
-    console = Console(highlight=False)
+    console = results_console()
     table = Table(title="What a run would do", title_justify="left")
     for heading in ("clip", *STAGES):
         table.add_column(heading, overflow="fold")
@@ -191,7 +190,7 @@ def print_plan(work: Workspace, catalog: Catalog) -> None:
 
 def print_run(record: Mapping[str, object], ran: Catalog, out: Path, *, quiet: bool) -> None:
     """Prints how many clips were hits, done or failed, and the table of the failures."""
-    console = Console(highlight=False)
+    console = results_console()
     names = {clip.clip for clip in ran.clips}
     failed = [row for row in record["clips"] if row["status"] == "failed" and row["clip"] in names]
     if failed:
@@ -211,7 +210,7 @@ def print_run(record: Mapping[str, object], ran: Catalog, out: Path, *, quiet: b
 
 def print_transfer(result: Transferred, outputs: Outputs) -> None:
     """Prints the stages with their seconds, the metrics of every video, and where its files lie."""
-    console = Console(highlight=False)
+    console = results_console()
     stages = Table(title="Stages", title_justify="left")
     stages.add_column("stage")
     stages.add_column("outcome")

@@ -17,6 +17,7 @@ from effivmt.pretrain.scene_examination import SCENES, examine_scenes
 from effivmt.quiet import quiet_libraries
 from effivmt.video import write_image
 from effivmt.world.scenes import KINDS
+from flows.plain import results_console
 
 QUESTIONS = 400
 """Put to the scorer."""
@@ -103,7 +104,8 @@ def run_judge(folder: Path, samples: int, params: Params, sheet: Path) -> None:
     model, tokenizer = scorer.load_scorer(Path(params.evaluate.scorer))
     accuracy = scorer.score_accuracy(model, tokenizer, scorer.hard_questions(QUESTIONS, seed=WORLD))
     table.add_row("scorer: right caption of 32", f"{accuracy:.3f} of {QUESTIONS} questions")
-    Console().print(table)
+    console = results_console()
+    console.print(table)
     sheet.parent.mkdir(parents=True, exist_ok=True)
     write_image(sheet, contact_sheet([(answer.caption, answer.frames) for answer in named[:16]]))
-    Console().print(str(sheet), soft_wrap=True)
+    console.print(str(sheet), soft_wrap=True)

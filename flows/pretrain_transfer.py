@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 from safetensors.torch import load_file
 
@@ -15,6 +14,7 @@ from effivmt.store import Store
 from effivmt.transfer import run_clip
 from effivmt.video import read_frames
 from flows.console import watching
+from flows.plain import results_console
 
 SINGLE = "single object"
 
@@ -44,4 +44,4 @@ def run_transfer(catalog: Path, params: Params, store: Path) -> None:
                 table.add_row(clip.clip, rendered.prompt, *(f"{value:.2f}" for value in rows[-1]))
     table.add_section()
     table.add_row("mean", f"{len(rows)} videos", *(f"{value:.3f}" for value in np.mean(np.array(rows, float), axis=0)))
-    Console().print(table)
+    results_console().print(table)

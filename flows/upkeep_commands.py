@@ -10,12 +10,12 @@ from flows.options import CATALOG, PARAMS, STORE, Overrides, ParamsFile, StoreFo
 
 def doctor(params: ParamsFile = PARAMS, store: StoreFolder = STORE, overrides: Overrides = []) -> None:  # noqa: B006
     """Checks the installation and says what to mend."""
-    from rich.console import Console
     from rich.text import Text
 
     from flows.doctor import examine
+    from flows.plain import results_console
 
-    console, faults = Console(highlight=False), 0
+    console, faults = results_console(), 0
     for check in examine(params, tuple(overrides), store):
         faults += not check.ok
         mark = Text("OK   ", "green") if check.ok else Text("FAULT", "red")
