@@ -1,0 +1,56 @@
+"""One clip's transfer, stage by stage, and params that differ in some fields."""
+
+from dataclasses import dataclass
+
+from effivmt import stages
+from effivmt.catalog import Clip
+from effivmt.config import Params
+from effivmt.stages import Rendered, Workspace
+from effivmt.store import Artifact
+
+
+@dataclass
+class Transfer:
+    """The artifacts of one clip."""
+
+    ingest: Artifact
+    heads: Artifact
+    spatial: Artifact
+    temporal: Artifact
+    render: list[Rendered]
+    evaluate: Artifact
+
+    def made(self) -> set[str]:
+        """The stages that had to run."""
+        single = {name: [getattr(self, name)] for name in stages.STAGES if name != "render"}
+        videos = [a for r in self.render for a in (r.artifact, r.baseline) if a is not None]
+        found = single | {"render": videos}
+        return {name for name, artifacts in found.items() if not all(artifact.cached for artifact in artifacts)}
+
+    def digests(self) -> dict[str, str]:
+        """Content of every artifact that does not depend on the clock."""
+        return {name: getattr(self, name).content_digest for name in stages.STAGES if name != "render"} | {
+            f"render_{i}": result.artifact.content_digest for i, result in enumerate(self.render)
+        }
+
+
+def tune(work: Workspace, clip: Clip) -> tuple[Artifact, Artifact, Artifact, Artifact]:
+    """The first four stages."""
+    ingested = stages.ingest(work, clip)
+    heads = stages.heads(work, clip, ingested)
+    spatial = stages.spatial(work, clip, ingested, heads)
+    return ingested, heads, spatial, stages.temporal(work, clip, ingested, heads, spatial)
+
+
+def transfer(work: Workspace, clip: Clip) -> Transfer:
+    tuned = tune(work, clip)
+    rendered = stages.render(work, clip.prompts, tuned[3].path / "adapter")
+    return Transfer(*tuned, rendered, stages.evaluate(work, clip, tuned[0], rendered))
+
+
+def changed(params: Params, **sections: dict[str, object]) -> Params:
+    """Params with some fields of some sections changed, checked as if read from a file."""
+    tree = params.model_dump()
+    for name, fields in sections.items():
+        tree[name] |= fields
+    return Params.model_validate(tree)

@@ -1,0 +1,142 @@
+"""Sampling, images of the looks, heads of the backbone; a killed stage goes on; errors name their cause."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from staging import changed, transfer, tune
+
+from effivmt import stages
+from effivmt.errors import AdapterError, EffiVMTError, VideoError
+from effivmt.heads import load_head_map
+from effivmt.positions import sampled_indices
+from effivmt.stages import Workspace
+from effivmt.store import Store
+from effivmt.video import read_frames, write_image, write_video
+
+
+class TestSampling:
+    def test_pixel_samples_before_encoding(self, store, params, clip, backbone, done):
+        work = Workspace(store, changed(params, sampling={"mode": "pixel"}))
+        found = transfer(work, clip)
+        assert found.made() == {"ingest", "temporal", "render", "evaluate"}  # heads and looks see the same frames
+        frames = load_file(found.ingest.file("frames.safetensors"))["frames"].numpy()
+        sampled = load_file(found.ingest.file("sampled.safetensors"))["sampled"]
+        assert sampled.shape == (2, 4, 3, 4, 4)
+        for phase in range(2):
+            expected = backbone.encode_video(frames[sampled_indices(17, 9, phase / 2)])
+            assert torch.equal(sampled[phase], expected)
+        phases = tune(Workspace(store, changed(params, sampling={"mode": "pixel", "phases": 1})), clip)
+        assert [artifact.cached for artifact in phases] == [False, True, True, False]
+
+    def test_dense_sees_all_frames(self, store, params, clip, done):
+        found = tune(Workspace(store, changed(params, sampling={"mode": "dense"})), clip)
+        assert [artifact.cached for artifact in found] == [True, True, True, False]
+        assert found[3].content_digest != done.temporal.content_digest
+
+
+class TestAppearanceImages:
+    def test_give_the_looks_and_leave_the_motion_to_the_clip(self, store, params, clip, done, backbone, tmp_path):
+        images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
+        for index, image in enumerate(images):
+            write_image(tmp_path / f"{index}.png", image)
+        work = Workspace(store, params)
+        found = tune(work, clip.model_copy(update={"appearance_images": tmp_path}))
+        assert [artifact.cached for artifact in found] == [False, True, False, False]
+        single = load_file(found[0].file("single.safetensors"))["single"]
+        expected = torch.stack([backbone.encode_video(image[None]) for image in images])
+        assert torch.equal(single, expected)
+        assert found[0].digest("dense.safetensors") == done.ingest.digest("dense.safetensors")
+        (tmp_path / "0.png").unlink()
+        assert not stages.ingest(work, clip.model_copy(update={"appearance_images": tmp_path})).cached
+
+    def test_must_be_a_folder(self, workspace, clip, tmp_path):
+        with pytest.raises(VideoError, match="is no folder; give a folder of images"):
+            stages.ingest(workspace, clip.model_copy(update={"appearance_images": tmp_path / "absent"}))
+
+
+class TestHeadsOfTheBackbone:
+    def test_serve_every_clip(self, store, params, clip, done):
+        scope = {"scope": "backbone", "scope_clips": [str(clip.video)]}
+        work = Workspace(store, changed(params, heads=scope))
+        found = stages.heads(work, clip, done.ingest)
+        assert not found.cached
+        other = clip.model_copy(update={"start": 0.5, "caption": "another", "clip": "other"})
+        ingested = stages.ingest(work, other)
+        again = stages.heads(work, other, ingested)
+        assert not ingested.cached and again.cached and again.path == found.path
+
+    def test_average_over_the_clips(self, store, params, clip, sample_video, tmp_path):
+        frames, _ = read_frames(sample_video)
+        write_video(tmp_path / "reversed.mp4", frames[::-1].copy(), 8)
+        maps = []
+        for videos in ([sample_video], [tmp_path / "reversed.mp4"], [sample_video, tmp_path / "reversed.mp4"]):
+            scope = {"scope": "backbone", "scope_clips": [str(video) for video in videos]}
+            work = Workspace(store, changed(params, heads=scope))
+            artifact = stages.heads(work, clip, stages.ingest(work, clip))
+            maps.append(load_head_map(artifact.file("heads.parquet")).spatial)
+        assert np.allclose(maps[2], (maps[0] + maps[1]) / 2, atol=1e-12)
+        assert not np.allclose(maps[0], maps[1], atol=1e-6)
+
+    def test_need_clips(self, store, params, clip, done):
+        work = Workspace(store, changed(params, heads={"scope": "backbone"}))
+        with pytest.raises(EffiVMTError, match=r"heads\.scope_clips is empty"):
+            stages.heads(work, clip, done.ingest)
+
+
+class TestKill:
+    @pytest.mark.parametrize("stage", ["spatial", "temporal"])
+    def test_a_killed_stage_goes_on_and_ends_with_the_same_bytes(self, store, done, params, clip, tmp_path, stage):
+        own, steps = Store(tmp_path / "store"), []
+
+        def die(at: str, step: int, total: int) -> None:
+            if (at, step) == (stage, 2):
+                raise KeyboardInterrupt
+
+        work = Workspace(own, params, progress=die)
+        with pytest.raises(KeyboardInterrupt):
+            tune(work, clip)
+        assert not (own.root / stage).exists() and len(list((own.root / "scratch").iterdir())) == 1
+        work.progress = lambda at, step, total: steps.append((at, step))  # the same process goes on
+        again = tune(work, clip)
+        assert [step for at, step in steps if at == stage] == [3]
+        whole = (done.ingest, done.heads, done.spatial, done.temporal)
+        assert [artifact.content_digest for artifact in again] == [artifact.content_digest for artifact in whole]
+        assert not list((own.root / "scratch").iterdir())
+
+    def test_what_was_rendered_stays(self, params, clip, tmp_path, done):
+        own = Store(tmp_path / "store")
+
+        def die(at: str, step: int, total: int) -> None:
+            if (at, step) == ("render", 3):  # in the second of two videos
+                raise KeyboardInterrupt
+
+        work = Workspace(own, params, progress=die)
+        adapter = done.temporal.path / "adapter"
+        with pytest.raises(KeyboardInterrupt):
+            stages.render(work, clip.prompts, adapter)
+        work.progress = lambda *_: None
+        again = stages.render(work, clip.prompts, adapter)
+        cached = [artifact.cached for result in again for artifact in (result.artifact, result.baseline)]
+        assert cached == [True, False]
+
+
+class TestErrors:
+    def test_a_missing_video_is_named(self, workspace, clip):
+        with pytest.raises(VideoError, match=r"absent\.mp4 does not exist or is no file"):
+            stages.ingest(workspace, clip.model_copy(update={"video": Path("absent.mp4")}))
+
+    def test_a_short_video_is_no_clip(self, workspace, clip):
+        with pytest.raises(VideoError):
+            stages.ingest(workspace, clip.model_copy(update={"start": 3.0}))
+
+    def test_a_damaged_adapter_is_never_rendered(self, workspace, clip, done, tmp_path):
+        folder = tmp_path / "adapter"
+        folder.mkdir()
+        for path in (done.temporal.path / "adapter").iterdir():
+            (folder / path.name).write_bytes(path.read_bytes())
+        (folder / "temporal.safetensors").write_bytes(b"damage")
+        with pytest.raises(AdapterError, match=r"temporal\.safetensors is damaged"):
+            stages.render(workspace, clip.prompts, folder)

@@ -1,0 +1,51 @@
+"""The two tuning stages with the settings they share, on a transformer of random weights."""
+
+import numpy as np
+import torch
+from diffusers import WanTransformer3DModel
+from safetensors.torch import save as to_bytes
+
+from effivmt.config import SamplingParams, SpatialParams, TemporalParams
+from effivmt.heads import HeadMap
+from effivmt.tuning import Tuned, tune_spatial, tune_temporal
+
+FRAMES = 17  # pixel frames of the dense clip: 5 latent frames
+MAPS = {
+    "mixed": np.array([[1, 0, 1, 0], [0, 1, 1, 0]], dtype=bool),
+    "first layer all spatial": np.array([[0, 0, 0, 0], [0, 1, 1, 0]], dtype=bool),
+    "first layer all temporal": np.array([[1, 1, 1, 1], [0, 1, 1, 0]], dtype=bool),
+}
+SAMPLING = SamplingParams(mode="latent", frames=9, phases=2)
+SIZE = {"rank": 2, "steps": 4, "batch": 2, "save_every": 1, "learning_rate": 1e-2}
+
+
+def head_map(is_temporal: np.ndarray = MAPS["mixed"]) -> HeadMap:
+    return HeadMap(np.zeros(is_temporal.shape), np.zeros(is_temporal.shape), is_temporal)
+
+
+class Stage:
+    """Runs one of the two stages with the settings they share."""
+
+    def __init__(self, name: str, clip: dict[str, torch.Tensor], checkpoint) -> None:
+        self.name, self.clip, self.checkpoint = name, clip, checkpoint
+
+    def __call__(self, transformer, heads=None, progress=None, sampling=SAMPLING, **changes) -> Tuned:
+        settings = {**SIZE, **changes}
+        common = {"seed": 0, "clip": "clip", "checkpoint": self.checkpoint, "progress": progress}
+        heads = heads or head_map()
+        if self.name == "spatial":
+            params = SpatialParams(**settings)
+            return tune_spatial(transformer, heads, self.clip["single"], self.clip["caption"], params, **common)
+        params = TemporalParams(**settings)
+        latents, caption = self.clip["dense"], self.clip["caption"]
+        return tune_temporal(transformer, heads, latents, caption, params, sampling, FRAMES, **common)
+
+
+def bytes_of(tuned: Tuned) -> bytes:
+    return to_bytes(tuned.weights)
+
+
+def state_of(transformer: WanTransformer3DModel) -> tuple[list, bytes, set[str]]:
+    """Modules by identity, the bytes of the weights, and the names of the instance's attributes."""
+    modules = [(name, id(module)) for name, module in transformer.named_modules()]
+    return modules, to_bytes(transformer.state_dict()), set(vars(transformer))

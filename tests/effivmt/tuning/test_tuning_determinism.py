@@ -1,0 +1,139 @@
+"""Tuning draws the same samples whatever happens, and leaves the transformer as it was."""
+
+import logging
+import warnings
+
+import pytest
+import torch
+from diffusers import WanPipeline
+from safetensors.torch import save as to_bytes
+from staged import SIZE, Stage, bytes_of, head_map, state_of
+
+from effivmt import objectives
+from effivmt.adapter import to_stock_layout
+from effivmt.config import SamplingParams, SpatialParams
+from effivmt.positions import sampled_indices, time_positions_of
+from effivmt.seeding import generator
+from effivmt.tuning import sparse_sample, tune_spatial
+
+
+class TestCountedRandomness:
+    @pytest.mark.parametrize("save_every", [1, 2])
+    @pytest.mark.parametrize("killed_at", [1, 2, 3, 4])
+    def test_a_killed_run_ends_with_the_same_bytes(self, transformer, stage, killed_at, save_every):
+        whole = stage(transformer, save_every=save_every)
+        stage.checkpoint.unlink()
+        before = state_of(transformer)
+
+        def die(done: int, total: int) -> None:
+            if done == killed_at:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            stage(transformer, progress=die, save_every=save_every)
+        assert state_of(transformer) == before
+        steps = []
+        resumed = stage(transformer, progress=lambda done, total: steps.append(done), save_every=save_every)
+        first = min(killed_at, 3) // save_every * save_every + 1
+        assert steps == list(range(first, 5))
+        assert bytes_of(resumed) == bytes_of(whole)
+        assert resumed.losses == whole.losses and len(whole.losses["denoising"]) == 4
+
+    def test_the_global_seed_does_not_matter_and_the_own_one_does(self, transformer, stage):
+        results = []
+        for seed in (0, 1):
+            torch.manual_seed(seed)
+            stage.checkpoint.unlink(missing_ok=True)
+            results.append(bytes_of(stage(transformer)))
+        assert results[0] == results[1]
+        stage.checkpoint.unlink()
+        other = tune_spatial(
+            transformer, head_map(), stage.clip["single"], stage.clip["caption"], SpatialParams(**SIZE),
+            seed=1, clip="clip", checkpoint=stage.checkpoint,
+        )  # fmt: skip
+        assert to_bytes(other.weights) != results[0]
+
+    def test_first_step_equals_separate_forward_passes(self, transformer, clip, tmp_path):
+        """The LoRA of the first step is zero, so its losses are those of the stock transformer, sample by sample."""
+        stage, batch = Stage("temporal", clip, tmp_path / "state"), 6
+        tuned = stage(transformer, steps=1, batch=batch)
+        random = generator(0, "temporal", "clip", 0)
+        phases = torch.randint(2, (batch,), generator=random).tolist()
+        assert set(phases) == {0, 1}
+        starts = [sampled_indices(5, 3, phase / 2) for phase in phases]
+        latents = torch.cat([clip["dense"][:, :, indices] for indices in starts])
+        noise = torch.randn(latents.shape, generator=random)
+        sigmas = objectives.draw_sigmas(batch, 3.0, random)
+        losses = []
+        with torch.no_grad(), time_positions_of(transformer) as rope:
+            for i in range(batch):
+                rope.positions = starts[i].double()[None]
+                noised = (1 - sigmas[i]) * latents[i] + sigmas[i] * noise[i]
+                predicted = transformer(noised[None], 1000 * sigmas[i : i + 1], clip["caption"]).sample
+                target = (noise[i] - latents[i])[None]
+                losses.append([((predicted - target) ** 2).mean(), objectives.motion_loss(predicted, target)])
+        expected = torch.tensor(losses).mean(0)
+        assert tuned.losses["denoising"][0] == pytest.approx(expected[0].item(), rel=1e-5)
+        assert tuned.losses["motion"][0] == pytest.approx(expected[1].item(), rel=1e-5)
+
+    def test_gradient_checkpointing_gives_the_same_run(self, transformer, stage):
+        before = state_of(transformer)
+        plain = stage(transformer)
+        stage.checkpoint.unlink()
+        again = stage(transformer, gradient_checkpointing=True)
+        for name in plain.losses:
+            assert again.losses[name] == pytest.approx(plain.losses[name], rel=1e-5)
+        for name, weight in plain.weights.items():
+            assert torch.allclose(again.weights[name], weight, atol=1e-4)
+        assert state_of(transformer) == before and not transformer.is_gradient_checkpointing
+
+
+class TestAfterwards:
+    def test_the_transformer_is_stock(self, transformer, stage):
+        before = state_of(transformer)
+        stage(transformer)
+        assert state_of(transformer) == before
+        assert not hasattr(transformer, "peft_config")
+        assert not any(parameter.requires_grad for parameter in transformer.parameters())
+
+    def test_a_pipeline_loads_loras_into_it_without_a_warning(self, transformer, stage, caplog):
+        weights = to_stock_layout(stage(transformer).weights, head_map())
+        pipeline = WanPipeline(tokenizer=None, text_encoder=None, vae=None, scheduler=None, transformer=transformer)
+        library = logging.getLogger("diffusers")
+        library.addHandler(caplog.handler)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            pipeline.load_lora_weights(weights, adapter_name="again")
+        library.removeHandler(caplog.handler)
+        assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+        assert transformer.active_adapters() == ["again"]
+
+
+class TestSparseSample:
+    @pytest.fixture
+    def dense(self) -> torch.Tensor:
+        return torch.arange(21.0).view(1, 1, 21, 1, 1)
+
+    def test_dense_is_everything_at_stock_positions(self, dense):
+        sample = sparse_sample(dense, SamplingParams(mode="dense"), "paper", 81, 2)
+        assert torch.equal(sample.latents, dense) and sample.positions.tolist() == [list(range(21))]
+
+    def test_latent_takes_latent_frames_where_they_stand(self, dense):
+        sampling = SamplingParams(mode="latent", frames=17, phases=4)
+        for phase in range(4):
+            sample = sparse_sample(dense, sampling, "aligned", 81, phase)
+            assert sample.latents.flatten().tolist() == sample.positions[0].tolist()
+            assert sample.latents.flatten().tolist() == [phase + 4 * i for i in range(5)]
+        paper = sparse_sample(dense, sampling, "paper", 81, 1).positions[0].tolist()
+        assert paper == pytest.approx([0, 4.2, 8.4, 12.6, 16.8])
+        assert sparse_sample(dense, sampling, "none", 81, 1).positions[0].tolist() == [0, 1, 2, 3, 4]
+
+    def test_pixel_takes_the_phase_that_was_encoded(self):
+        encoded = torch.arange(4.0).view(4, 1, 1, 1, 1).expand(4, 2, 5, 3, 3)
+        sampling = SamplingParams(mode="pixel", frames=17, phases=4)
+        for phase in range(4):
+            sample = sparse_sample(encoded, sampling, "aligned", 81, phase)
+            assert sample.latents.shape == (1, 2, 5, 3, 3) and (sample.latents == phase).all()
+            assert sample.positions.tolist() == [[i / 4 for i in sampled_indices(81, 17, phase / 4)[::4].tolist()]]
+        spacing = sparse_sample(encoded, sampling, "paper", 81, 0).positions[0].diff().tolist()
+        assert spacing == pytest.approx([81 / 17] * 4)
