@@ -12,12 +12,12 @@ from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
+from effivmt.artifact import Artifact
 from effivmt.batch import CatalogWatch, Noting, attempt
 from effivmt.catalog import Catalog, Clip
 from effivmt.outputs import video_names, without_adapter
 from effivmt.placing import place, replacing, writing
 from effivmt.stages import STAGES, Workspace
-from effivmt.store import Artifact
 from effivmt.tables import write_losses, write_metrics
 from effivmt.transfer import StageRun, stage_by_stage
 

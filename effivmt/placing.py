@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from effivmt.artifact import Artifact
 from effivmt.digests import sha256_file
 from effivmt.errors import EffiVMTError
-from effivmt.store import Artifact, Store
+from effivmt.store import Store
 
 
 def copy_file(store: Store, artifact: Artifact, name: str, target: Path) -> None:

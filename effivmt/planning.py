@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 
 from effivmt import stages
+from effivmt.artifact import Artifact
 from effivmt.batch import Noting
 from effivmt.catalog import Clip
 from effivmt.errors import EffiVMTError
 from effivmt.stages import STAGES, Workspace
-from effivmt.store import Artifact
 from effivmt.transfer import UNWATCHED, run_clip
 
 

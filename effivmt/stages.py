@@ -13,13 +13,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from effivmt.artifact import Artifact, Key
 from effivmt.backbone_folder import BackboneFolder, find_backbone
 from effivmt.catalog import Clip
 from effivmt.config import Params
 from effivmt.digests import sha256_bytes, sha256_file, sha256_tree
 from effivmt.errors import EffiVMTError, VideoError
 from effivmt.manifest import read_facts
-from effivmt.store import Artifact, Key, Store
+from effivmt.store import Store
 
 if TYPE_CHECKING:
     from effivmt.adapter import Adapter

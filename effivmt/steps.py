@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from effivmt import adapter as adapters
 from effivmt import heads as head_maps
 from effivmt import tuning
+from effivmt.artifact import Artifact
 from effivmt.backbone import Backbone
 from effivmt.catalog import Clip
 from effivmt.config import Params
@@ -35,7 +36,6 @@ from effivmt.positions import sampled_indices
 from effivmt.quiet import quiet_libraries
 from effivmt.rendering import render as render_frames
 from effivmt.seeding import generator
-from effivmt.store import Artifact
 from effivmt.video import probe, read_clip, read_frames, read_images, write_image, write_video
 
 quiet_libraries()

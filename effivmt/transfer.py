@@ -6,9 +6,9 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
 from effivmt import stages
+from effivmt.artifact import Artifact
 from effivmt.catalog import Clip
 from effivmt.stages import Rendered, Workspace
-from effivmt.store import Artifact
 
 Call = Callable[..., object]
 """Runs a function of `effivmt.stages` on its inputs: directly, or as the task of an engine."""

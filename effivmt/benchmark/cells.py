@@ -9,13 +9,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from effivmt import stages
+from effivmt.artifact import Artifact
 from effivmt.benchmark import peer_stages
 from effivmt.benchmark.methods import Method
 from effivmt.catalog import Clip
 from effivmt.config import Params, Section
 from effivmt.errors import in_one_line
 from effivmt.stages import Rendered, Workspace
-from effivmt.store import Artifact
 
 
 @dataclass(frozen=True)

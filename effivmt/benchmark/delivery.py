@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from effivmt.artifact import Artifact
 from effivmt.benchmark.cells import Cell, Done
 from effivmt.benchmark.markdown import markdown
 from effivmt.benchmark.methods import Method
@@ -18,7 +19,7 @@ from effivmt.benchmark.suite import suite
 from effivmt.benchmark.tuning import tuning_scenes
 from effivmt.catalog import Clip
 from effivmt.placing import place, replacing, writing
-from effivmt.store import Artifact, Store
+from effivmt.store import Store
 from effivmt.video import write_image, write_video
 
 

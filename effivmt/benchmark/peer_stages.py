@@ -3,11 +3,11 @@
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from effivmt.artifact import Artifact, Key
 from effivmt.benchmark.peers import peer_module
 from effivmt.catalog import Clip
 from effivmt.config import Section
 from effivmt.stages import Rendered, Workspace, texts
-from effivmt.store import Artifact, Key
 
 VERSIONS = {"peer_tune": 1, "peer_render": 1}
 """Of each step's code and files: raised whenever the same inputs give another result."""

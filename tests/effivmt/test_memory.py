@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from effivmt import memory
-from effivmt.store import Key, Store
+from effivmt.artifact import Key
+from effivmt.store import Store
 
 SIZE = 128 * 2**20
 GROWS = f"""

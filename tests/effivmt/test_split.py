@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from effivmt import stages
 from effivmt.adapter import fused, load_adapter, save_adapter
+from effivmt.artifact import Artifact
 from effivmt.catalog import Clip
 from effivmt.config import Params
 from effivmt.errors import AdapterError
@@ -17,7 +18,7 @@ from effivmt.heads import HeadMap, load_head_map, save_head_map, split_heads
 from effivmt.rendering import render
 from effivmt.seeding import generator
 from effivmt.stages import Workspace
-from effivmt.store import Artifact, Store
+from effivmt.store import Store
 
 SPLITS = ("random", "swapped", "none")
 

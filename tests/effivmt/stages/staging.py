@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 
 from effivmt import stages
+from effivmt.artifact import Artifact
 from effivmt.catalog import Clip
 from effivmt.config import Params
 from effivmt.stages import Rendered, Workspace
-from effivmt.store import Artifact
 
 
 @dataclass

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 from storing import KEY, SPAWN, build_in_child, build_until_killed, leftovers, make, make_until_killed, unprivileged
 
+from effivmt.artifact import Artifact
 from effivmt.errors import StoreError
-from effivmt.store import Artifact, Store
+from effivmt.store import Store
 
 
 class TestDamage:
