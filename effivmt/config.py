@@ -134,6 +134,13 @@ class EvaluateParams(Section):
 
     scorer: str = "data/clip-tiny"
     """A transformers `CLIPModel` folder."""
+    cotracker: str = ""
+    """A CoTracker3 checkpoint as safetensors, by which points are tracked; empty: Lucas-Kanade, with no download."""
+
+    @property
+    def tracker(self) -> Path | None:
+        """The checkpoint's file; None: Lucas-Kanade."""
+        return Path(self.cotracker) if self.cotracker else None
 
 
 class Params(Section):
@@ -208,7 +215,9 @@ def _resolve_paths(params: Params, root: Path) -> Params:
     return params.model_copy(
         update={
             "backbone": params.backbone.model_copy(update={"path": resolve(params.backbone.path)}),
-            "evaluate": params.evaluate.model_copy(update={"scorer": resolve(params.evaluate.scorer)}),
+            "evaluate": params.evaluate.model_copy(
+                update={name: resolve(path) for name, path in params.evaluate.model_dump().items() if path}
+            ),
             "heads": params.heads.model_copy(
                 update={"scope_clips": tuple(resolve(clip) for clip in params.heads.scope_clips)}
             ),

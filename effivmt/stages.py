@@ -288,7 +288,7 @@ def render(work: Workspace, prompts: Sequence[str], adapter: Path | None) -> lis
 
 def evaluate(work: Workspace, clip: Clip, ingested: Artifact, rendered: Sequence[Rendered]) -> Artifact:
     """Metrics of every rendered video, and of its yardstick, against the reference; files: metrics.json (a list)."""
-    scorer = Path(work.params.evaluate.scorer)
+    scorer, tracker = Path(work.params.evaluate.scorer), work.params.evaluate.tracker
     videos = {
         f"video_{i}_{kind}": artifact.digest("video.mp4")
         for i, result in enumerate(rendered)
@@ -299,13 +299,15 @@ def evaluate(work: Workspace, clip: Clip, ingested: Artifact, rendered: Sequence
         **videos,
         "scorer": sha256_tree(scorer) if scorer.is_dir() else "none",
     }
+    if tracker is not None:
+        inputs["tracker"] = sha256_file(tracker) if tracker.is_file() else "none"
     prompts = [[result.prompt, result.seed] for result in rendered]
 
     def make(out: Path, _scratch: Path) -> None:
         from effivmt import steps
 
         results = [(result.prompt, result.seed, result.by_kind) for result in rendered]
-        steps.evaluate(work.backbone, scorer, clip.caption, ingested, results, out, work.units("evaluate"))
+        steps.evaluate(work.backbone, scorer, tracker, clip.caption, ingested, results, out, work.units("evaluate"))
 
     return work.build("evaluate", inputs, {"prompts": prompts, "caption": clip.caption}, make)
 

@@ -21,15 +21,7 @@ from effivmt.backbone import Backbone
 from effivmt.catalog import Clip
 from effivmt.config import Params
 from effivmt.digests import canonical_json
-from effivmt.evaluation.motion import compare_motion
-from effivmt.evaluation.quality import flicker, sharpness
-from effivmt.evaluation.similarity import (
-    ClipScorer,
-    appearance_leakage,
-    reference_resemblance,
-    temporal_consistency,
-    text_similarity,
-)
+from effivmt.evaluation.measuring import load_instruments, measure
 from effivmt.figures import contact_sheet, head_map
 from effivmt.objectives import add_noise
 from effivmt.positions import sampled_indices
@@ -217,44 +209,27 @@ def render(
 def evaluate(
     backbone: Backbone,
     scorer: Path,
+    tracker: Path | None,
     caption: str,
     ingested: Artifact,
     videos: Sequence[tuple[str, int, dict[str, Artifact]]],
     out: Path,
     progress: Units,
 ) -> None:
-    """Measures videos against the reference and its caption; each of `videos`: prompt, seed, and artifact by kind."""
+    """Measures videos against the reference and its caption; each of `videos`: prompt, seed, and artifact by kind.
+
+    scorer: a CLIP model folder; tracker: a CoTracker checkpoint, or None for Lucas-Kanade.
+    """
     backbone.keep("transformer", "vae")
-    reference, clip_scorer = _tensor(ingested, "frames").numpy(), ClipScorer(scorer)
+    reference, instruments = _tensor(ingested, "frames").numpy(), load_instruments(scorer, tracker)
     rows = []
     for prompt, seed, artifacts in videos:
         row: dict[str, object] = {"prompt": prompt, "seed": seed}
         for kind, artifact in artifacts.items():
-            row[kind] = measure(reference, read_frames(artifact.file("video.mp4"))[0], prompt, clip_scorer, caption)
+            row[kind] = measure(reference, read_frames(artifact.file("video.mp4"))[0], prompt, instruments, caption)
         rows.append(row)
         progress(len(rows), len(videos))
     _write_json(out / "metrics.json", rows)
-
-
-def measure(
-    reference: np.ndarray, generated: np.ndarray, prompt: str, scorer: ClipScorer, caption: str | None = None
-) -> dict[str, float]:
-    """All metrics of one video, frames uint8 (T, H, W, 3), against the reference's frames and its own prompt.
-
-    `caption` says what the reference shows; without it the appearance leakage is left out.
-    """
-    features, prompt_features = scorer.frame_features(generated), scorer.text_features([prompt])
-    metrics = {
-        "text_similarity": text_similarity(features, prompt_features),
-        "temporal_consistency": temporal_consistency(features),
-        **vars(compare_motion(reference, generated)),
-        "reference_resemblance": reference_resemblance(features, scorer.frame_features(reference)),
-        "sharpness": sharpness(reference, generated),
-        "flicker": flicker(generated),
-    }
-    if caption is not None:
-        metrics["appearance_leakage"] = appearance_leakage(features, scorer.text_features([caption]), prompt_features)
-    return {name: round(float(value), 6) for name, value in metrics.items()}
 
 
 def _tensor(artifact: Artifact, name: str) -> torch.Tensor:

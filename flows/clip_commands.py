@@ -138,14 +138,16 @@ def evaluate(
 ) -> None:
     """Prints the metrics of any two video files."""
     settings = load_params(params, overrides)
-    from effivmt.evaluation.similarity import ClipScorer
-    from effivmt.steps import measure
+    from effivmt.evaluation.measuring import load_instruments, measure
+    from effivmt.quiet import quiet_libraries
     from effivmt.video import read_frames
     from flows import console
     from flows.plain import results_console
 
+    quiet_libraries()
     videos = [read_frames(path)[0] for path in (reference, generated)]
-    metrics = measure(*videos, prompt, ClipScorer(Path(settings.evaluate.scorer)), caption)
+    instruments = load_instruments(Path(settings.evaluate.scorer), settings.evaluate.tracker)
+    metrics = measure(*videos, prompt, instruments, caption)
     if as_json:
         print(json.dumps(metrics))
     else:

@@ -180,12 +180,12 @@ def _gpu() -> Check:
 
 
 def _scorer(params: Params) -> Check:
-    from effivmt.evaluation.similarity import ClipScorer
+    from effivmt.evaluation.measuring import load_instruments
     from effivmt.quiet import quiet_libraries
 
     quiet_libraries()
-    ClipScorer(Path(params.evaluate.scorer))
-    return Check("scorer", params.evaluate.scorer)
+    load_instruments(Path(params.evaluate.scorer), params.evaluate.tracker)
+    return Check("scorer", " and ".join(filter(None, (params.evaluate.scorer, params.evaluate.cotracker))))
 
 
 def _mlflow() -> Check:

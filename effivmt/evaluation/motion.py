@@ -11,7 +11,7 @@ import numpy as np
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.optimize import linear_sum_assignment
 
-from effivmt.evaluation.tracks import Tracks, track
+from effivmt.evaluation.tracks import Tracker, Tracks, track
 
 STILL = 0.05
 """A point that moves well below this far over a whole clip, in frame widths, counts as standing still."""
@@ -35,16 +35,18 @@ class MotionScores:
     reference_motion_amount: float
 
 
-def compare_motion(reference_frames: np.ndarray, generated_frames: np.ndarray) -> MotionScores:
+def compare_motion(
+    reference_frames: np.ndarray, generated_frames: np.ndarray, tracker: Tracker = track
+) -> MotionScores:
     """Tracks two clips, uint8 (T, H, W, 3) of any sizes and lengths, and scores the second against the first.
 
     The generated frame is stretched onto the reference frame, and the longer clip is resampled in time to the length
-    of the shorter. Raises VideoError as `track` does.
+    of the shorter. Raises VideoError as the tracker does.
     """
     height, width = reference_frames.shape[1:3]
     length = min(len(reference_frames), len(generated_frames))
     reference, generated = (
-        _resampled(in_frame_widths(track(frames), frames.shape[2], frames.shape[1], height / width), length)
+        _resampled(in_frame_widths(tracker(frames), frames.shape[2], frames.shape[1], height / width), length)
         for frames in (reference_frames, generated_frames)
     )
     moving, moving_generated = foreground(reference, height / width), foreground(generated, height / width)

@@ -1,5 +1,6 @@
 """Point tracks of a video by pyramidal Lucas-Kanade: what the motion metrics are computed from."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
@@ -28,6 +29,10 @@ class Tracks:
     visible: np.ndarray
 
 
+Tracker = Callable[[np.ndarray], Tracks]
+"""Follows points through frames uint8 (T, H, W, 3)."""
+
+
 def track(frames: np.ndarray, *, grid: int = 8) -> Tracks:
     """Follows points through a whole clip, frames uint8 (T, H, W, 3), whatever its colours.
 
@@ -39,7 +44,7 @@ def track(frames: np.ndarray, *, grid: int = 8) -> Tracks:
     Source: Bouguet, "Pyramidal Implementation of the Lucas Kanade Feature Tracker"; Shi and Tomasi, "Good Features to
     Track" (smallest eigenvalue); Kalal et al., "Forward-Backward Error".
     """
-    _check(frames)
+    check_frames(frames)
     num_frames, height, width = frames.shape[:3]
     images = _resized_contrast(frames)
     births = np.linspace(0, num_frames - 1, BIRTHS).round().astype(int)
@@ -59,9 +64,22 @@ def track(frames: np.ndarray, *, grid: int = 8) -> Tracks:
     for now in range(num_frames - 1, 0, -1):
         _advance(images, points, visible, np.flatnonzero(visible[:, now] & (birth >= now)), now, now - 1)
 
-    lasting = visible.sum(1) >= max(2, num_frames // 4)
     scale = np.array(images[0].shape[1::-1], np.float32) / np.array([width, height], np.float32)
-    return Tracks((points[lasting] + 0.5) / scale - 0.5, visible[lasting])
+    return lasting(Tracks((points + 0.5) / scale - 0.5, visible))
+
+
+def lasting(tracks: Tracks) -> Tracks:
+    """The tracks that are visible in at least a quarter of the clip, and in at least 2 frames."""
+    kept = tracks.visible.sum(1) >= max(2, tracks.visible.shape[1] // 4)
+    return Tracks(tracks.points[kept], tracks.visible[kept])
+
+
+def check_frames(frames: np.ndarray) -> None:
+    """Raises VideoError unless frames are uint8 (T, H, W, 3) with T at least 2."""
+    if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8:
+        raise VideoError(f"cannot track {frames.dtype} frames of shape {frames.shape}: give uint8 frames (T, H, W, 3)")
+    if len(frames) < 2:
+        raise VideoError(f"cannot track a clip of {len(frames)} frames: motion needs at least 2")
 
 
 _QUALITY = 0.01  # a corner counts from this share of the clip's best one: a tenth of its contrast
@@ -69,13 +87,6 @@ _WEAKEST = 4.0  # and from this response, that of a sharp corner 2 gray levels h
 _PEAK = 0.3  # a point sits where response and texture are at least this share of their highest within a window
 _ROUNDNESS = 0.03  # ratio of the eigenvalues below which a corner is a straight edge
 _STOP = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 20, 0.01)
-
-
-def _check(frames: np.ndarray) -> None:
-    if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8:
-        raise VideoError(f"cannot track {frames.dtype} frames of shape {frames.shape}: give uint8 frames (T, H, W, 3)")
-    if len(frames) < 2:
-        raise VideoError(f"cannot track a clip of {len(frames)} frames: motion needs at least 2")
 
 
 def _resized_contrast(frames: np.ndarray) -> list[np.ndarray]:

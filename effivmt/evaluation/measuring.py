@@ -1,0 +1,53 @@
+"""All metrics of one video, and what they are measured with."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from effivmt.evaluation.cotracker import CoTracker
+from effivmt.evaluation.motion import compare_motion
+from effivmt.evaluation.quality import flicker, sharpness
+from effivmt.evaluation.similarity import (
+    ClipScorer,
+    appearance_leakage,
+    reference_resemblance,
+    temporal_consistency,
+    text_similarity,
+)
+from effivmt.evaluation.tracks import Tracker, track
+
+
+@dataclass(frozen=True)
+class Instruments:
+    """What metrics are measured with."""
+
+    scorer: ClipScorer
+    tracker: Tracker
+
+
+def load_instruments(scorer: Path, tracker: Path | None) -> Instruments:
+    """The CLIP model of a folder, and CoTracker by a checkpoint or else Lucas-Kanade; BackboneError if one is unfit."""
+    return Instruments(ClipScorer(scorer), CoTracker(tracker) if tracker else track)
+
+
+def measure(
+    reference: np.ndarray, generated: np.ndarray, prompt: str, instruments: Instruments, caption: str | None = None
+) -> dict[str, float]:
+    """All metrics of one video, frames uint8 (T, H, W, 3), against the reference's frames and its own prompt.
+
+    `caption` says what the reference shows; without it the appearance leakage is left out.
+    """
+    scorer = instruments.scorer
+    features, prompt_features = scorer.frame_features(generated), scorer.text_features([prompt])
+    metrics = {
+        "text_similarity": text_similarity(features, prompt_features),
+        "temporal_consistency": temporal_consistency(features),
+        **vars(compare_motion(reference, generated, instruments.tracker)),
+        "reference_resemblance": reference_resemblance(features, scorer.frame_features(reference)),
+        "sharpness": sharpness(reference, generated),
+        "flicker": flicker(generated),
+    }
+    if caption is not None:
+        metrics["appearance_leakage"] = appearance_leakage(features, scorer.text_features([caption]), prompt_features)
+    return {name: round(float(value), 6) for name, value in metrics.items()}
