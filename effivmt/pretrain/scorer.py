@@ -46,20 +46,6 @@ _SHAPE = re.compile("|".join(SHAPES))
 _CAMERA = re.compile(rf"^the camera (?:{'|'.join(motions.CAMERA)}) over ")
 
 
-def _caption(colour: str, shape: str, ground: str) -> str:
-    return f"{describe(Look(shape, colour, 10.0))} on {describe_ground(Ground(ground))}"
-
-
-def _offered(look: Look, colour: str) -> bool:
-    """Whether a caption with this colour may stand beside the true one of an object that looks so."""
-    return look.pattern == "plain" or colour != look.second
-
-
-_ATTRIBUTES = tuple(product(COLOURS, SHAPES, GROUNDS))
-PLAIN = [_caption(*attributes) for attributes in _ATTRIBUTES]
-"""The captions of all plain objects on plain grounds."""
-
-
 @dataclass(frozen=True)
 class Question:
     """A frame uint8 (64, 64, 3) and captions of which only the first is true."""
@@ -109,9 +95,7 @@ def train_scorer(
     Loss: contrastive cross-entropy both ways (Radford et al., "Learning Transferable Visual Models From Natural
     Language Supervision"), its weight growing from 0 to 1 over `RAMP` steps, + 3 times the cross-entropy of naming the
     shape from the image by a linear layer that only training has. Without that start the two encoders wait for each
-    other to tell shapes apart: after 1300 steps they were still named at chance. + the cross-entropy of telling which
-    of all captions of a plain object on a plain ground names colour, shape and ground of a clip of one object, however
-    patterned it is: captions drawn with the batch seldom differ in the one attribute that a pattern makes hard to see.
+    other to tell shapes apart: after 1300 steps they were still named at chance.
     """
     tokenizer = make_tokenizer()
     model = make_scorer(len(tokenizer), seed=seed).train()
@@ -126,8 +110,7 @@ def train_scorer(
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "scorer.safetensors"
     start, logs = load_checkpoint(path, parameters, optimizer)
-    frames, captions, plain, offered = _draw_pool(WORLD + seed, pool)
-    plain_ids = _cut(tokenize(tokenizer, PLAIN))
+    frames, captions = _draw_pool(WORLD + seed, pool)
     bare = [without_motion(caption) for caption in captions]
     key = torch.tensor([{text: i for i, text in enumerate(bare)}[text] for text in bare])
     group_of = np.unique([_SHAPE.sub("shape", text) for text in bare], return_inverse=True)[1]
@@ -140,19 +123,18 @@ def train_scorer(
             group["lr"] = learning_rate * min(1.0, (step + 1) / 100) * (0.01 + 0.99 * progress)
         picks = _pick(rng, group_of, batch)
         pixels = to_pixels(np.stack([_augment(frames[i, rng.integers(frames.shape[1])], rng) for i in picks]))
-        ids = _cut(tokens[rng.integers(0, 2, batch), picks])
+        ids = tokens[rng.integers(0, 2, batch), picks]
+        ids = ids[:, : int((ids > 0).sum(1).max())]
         seen = model.vision_model(pixels).pooler_output
         images = F.normalize(model.visual_projection(seen), dim=-1)
-        texts, plain_texts = (F.normalize(model.get_text_features(it).pooler_output, dim=-1) for it in (ids, plain_ids))
+        texts = F.normalize(model.get_text_features(ids).pooler_output, dim=-1)
         logits = model.logit_scale.exp() * images @ texts.T
         same = key[picks][:, None] == key[picks][None]
         target = same / same.sum(1, keepdim=True)
         loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
         naming = F.cross_entropy(namer(seen), shape[picks], reduction="sum") / batch
-        choices = (model.logit_scale.exp() * images @ plain_texts.T).masked_fill(~offered[picks], -torch.inf)
-        choosing = F.cross_entropy(choices, plain[picks], reduction="sum") / batch
         optimizer.zero_grad(set_to_none=True)
-        (min(1.0, step / RAMP) * loss + 3 * naming + choosing).backward()
+        (min(1.0, step / RAMP) * loss + 3 * naming).backward()
         nn.utils.clip_grad_norm_(parameters.values(), 1.0)
         optimizer.step()
         with torch.no_grad():
@@ -160,7 +142,6 @@ def train_scorer(
         hit = same.gather(1, logits.argmax(1, keepdim=True)).float().mean()
         logs.setdefault("loss", []).append(round(loss.item(), 6))
         logs.setdefault("naming", []).append(round(naming.item(), 6))
-        logs.setdefault("choosing", []).append(round(choosing.item(), 6))
         logs.setdefault("matched", []).append(round(hit.item(), 6))
         if (step + 1) % save_every == 0 or step + 1 == steps:
             save_checkpoint(path, step + 1, parameters, optimizer, logs)
@@ -198,8 +179,8 @@ def hard_questions(count: int, *, seed: int) -> list[Question]:
         look, ground = clip.facts["look"], clip.facts["ground"]
         true = (look.colour, look.shape, ground.colour)
         by_changes: dict[int, list[str]] = {0: [], 1: [], 2: [], 3: []}
-        for other in _ATTRIBUTES:
-            if _offered(look, other[0]):
+        for other in product(COLOURS, SHAPES, GROUNDS):
+            if other[0] != look.second or look.pattern == "plain":
                 changes = sum(a != b for a, b in zip(true, other, strict=True))
                 by_changes[changes].append(_caption(*other))
         rng = np.random.default_rng([seed, index, 13])
@@ -239,29 +220,15 @@ def to_pixels(frames: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def _draw_pool(world: int, size: int) -> tuple[np.ndarray, list[str], torch.Tensor, torch.Tensor]:
-    """Frames uint8 (size, 2, 64, 64, 3), two of each clip, and the clips' captions; and of clips of one object.
-
-    The latter: which of `PLAIN` names its attributes int64 (size,), -100 for other clips, which cross-entropy leaves
-    out; and which of them may be offered bool (size, 128): not those with the second colour, which is to be seen too.
-    """
+def _draw_pool(world: int, size: int) -> tuple[np.ndarray, list[str]]:
+    """Frames uint8 (size, 2, 64, 64, 3), two of each clip, and the clips' captions."""
     frames = np.empty((size, 2, 64, 64, 3), np.uint8)
-    captions, plain = [], torch.full((size,), -100)
-    offered = torch.ones(size, len(PLAIN), dtype=torch.bool)
+    captions = []
     for index in range(size):
         clip = draw_clip(world, index, kinds=KINDS, num_frames=5)
         frames[index] = clip.frames[[index % 5, (index + 2) % 5]]
         captions.append(clip.caption)
-        if clip.facts["kind"] == "object":
-            look, ground = clip.facts["look"], clip.facts["ground"]
-            plain[index] = PLAIN.index(_caption(look.colour, look.shape, ground.colour))
-            offered[index] = torch.tensor([_offered(look, colour) for colour, _, _ in _ATTRIBUTES])
-    return frames, captions, plain, offered
-
-
-def _cut(ids: torch.Tensor) -> torch.Tensor:
-    """Token ids without the columns that are padding in all rows."""
-    return ids[:, : int((ids > 0).sum(1).max())]
+    return frames, captions
 
 
 def _only_shape(caption: str) -> int:
@@ -287,3 +254,7 @@ def _augment(frame: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     sigma = rng.uniform(0.3, 1.5)
     frame = frame[:, ::-1] if flip else frame
     return cv2.GaussianBlur(np.ascontiguousarray(frame), (0, 0), sigma) if blur else frame
+
+
+def _caption(colour: str, shape: str, ground: str) -> str:
+    return f"{describe(Look(shape, colour, 10.0))} on {describe_ground(Ground(ground))}"
