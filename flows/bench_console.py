@@ -79,10 +79,10 @@ def print_summary(summary: Mapping[str, object], out: Path, *, quiet: bool) -> N
 
 
 def print_search(rows: Sequence[Mapping[str, object]], peers: Path, *, quiet: bool) -> None:
-    """Prints every candidate of a search with its score, and where the chosen ones lie."""
+    """Prints every candidate of a search with its score, and where those chosen for the peers lie."""
     console = results_console()
     if not quiet:
-        table = Table("peer", "values", "score", "")
+        table = Table("method", "values", "score", "")
         for row in rows:
             values = ", ".join(f"{name}={value}" for name, value in row["values"].items())
             score = "failed" if row["score"] is None else f"{row['score']:.3f}"
