@@ -43,6 +43,16 @@ def build_until_killed(root: Path) -> None:
     Store(root).build(KEY, make_until_killed)
 
 
+def started_until_killed(root: Path) -> multiprocessing.Process:
+    """A process in the middle of building KEY's artifact, to be killed."""
+    child = SPAWN.Process(target=build_until_killed, args=(root,))
+    child.start()
+    while not (root.parent / "reached").exists():
+        assert child.is_alive()
+        time.sleep(0.01)
+    return child
+
+
 def leftovers(root: Path) -> list[str]:
     return [
         p.relative_to(root).as_posix() for name in ("building", "scratch", "locks") for p in (root / name).glob("*")

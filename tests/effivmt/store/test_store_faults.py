@@ -5,12 +5,11 @@ import shutil
 import signal
 import tempfile
 import threading
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from storing import KEY, SPAWN, build_in_child, build_until_killed, leftovers, make, make_until_killed, unprivileged
+from storing import KEY, SPAWN, build_in_child, leftovers, make, make_until_killed, started_until_killed, unprivileged
 
 from effivmt.artifact import Artifact
 from effivmt.errors import StoreError
@@ -76,12 +75,8 @@ class TestTogether:
         assert sorted(artifact.cached for artifact in artifacts) == [False, True, True]
         assert all(replace(artifact, cached=True) == store.find(KEY) for artifact in artifacts)
 
-    def test_kill_frees_the_waiting_and_leaves_only_scratch(self, store, tmp_path):
-        child = SPAWN.Process(target=build_until_killed, args=(store.root,))
-        child.start()
-        while not (tmp_path / "reached").exists():
-            assert child.is_alive()
-            time.sleep(0.01)
+    def test_kill_frees_the_waiting_and_leaves_only_scratch(self, store):
+        child = started_until_killed(store.root)
         seen = []
 
         def make_rest(out, scratch):
@@ -100,12 +95,8 @@ class TestTogether:
         assert set(store.find(KEY).files) == {"adapter.bin", "frames/0.txt"}
         assert leftovers(store.root) == []
 
-    def test_killed_run_leaves_nothing_to_find(self, store, tmp_path):
-        child = SPAWN.Process(target=build_until_killed, args=(store.root,))
-        child.start()
-        while not (tmp_path / "reached").exists():
-            assert child.is_alive()
-            time.sleep(0.01)
+    def test_killed_run_leaves_nothing_to_find(self, store):
+        child = started_until_killed(store.root)
         os.kill(child.pid, signal.SIGKILL)
         child.join()
         assert (store.root / "building" / KEY.digest / "half.bin").exists()
