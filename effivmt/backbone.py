@@ -11,6 +11,7 @@ from transformers import AutoTokenizer, UMT5EncoderModel
 
 from effivmt.backbone_folder import find_backbone
 from effivmt.config import BackboneParams
+from effivmt.device import pick_device
 from effivmt.errors import BackboneError
 
 
@@ -25,7 +26,7 @@ class Backbone:
         found = find_backbone(params.path, memo)
         self.id, self.folder, self.digest = found.id, found.path, found.digest
         self.params = params
-        self.device = _device(params.device)
+        self.device = pick_device(params.device, "backbone.device")
         self.dtype = getattr(torch, params.dtype)
         self._parts: dict[str, object] = {}
 
@@ -104,15 +105,3 @@ class Backbone:
             raise BackboneError(
                 f"backbone {self.folder}: its {name} cannot be loaded ({reason}); expected a WanPipeline folder"
             ) from error
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise BackboneError(f"backbone.device is {name!r}; expected auto, cpu, cuda or cuda:N") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise BackboneError(f"backbone.device is {name!r} but no GPU is visible; set backbone.device to auto or cpu")
-    return device

@@ -5,7 +5,10 @@ import hashlib
 import torch
 
 
-def generator(seed: int, *names: str | int) -> torch.Generator:
-    """A CPU generator seeded from `seed` and the names of what it draws for: ("temporal", clip digest, step)."""
+def generator(seed: int, *names: str | int, device: torch.device | str = "cpu") -> torch.Generator:
+    """A generator seeded from `seed` and the names of what it draws for: ("temporal", clip digest, step).
+
+    It draws on `device`; another kind of device draws other numbers.
+    """
     digest = hashlib.sha256("\0".join(map(str, (seed, *names))).encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+    return torch.Generator(device).manual_seed(int.from_bytes(digest[:8], "little") >> 1)

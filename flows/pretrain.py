@@ -9,10 +9,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from effivmt.config import Params
+from effivmt.device import pick_device
 from effivmt.errors import ParamsError
 from effivmt.figures import contact_sheet
 from effivmt.pretrain import recipe, scorer
 from effivmt.pretrain.examination import WORLD, Answer, examine, questions, reconstruct, shares, spread, true_paths
+from effivmt.pretrain.plans import plan_of
 from effivmt.pretrain.scene_examination import SCENES, examine_scenes
 from effivmt.quiet import quiet_libraries
 from effivmt.video import write_image
@@ -29,15 +31,16 @@ STEPS = {
 }
 
 
-def run_step(step: str, work: Path, out: Path, start: Path | None = None) -> None:
-    """Runs one step in the folder `work`; `assemble` writes the folder `out`. ParamsError for another name.
+def run_step(step: str, work: Path, out: Path, plan: str, device: str, start: Path | None = None) -> None:
+    """Runs one step of a plan in the folder `work`; `assemble` writes the folder `out`. ParamsError for another name.
 
     `transformer` starts from the weights of the backbone folder `start`, if one is given.
     """
+    how, where = plan_of(plan), pick_device(device, "--device")
     torch.set_flush_denormal(True)
     quiet_libraries()
     if step == "assemble":
-        recipe.assemble(work, out)
+        recipe.assemble(work, out, how)
         return
     if step not in STEPS:
         raise ParamsError(f"STEP is {step!r}; expected one of {', '.join([*STEPS, 'assemble', 'judge', 'transfer'])}")
@@ -58,9 +61,9 @@ def run_step(step: str, work: Path, out: Path, start: Path | None = None) -> Non
             progress.update(bars[name], completed=done, figures=text)
 
         if step == "transformer":
-            recipe.train_transformer(work, report, start=start)
+            recipe.train_transformer(work, report, how, where, start=start)
         else:
-            STEPS[step](work, report)
+            STEPS[step](work, report, how, where)
 
 
 def run_judge(folder: Path, samples: int, params: Params, sheet: Path) -> None:

@@ -38,6 +38,10 @@ def pretrain(
     start: Annotated[
         Path | None, typer.Option(metavar="DIR", help="A backbone folder that transformer trains further.")
     ] = None,
+    plan: Annotated[str, typer.Option(metavar="NAME", help="How much is trained: processor or gpu.")] = "processor",
+    device: Annotated[
+        str, typer.Option(metavar="NAME", help="Where training runs: auto, cpu, cuda or cuda:N.")
+    ] = "auto",
     samples: Annotated[int, typer.Option(metavar="N", min=4, help="Clips that judge draws.")] = 64,
     catalog: Annotated[Path, typer.Option(metavar="FILE", help="The clips of transfer.")] = CATALOG,
     params: ParamsFile = PARAMS,
@@ -57,4 +61,4 @@ def pretrain(
 
         run_transfer(catalog, load_params(params, overrides), store)
     else:
-        run_step(step, work, out, start)
+        run_step(step, work, out, plan, device, start)

@@ -5,7 +5,7 @@ and `decode_whole` give the same tensors (to float rounding) in half the time.
 """
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,8 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import WanResample, patchi
 from torch.nn import functional as F
 
 from effivmt.checkpoint import load_checkpoint, save_checkpoint
+from effivmt.pretrain.drawing import drawing
+from effivmt.seeding import generator
 from effivmt.world.scenes import draw_clip
 
 CONFIG = {
@@ -33,7 +35,6 @@ CONFIG = {
 }
 KINDS = {"object": 0.5, "camera": 0.2, "pair": 0.15, "figure": 0.15}
 CROP = 32
-POOL = 2000
 
 
 def encode_whole(vae: AutoencoderKLWan, video: torch.Tensor) -> torch.Tensor:
@@ -66,35 +67,32 @@ def train_autoencoder(
     steps: int,
     lengths: tuple[int, ...] = (5, 9),
     batch_frames: int = 72,
+    pool: int = 2000,
     learning_rate: float = 1e-3,
-    decoder_only: bool = False,
     seed: int = 0,
     save_every: int = 250,
     report: Callable[[int, dict[str, float]], None] | None = None,
 ) -> dict[str, list[float]]:
-    """Trains `vae` in place for `steps` steps, resuming from `folder`/autoencoder.safetensors; returns the loss log.
+    """Trains `vae` in place, where it is, for `steps` steps, resuming from `folder`/autoencoder.safetensors.
 
-    A step sees about `batch_frames` frames, in crops of T frames, T drawn from `lengths`: short ones to learn looks
-    fast, then up to whole clips, since the causal convolutions reach back further than a short crop.
-    `decoder_only` leaves the encoder, and with it every cached latent, as it is.
-    Loss: L1 + 2 MSE, five-fold on the objects, + 2e-4 KL; AdamW with cosine decay.
+    A step sees about `batch_frames` frames of `pool` clips, in crops of T frames, T drawn from `lengths`: short ones to
+    learn looks fast, then up to whole clips, since the causal convolutions reach back further than a short crop.
+    Loss: L1 + 2 MSE, five-fold on the objects, + 2e-4 KL; AdamW with cosine decay. Returns the log of the losses.
     """
-    vae.requires_grad_(not decoder_only)
-    for part in (vae.post_quant_conv, vae.decoder):
-        part.requires_grad_(True)
-    parameters = {name: parameter for name, parameter in vae.named_parameters() if parameter.requires_grad}
+    parameters = dict(vae.named_parameters())
     optimizer = torch.optim.AdamW(
         parameters.values(), lr=learning_rate, weight_decay=1e-4, betas=(0.9, 0.99), fused=True
     )
     path = folder / "autoencoder.safetensors"
     start, logs = load_checkpoint(path, parameters, optimizer)
     vae.train()
+    clips = _draw(seed + 1, pool)
     for step in range(start, steps):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * min(1.0, (step + 1) / 200) * (0.01 + 0.99 * _cosine(step / steps))
-        video, weight = _crops(seed, step, lengths, batch_frames)
+        video, weight = (x.to(vae.device) for x in _crops(clips, seed, step, lengths, batch_frames))
         mean, logvar = encode_whole(vae, video).chunk(2, dim=1)
-        noise = torch.randn(mean.shape, generator=torch.Generator().manual_seed(seed * 1_000_003 + step))
+        noise = torch.randn(mean.shape, generator=generator(seed, "autoencoder", step)).to(vae.device)
         logvar = logvar.clamp(-30, 20)
         restored = decode_whole(vae, mean + (0.5 * logvar).exp() * noise)
         error = restored - video
@@ -141,27 +139,31 @@ def _cosine(progress: float) -> float:
     return 0.5 + 0.5 * float(np.cos(np.pi * progress))
 
 
-def _crops(seed: int, step: int, lengths: tuple[int, ...], batch_frames: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _draw(seed: int, pool: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Clips uint8 (T, H, W, 3) of the data set `seed`, each with the median colours (T, 1, 1, 3) of its frames."""
+    with drawing() as draw:
+        clips = draw(partial(draw_clip, seed, kinds=KINDS), range(pool))
+    return [(clip.frames, np.median(clip.frames, axis=(1, 2), keepdims=True)) for clip in clips]
+
+
+def _crops(
+    clips: list[tuple[np.ndarray, np.ndarray]], seed: int, step: int, lengths: tuple[int, ...], batch_frames: int
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Random crops (B, 3, T, 32, 32) in [-1, 1], T one of `lengths`, most around something, and their loss weights."""
     rng = np.random.default_rng([seed, step, 7])
     num_frames = int(rng.choice(lengths))
     videos, weights = [], []
     for _ in range(max(1, batch_frames // num_frames)):
-        clip = _frames(seed + 1, int(rng.integers(0, POOL)))
+        clip, ground = clips[int(rng.integers(len(clips)))]
         first = int(rng.integers(0, len(clip) - num_frames + 1))
         frames = clip[first : first + num_frames].astype(np.float32) / 127.5 - 1
-        ground = np.median(frames, axis=(1, 2), keepdims=True)
+        ground = ground[first : first + num_frames].astype(np.float32) / 127.5 - 1
         interest = np.minimum(np.abs(frames - ground).sum(-1), 1.0)
         x, y = _corner(rng, interest)
         videos.append(frames[:, y : y + CROP, x : x + CROP])
         weights.append(1 + 4 * interest[:, y : y + CROP, x : x + CROP])
     video = torch.from_numpy(np.stack(videos)).permute(0, 4, 1, 2, 3).contiguous()
     return video, torch.from_numpy(np.stack(weights))[:, None]
-
-
-@lru_cache(POOL)
-def _frames(seed: int, index: int) -> np.ndarray:
-    return draw_clip(seed, index, kinds=KINDS).frames
 
 
 def _corner(rng: np.random.Generator, interest: np.ndarray) -> tuple[int, int]:

@@ -12,6 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from effivmt.pretrain.autoencoder import encode_whole
+from effivmt.pretrain.drawing import Draw, drawing
 from effivmt.world.scenes import Clip
 
 SHARD = 64
@@ -28,32 +29,29 @@ class Captioned:
 def cache_latents(
     vae: AutoencoderKLWan,
     folder: Path,
-    draw: Callable[[int], Clip],
+    draw: Draw,
     *,
     shards: range,
     report: Callable[[int], None] | None = None,
 ) -> None:
     """Writes shard files of 64 clips each, float16 latents (64, C, F, h, w) before normalisation, and their captions.
 
-    draw(index) gives clip or still number `index`. Shards that are there already are kept, so a killed run goes on
-    where it stopped.
+    `draw` gives clip or still number i; `vae` encodes them where it is. Shards that are there already are kept, so a
+    killed run goes on where it stopped.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for shard in shards:
-        path = folder / f"{shard:05d}.safetensors"
-        if not path.exists():
-            latents, captions = [], []
-            for start in range(0, SHARD, 8):
-                clips = [draw(shard * SHARD + start + i) for i in range(8)]
-                video = torch.from_numpy(np.stack([clip.frames for clip in clips])).permute(0, 4, 1, 2, 3)
-                with torch.no_grad():
-                    latents.append(encode_whole(vae, video.float() / 127.5 - 1).chunk(2, dim=1)[0].half())
-                captions += [clip.caption for clip in clips]
-            temporary = path.with_suffix(".partial")
-            save_file({"latents": torch.cat(latents)}, temporary, metadata={"captions": json.dumps(captions)})
-            temporary.replace(path)
-        if report is not None:
-            report(shard)
+    with drawing() as draw_all:
+        for shard in shards:
+            path = folder / f"{shard:05d}.safetensors"
+            if not path.exists():
+                clips = draw_all(draw, range(shard * SHARD, (shard + 1) * SHARD))
+                latents = [_encode(vae, clips[start : start + 8]) for start in range(0, SHARD, 8)]
+                metadata = {"captions": json.dumps([clip.caption for clip in clips])}
+                temporary = path.with_suffix(".partial")
+                save_file({"latents": torch.cat(latents).contiguous()}, temporary, metadata=metadata)
+                temporary.replace(path)
+            if report is not None:
+                report(shard)
 
 
 def load_latents(folder: Path, shards: range) -> Captioned:
@@ -70,3 +68,9 @@ def latent_statistics(latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor
     """Mean and standard deviation, float32 (C,), of latents (M, C, F, h, w): the VAE's latents_mean and latents_std."""
     flat = latents.float().transpose(0, 1).flatten(1)
     return flat.mean(1), flat.std(1)
+
+
+@torch.no_grad()
+def _encode(vae: AutoencoderKLWan, clips: list[Clip]) -> torch.Tensor:
+    video = torch.from_numpy(np.stack([clip.frames for clip in clips])).permute(0, 4, 1, 2, 3).to(vae.device)
+    return encode_whole(vae, video.float() / 127.5 - 1).chunk(2, dim=1)[0].half().cpu()

@@ -1,11 +1,12 @@
-"""Linear layers that multiply in bfloat16 while weights, gradients and optimizer stay float32.
+"""Products in bfloat16, where the device has fast ones, while weights, gradients and optimizer stay float32.
 
-On processors with bfloat16 products (avx512_bf16, AMX) these are two to three times as fast as float32 ones. Autocast
-gives that away: it also runs attention and normalisation in bfloat16, which are slower there than in float32.
+A GPU takes autocast. On processors with bfloat16 products (avx512_bf16, AMX) these are two to three times as fast as
+float32 ones, but autocast gives that away: it also runs attention and normalisation in bfloat16, which are slower there
+than in float32. So there only linear layers multiply in it.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import nn
@@ -13,6 +14,13 @@ from torch.nn import functional as F
 
 MIN_WIDTH = 96
 """Narrower layers lose more by conversion than they gain."""
+
+
+def fast_products(module: nn.Module, device: torch.device) -> AbstractContextManager:
+    """A context in which `module` multiplies in bfloat16, if `device` is faster so."""
+    if device.type == "cuda":
+        return torch.autocast("cuda", torch.bfloat16)
+    return bfloat16_products(module) if torch.cpu.get_capabilities().get("avx512_bf16") else nullcontext()
 
 
 class _Product(torch.autograd.Function):

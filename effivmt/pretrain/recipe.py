@@ -1,14 +1,14 @@
 """The recipe of the embedded models, step by step: autoencoder, latents, transformer, assemble; and the scorer.
 
-Every step is deterministic, keeps its state in the work folder and goes on from there when it is run again. The
-transformer learns looks and places from stills, which cost a ninth of a clip, then paths from a few latent frames of
-each clip, and last whole clips. From the weights of a backbone folder, which has learned the former, it goes on with
-whole clips.
+Every step is deterministic on one kind of device, keeps its state in the work folder and goes on from there when it is
+run again; a plan (`effivmt.pretrain.plans`) says how much is trained. The transformer learns looks and places from
+stills, which cost a ninth of a clip, then paths from a few latent frames of each clip, and last whole clips. From the
+weights of a backbone folder, which has learned the former, it goes on with whole clips.
 """
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -18,77 +18,48 @@ from torch import nn
 from transformers import AutoTokenizer, UMT5EncoderModel
 
 from effivmt.errors import BackboneError
-from effivmt.pretrain import autoencoder, latents, scorer, text, transformer
+from effivmt.pretrain import autoencoder, curves, latents, scorer, text, transformer
+from effivmt.pretrain.plans import Plan
 from effivmt.world.looks import names_held_out
 from effivmt.world.scenes import draw_clip, draw_still
 
 Report = Callable[[str, int, int, dict[str, float]], None]
 """Called with (step's name, units done, units in all, the newest figures)."""
-
-
-@dataclass(frozen=True)
-class Phase:
-    """One run of a training loop: optimizer steps, the frames a sample may have (pixel for the autoencoder, latent
-    frames for the transformer), learning rates; and of the transformer's the shift of the noise levels (a larger one
-    trains what prompts decide)."""
-
-    name: str
-    steps: int
-    frames: tuple[int, ...]
-    learning_rate: float
-    final_rate: float = 1e-4
-    decoder_only: bool = False
-    flow_shift: float = 2.0
-
-
-PLAN = {
-    "autoencoder": (
-        Phase("short", 6500, (5, 9), 1e-3),
-        Phase("long", 5000, (9, 17, 33, 33), 8e-4),
-    ),
-    "transformer": (
-        Phase("stills", 2000, (1,), 1e-3, 4e-4, flow_shift=3.0),
-        Phase("sparse", 600, (3, 3, 3, 1), 1e-3, 3e-4, flow_shift=4.0),
-        Phase("whole", 4500, (9, 3, 1), 1e-3, 2e-5, flow_shift=4.0),
-    ),
-}
 KINDS = {"object": 0.7, "camera": 0.1, "pair": 0.1, "figure": 0.1}
-CLIPS, STILLS = range(160), range(184)
-"""Shards of 64 clips and stills that the transformer sees."""
-BATCH = 16
-SCORER_STEPS = 9000
-SCORER_POOL = 20000
 
 
-def train_autoencoder(work: Path, report: Report) -> None:
-    """Trains the video autoencoder through its phases; leaves `work`/vae."""
+def train_autoencoder(work: Path, report: Report, plan: Plan, device: torch.device) -> None:
+    """Trains the video autoencoder through its phases; leaves `work`/vae, and its curve under `work`/autoencoder."""
     torch.manual_seed(0)
-    vae = AutoencoderKLWan(**autoencoder.CONFIG)
-    for index, phase in enumerate(PLAN["autoencoder"]):
-        folder = work / "autoencoder" / phase.name.replace(" ", "-")
+    vae = AutoencoderKLWan(**autoencoder.CONFIG).to(device)
+    logs = []
+    for index, phase in enumerate(plan.autoencoder):
+        folder = work / "autoencoder" / phase.name
         folder.mkdir(parents=True, exist_ok=True)
-        autoencoder.train_autoencoder(
+        log = autoencoder.train_autoencoder(
             vae,
             folder,
             steps=phase.steps,
             lengths=phase.frames,
+            batch_frames=plan.crop_frames,
             learning_rate=phase.learning_rate,
-            decoder_only=phase.decoder_only,
             seed=index,
             report=lambda step, figures, phase=phase: report(f"autoencoder, {phase.name}", step, phase.steps, figures),
         )
+        logs.append(log)
+    curves.write_psnr_curve(work / "autoencoder" / "curve.png", "Autoencoder: crops it is trained on", logs)
     vae.save_pretrained(work / "vae")
 
 
-def cache_latents(work: Path, report: Report) -> None:
+def cache_latents(work: Path, report: Report, plan: Plan, device: torch.device) -> None:
     """Draws and encodes the training clips and stills; leaves `work`/clips, `work`/stills and their statistics.
 
     An autoencoder that has statistics in its config, as that of a backbone folder has, keeps them.
     """
-    vae = AutoencoderKLWan.from_pretrained(_made(work / "vae", "autoencoder")).eval()
+    vae = AutoencoderKLWan.from_pretrained(_made(work / "vae", "autoencoder")).to(device).eval()
     sets = {
-        "clips": (CLIPS, lambda index: draw_clip(101, index, kinds=KINDS)),
-        "stills": (STILLS, lambda index: draw_still(102, index, kinds=KINDS)),
+        "clips": (plan.clips, partial(draw_clip, 101, kinds=KINDS)),
+        "stills": (plan.stills, partial(draw_still, 102, kinds=KINDS)),
     }
     for name, (shards, draw) in sets.items():
         latents.cache_latents(
@@ -100,27 +71,31 @@ def cache_latents(work: Path, report: Report) -> None:
         )
     mean, std = vae.config.latents_mean, vae.config.latents_std
     if not any(mean):
-        mean, std = (x.tolist() for x in latents.latent_statistics(latents.load_latents(work / "clips", CLIPS).latents))
+        clips = latents.load_latents(work / "clips", plan.clips)
+        mean, std = (x.tolist() for x in latents.latent_statistics(clips.latents))
     (work / "statistics.json").write_text(json.dumps({"mean": mean, "std": std}), encoding="utf-8")
 
 
-def train_transformer(work: Path, report: Report, *, start: Path | None = None) -> None:
-    """Trains transformer and text encoder through their phases; the checkpoints stay under `work`/transformer.
+def train_transformer(
+    work: Path, report: Report, plan: Plan, device: torch.device, *, start: Path | None = None
+) -> None:
+    """Trains transformer and text encoder through their phases; leaves the checkpoints and the loss's curve under
+    `work`/transformer.
 
     From the weights of the backbone folder `start`, whose autoencoder must be that of the latents, only the last phase
-    is trained. No caption names a combination of `world.looks.HELD_OUT_LOOKS`. Processors with bfloat16 products use
-    them.
+    is trained. No caption names a combination of `world.looks.HELD_OUT_LOOKS`.
     """
     statistics = json.loads(_made(work / "statistics.json", "latents").read_text(encoding="utf-8"))
     clips, stills = (
-        _training_set(work / name, shards, statistics) for name, shards in (("clips", CLIPS), ("stills", STILLS))
+        _training_set(work / name, shards, statistics)
+        for name, shards in (("clips", plan.clips), ("stills", plan.stills))
     )
-    models = initial_models(start)
-    phases = list(enumerate(PLAN["transformer"]))
+    models = initial_models(start).to(device)
+    phases, logs = list(enumerate(plan.transformer)), []
     for index, phase in phases if start is None else phases[-1:]:
         folder = work / "transformer" / phase.name
         folder.mkdir(parents=True, exist_ok=True)
-        transformer.train_transformer(
+        log = transformer.train_transformer(
             models["transformer"],
             models["text_encoder"],
             text.make_tokenizer(),
@@ -128,33 +103,38 @@ def train_transformer(work: Path, report: Report, *, start: Path | None = None) 
             stills,
             folder,
             steps=phase.steps,
-            batch=BATCH,
+            batch=plan.batch,
             frames=phase.frames,
             learning_rate=phase.learning_rate,
             final_rate=phase.final_rate,
             flow_shift=phase.flow_shift,
             seed=index,
-            bfloat16=bool(torch.cpu.get_capabilities().get("avx512_bf16")),
-            compile_blocks=True,
+            fast=True,
             report=lambda step, figures, phase=phase: report(f"transformer, {phase.name}", step, phase.steps, figures),
         )
+        logs.append(log)
+    curves.write_loss_curve(work / "transformer" / "curve.png", "Transformer: flow-matching loss", logs)
 
 
-def train_scorer(work: Path, report: Report) -> None:
-    """Trains the scorer; leaves `work`/clip-tiny, a CLIPModel folder."""
-    model = scorer.train_scorer(
+def train_scorer(work: Path, report: Report, plan: Plan, device: torch.device) -> None:
+    """Trains the scorer; leaves `work`/clip-tiny, a CLIPModel folder, and the loss's curve under `work`/scorer."""
+    model, log = scorer.train_scorer(
         work / "scorer",
-        steps=SCORER_STEPS,
-        pool=SCORER_POOL,
-        report=lambda step, figures: report("scorer", step, SCORER_STEPS, figures),
+        steps=plan.scorer_steps,
+        device=device,
+        patch=plan.scorer_patch,
+        batch=plan.scorer_batch,
+        pool=plan.scorer_clips,
+        report=lambda step, figures: report("scorer", step, plan.scorer_steps, figures),
     )
+    curves.write_loss_curve(work / "scorer" / "curve.png", "Scorer: contrastive loss", [log])
     scorer.save_scorer(model, text.make_tokenizer(), work / "clip-tiny")
 
 
-def assemble(work: Path, folder: Path) -> None:
+def assemble(work: Path, folder: Path, plan: Plan) -> None:
     """Joins the trained parts into a WanPipeline folder of float16 safetensors that stock diffusers loads."""
     statistics = json.loads(_made(work / "statistics.json", "latents").read_text(encoding="utf-8"))
-    phases = [work / "transformer" / phase.name / "transformer.safetensors" for phase in PLAN["transformer"]]
+    phases = [work / "transformer" / phase.name / "transformer.safetensors" for phase in plan.transformer]
     trained = [path for path in phases if path.exists()]
     weights = load_file(_made(trained[-1] if trained else phases[0], "transformer"))
     vae = AutoencoderKLWan.from_pretrained(_made(work / "vae", "autoencoder"))

@@ -5,6 +5,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from transformers import (
 )
 
 from effivmt.checkpoint import load_checkpoint, save_checkpoint
+from effivmt.pretrain.drawing import drawing
 from effivmt.pretrain.text import make_tokenizer
 from effivmt.world import figure, motions
 from effivmt.world.looks import COLOURS, GROUNDS, SHAPES, Ground, Look
@@ -54,8 +56,9 @@ class Question:
     captions: list[str]
 
 
-def make_scorer(vocabulary: int, *, seed: int = 0) -> CLIPModel:
-    """An untrained scorer: a ViT of 4 layers on 64 x 64 pixels in 8 x 8 patches, a causal text encoder of 2 layers."""
+def make_scorer(vocabulary: int, *, patch: int = 8, seed: int = 0) -> CLIPModel:
+    """An untrained scorer: a ViT of 4 layers on 64 x 64 pixels in square patches of `patch` pixels, a causal text
+    encoder of 2 layers."""
     text = CLIPTextConfig(
         vocab_size=vocabulary,
         max_position_embeddings=MAX_TOKENS,
@@ -66,7 +69,7 @@ def make_scorer(vocabulary: int, *, seed: int = 0) -> CLIPModel:
         projection_dim=PROJECTION,
         **WIDTH,
     )
-    vision = CLIPVisionConfig(image_size=64, patch_size=8, num_hidden_layers=4, projection_dim=PROJECTION, **WIDTH)
+    vision = CLIPVisionConfig(image_size=64, patch_size=patch, num_hidden_layers=4, projection_dim=PROJECTION, **WIDTH)
     config = CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=PROJECTION)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -77,14 +80,18 @@ def train_scorer(
     folder: Path,
     *,
     steps: int,
+    device: torch.device | str = "cpu",
+    patch: int = 8,
     batch: int = 64,
     pool: int = 8000,
     learning_rate: float = 1e-3,
     seed: int = 0,
     save_every: int = 200,
     report: Callable[[int, dict[str, float]], None] | None = None,
-) -> CLIPModel:
-    """Trains a new scorer for `steps` steps, resuming from `folder`/scorer.safetensors, and returns it.
+) -> tuple[CLIPModel, dict[str, list[float]]]:
+    """Trains a new scorer for `steps` steps on `device`, resuming from `folder`/scorer.safetensors.
+
+    Returns it, on the processor, and the log of its losses.
 
     Frames come from a pool of `pool` clips (at least `batch`), two of each, half of them flipped and half of them
     blurred (sigma up to 1.5 pixels). A caption loses its motion phrase every second time, for one frame shows no
@@ -98,11 +105,11 @@ def train_scorer(
     other to tell shapes apart: after 1300 steps they were still named at chance.
     """
     tokenizer = make_tokenizer()
-    model = make_scorer(len(tokenizer), seed=seed).train()
+    model = make_scorer(len(tokenizer), patch=patch, seed=seed).train()
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         namer = nn.Linear(WIDTH["hidden_size"], len(SHAPES))
-    parameters = dict(nn.ModuleDict({"scorer": model, "namer": namer}).named_parameters())
+    parameters = dict(nn.ModuleDict({"scorer": model, "namer": namer}).to(device).named_parameters())
     decayed = [p for name, p in parameters.items() if p.ndim > 1 and "embedding" not in name]
     others = [p for name, p in parameters.items() if p.ndim <= 1 or "embedding" in name]
     groups = [{"params": decayed, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}]
@@ -123,16 +130,17 @@ def train_scorer(
             group["lr"] = learning_rate * min(1.0, (step + 1) / 100) * (0.01 + 0.99 * progress)
         picks = _pick(rng, group_of, batch)
         pixels = to_pixels(np.stack([_augment(frames[i, rng.integers(frames.shape[1])], rng) for i in picks]))
+        pixels = pixels.to(device)
         ids = tokens[rng.integers(0, 2, batch), picks]
-        ids = ids[:, : int((ids > 0).sum(1).max())]
+        ids = ids[:, : int((ids > 0).sum(1).max())].to(device)
         seen = model.vision_model(pixels).pooler_output
         images = F.normalize(model.visual_projection(seen), dim=-1)
         texts = F.normalize(model.get_text_features(ids).pooler_output, dim=-1)
         logits = model.logit_scale.exp() * images @ texts.T
-        same = key[picks][:, None] == key[picks][None]
+        same = (key[picks][:, None] == key[picks][None]).to(device)
         target = same / same.sum(1, keepdim=True)
         loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
-        naming = F.cross_entropy(namer(seen), shape[picks], reduction="sum") / batch
+        naming = F.cross_entropy(namer(seen), shape[picks].to(device), reduction="sum") / batch
         optimizer.zero_grad(set_to_none=True)
         (min(1.0, step / RAMP) * loss + 3 * naming).backward()
         nn.utils.clip_grad_norm_(parameters.values(), 1.0)
@@ -147,7 +155,7 @@ def train_scorer(
             save_checkpoint(path, step + 1, parameters, optimizer, logs)
         if report is not None:
             report(step + 1, {name: values[-1] for name, values in logs.items()})
-    return model.eval()
+    return model.cpu().eval(), logs
 
 
 def save_scorer(model: CLIPModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
@@ -224,10 +232,13 @@ def _draw_pool(world: int, size: int) -> tuple[np.ndarray, list[str]]:
     """Frames uint8 (size, 2, 64, 64, 3), two of each clip, and the clips' captions."""
     frames = np.empty((size, 2, 64, 64, 3), np.uint8)
     captions = []
-    for index in range(size):
-        clip = draw_clip(world, index, kinds=KINDS, num_frames=5)
-        frames[index] = clip.frames[[index % 5, (index + 2) % 5]]
-        captions.append(clip.caption)
+    with drawing() as draw:
+        for start in range(0, size, 1024):
+            indices = range(start, min(start + 1024, size))
+            clips = draw(partial(draw_clip, world, kinds=KINDS, num_frames=5), indices)
+            for index, clip in zip(indices, clips, strict=True):
+                frames[index] = clip.frames[[index % 5, (index + 2) % 5]]
+                captions.append(clip.caption)
     return frames, captions
 
 

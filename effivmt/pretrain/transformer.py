@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,7 +16,7 @@ from effivmt.checkpoint import load_checkpoint, save_checkpoint
 from effivmt.objectives import add_noise, denoising_loss, draw_sigmas, velocity
 from effivmt.positions import time_positions_of
 from effivmt.pretrain.latents import Captioned
-from effivmt.pretrain.precision import bfloat16_products
+from effivmt.pretrain.precision import fast_products
 from effivmt.pretrain.text import MAX_TOKENS
 from effivmt.seeding import generator
 
@@ -65,8 +66,7 @@ def train_transformer(
     average: float = 0.999,
     seed: int = 0,
     save_every: int = 200,
-    bfloat16: bool = False,
-    compile_blocks: bool = False,
+    fast: bool = False,
     report: Callable[[int, dict[str, float]], None] | None = None,
 ) -> dict[str, list[float]]:
     """Trains both models in place for `steps` steps and leaves the running average of their weights in them.
@@ -74,10 +74,12 @@ def train_transformer(
     clips (M, C, F, h, w) and stills (M', C, 1, h, w) hold normalised latents. Each step draws n from `frames`: 1 takes
     stills, F whole clips, and any number between the first latent frame and n - 1 others of clips, at their true places
     in time: what a caption says of a path shows at a fraction of the cost. A step sees `batch` whole clips, or as many
-    shorter ones (at most 4 times as many) as cost the same. Captions are left out one time in ten. bfloat16: the
-    blocks' linear layers multiply in it; compile_blocks needs a C++ compiler. Resumes from
-    `folder`/transformer.safetensors.
+    shorter ones (at most 4 times as many) as cost the same. Captions are left out one time in ten. Both models are
+    trained on the device where they are. `fast` compiles the blocks, which takes a C++ compiler, and lets them multiply
+    in bfloat16 where the device is faster so. Resumes from `folder`/transformer.safetensors.
     """
+    device = transformer.device
+    clips, stills = (Captioned(data.latents.to(device), data.captions) for data in (clips, stills))
     options = {"padding": "max_length", "max_length": MAX_TOKENS, "truncation": True, "return_tensors": "pt"}
     tokens = {data: tokenizer(data.captions, **options) for data in (clips, stills)}
     empty = tokenizer("", **options)
@@ -91,10 +93,10 @@ def train_transformer(
     path = folder / "transformer.safetensors"
     start, logs = load_checkpoint(path, state, optimizer)
     transformer.train()
-    products = bfloat16_products(transformer.blocks) if bfloat16 else nullcontext()
+    products = partial(fast_products, transformer.blocks, device) if fast else nullcontext
     whole = clips.latents.shape[2]
-    with _padded(transformer) as pad, time_positions_of(transformer) as rope, products:
-        if compile_blocks:
+    with _padded(transformer) as pad, time_positions_of(transformer) as rope:
+        if fast:
             for block in transformer.blocks:
                 block.compile(dynamic=False)
         for step in range(start, steps):
@@ -106,21 +108,20 @@ def train_transformer(
             data = stills if count == 1 else clips
             size = min(4 * batch, batch * whole // count)
             picks = torch.randint(len(data.captions), (size,), generator=random)
-            clean, rope.positions = _some_frames(data.latents[picks], count, random)
+            clean, rope.positions = _some_frames(data.latents[picks.to(device)], count, random)
             ids, mask = tokens[data].input_ids[picks], tokens[data].attention_mask[picks]
-            silent = torch.rand(size, generator=random) < 0.1
-            ids, mask = (
-                torch.where(silent[:, None], empty.input_ids, ids),
-                torch.where(silent[:, None], empty.attention_mask, mask),
-            )
-            text = text_encoder(ids, mask).last_hidden_state * mask[..., None]
-            text = torch.cat([text, text.new_zeros(size, 1, text.shape[2])], dim=1)
-            copies = torch.tensor(PAD_COUNTS)[torch.randint(len(PAD_COUNTS), (size,), generator=random)]
-            bias = torch.where(mask.bool(), 0.0, -torch.inf)
-            pad.bias = torch.cat([bias, copies.log()[:, None]], dim=1)[:, None, None]
-            sigmas = draw_sigmas(size, flow_shift, random)
-            noise = torch.randn(clean.shape, generator=random)
-            predicted = transformer(add_noise(clean, noise, sigmas), 1000 * sigmas, text, return_dict=False)[0]
+            silent = (torch.rand(size, generator=random) < 0.1)[:, None]
+            ids = torch.where(silent, empty.input_ids, ids).to(device)
+            mask = torch.where(silent, empty.attention_mask, mask).to(device)
+            copies = torch.tensor(PAD_COUNTS)[torch.randint(len(PAD_COUNTS), (size,), generator=random)].to(device)
+            sigmas = draw_sigmas(size, flow_shift, random).to(device)
+            noise = torch.randn(clean.shape, generator=generator(seed, "noise", step, device=device), device=device)
+            with products():
+                text = text_encoder(ids, mask).last_hidden_state * mask[..., None]
+                text = torch.cat([text, text.new_zeros(size, 1, text.shape[2])], dim=1)
+                bias = torch.where(mask.bool(), 0.0, -torch.inf)
+                pad.bias = torch.cat([bias, copies.log()[:, None]], dim=1)[:, None, None]
+                predicted = transformer(add_noise(clean, noise, sigmas), 1000 * sigmas, text, return_dict=False)[0]
             loss = denoising_loss(predicted, velocity(clean, noise))
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
@@ -150,7 +151,7 @@ def _some_frames(
         return latents.float(), None
     others = torch.rand(size, whole - 1, generator=random).argsort(1)[:, : count - 1].sort(1).values + 1
     kept = torch.cat([torch.zeros(size, 1, dtype=torch.long), others], dim=1)
-    index = kept[:, None, :, None, None].expand(-1, latents.shape[1], -1, *latents.shape[3:])
+    index = kept.to(latents.device)[:, None, :, None, None].expand(-1, latents.shape[1], -1, *latents.shape[3:])
     return latents.gather(2, index).float(), kept.double()
 
 

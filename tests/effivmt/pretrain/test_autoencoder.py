@@ -29,7 +29,7 @@ def test_whole_clip_equals_chunked(vae: AutoencoderKLWan, num_frames: int) -> No
 
 def test_resumes_to_the_same_bytes(vae: AutoencoderKLWan, tmp_path: Path) -> None:
     start = {name: tensor.clone() for name, tensor in vae.state_dict().items()}
-    settings = {"steps": 4, "lengths": (5,), "batch_frames": 10, "save_every": 2}
+    settings = {"steps": 4, "lengths": (5,), "batch_frames": 10, "pool": 4, "save_every": 2}
     whole = autoencoder.train_autoencoder(vae, tmp_path, **settings)
     trained = {name: tensor.clone() for name, tensor in vae.state_dict().items()}
     assert any(not torch.equal(trained[name], start[name]) for name in start)
@@ -41,13 +41,6 @@ def test_resumes_to_the_same_bytes(vae: AutoencoderKLWan, tmp_path: Path) -> Non
     vae.load_state_dict(start)
     assert autoencoder.train_autoencoder(vae, tmp_path, **settings) == whole
     assert all(torch.equal(tensor, trained[name]) for name, tensor in vae.state_dict().items())
-
-
-def test_decoder_only_keeps_the_encoder(vae: AutoencoderKLWan, tmp_path: Path) -> None:
-    start = {name: tensor.clone() for name, tensor in vae.state_dict().items()}
-    autoencoder.train_autoencoder(vae, tmp_path, steps=1, lengths=(5,), batch_frames=10, decoder_only=True)
-    changed = {name.split(".")[0] for name, tensor in vae.state_dict().items() if not torch.equal(tensor, start[name])}
-    assert changed == {"decoder", "post_quant_conv"}
 
 
 def _stop_at(step: int):

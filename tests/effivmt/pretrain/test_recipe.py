@@ -1,12 +1,15 @@
-"""Training can go on from a backbone folder, whose words keep their embeddings."""
+"""The recipe makes folders that load; training can go on from a backbone folder, whose words keep their embeddings."""
 
 import json
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from diffusers import WanPipeline
 from safetensors.torch import save_file
 from transformers import T5TokenizerFast, UMT5EncoderModel
 
@@ -14,8 +17,19 @@ from effivmt.backbone import Backbone
 from effivmt.config import BackboneParams
 from effivmt.errors import BackboneError
 from effivmt.pretrain import recipe, text
+from effivmt.pretrain.latents import load_latents
+from effivmt.pretrain.plans import PLANS, Phase, Plan
+from effivmt.pretrain.scorer import load_scorer
+from effivmt.world.scenes import draw_clip
 
 SHIPPED = Path("data/wan-tiny")
+
+
+def without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    train = recipe.transformer.train_transformer
+    monkeypatch.setattr(
+        recipe.transformer, "train_transformer", lambda *given, **more: train(*given, **more | {"fast": False})
+    )
 
 
 def test_a_start_from_a_folder_computes_what_the_folder_does() -> None:
@@ -53,19 +67,48 @@ def test_only_the_last_phase_goes_on_from_a_folder(tmp_path: Path, monkeypatch: 
         latents = torch.randn(2, 24, frames, 8, 8, generator=torch.Generator().manual_seed(0)).half()
         save_file({"latents": latents}, tmp_path / name / "00000.safetensors", metadata={"captions": captions})
     (tmp_path / "statistics.json").write_text(json.dumps({"mean": [0.0] * 24, "std": [1.0] * 24}), encoding="utf-8")
-    last = replace(recipe.PLAN["transformer"][-1], steps=2, frames=(1,))
-    monkeypatch.setattr(recipe, "PLAN", {"transformer": (replace(last, name="stills"), last)})
-    monkeypatch.setattr(recipe, "CLIPS", range(1))
-    monkeypatch.setattr(recipe, "STILLS", range(1))
-    train = recipe.transformer.train_transformer
-    monkeypatch.setattr(
-        recipe.transformer,
-        "train_transformer",
-        lambda *given, **more: train(*given, **more | {"compile_blocks": False}),
+    last = replace(PLANS["processor"].transformer[-1], steps=2, frames=(1,))
+    short = replace(
+        PLANS["processor"], transformer=(replace(last, name="stills"), last), clips=range(1), stills=range(1)
     )
+    without_a_compiler(monkeypatch)
     seen = []
     for start, phases in ((SHIPPED, ["whole"]), (None, ["stills", "whole"])):
-        recipe.train_transformer(tmp_path, lambda name, step, *_: seen.append((name, step)), start=start)
+        report = lambda name, step, *_: seen.append((name, step))  # noqa: E731
+        recipe.train_transformer(tmp_path, report, short, torch.device("cpu"), start=start)
         assert seen == [(f"transformer, {phase}", step) for phase in phases for step in (1, 2)]
+        assert (tmp_path / "transformer" / "curve.png").is_file()
         seen.clear()
         shutil.rmtree(tmp_path / "transformer")
+
+
+def test_the_whole_recipe_makes_folders_that_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_a_compiler(monkeypatch)
+    monkeypatch.setattr(recipe.autoencoder, "CONFIG", recipe.autoencoder.CONFIG | {"base_dim": 4})
+    plan = Plan(
+        autoencoder=(Phase("short", 2, (5,), 1e-3),),
+        transformer=(Phase("stills", 1, (1,), 1e-3), Phase("whole", 1, (9,), 1e-3)),
+        crop_frames=10,
+        batch=2,
+        clips=range(1),
+        stills=range(1),
+        scorer_steps=1,
+        scorer_batch=8,
+        scorer_clips=12,
+        scorer_patch=16,
+    )
+    monkeypatch.setattr(recipe.autoencoder, "train_autoencoder", partial(recipe.autoencoder.train_autoencoder, pool=4))
+    work, device = tmp_path / "work", torch.device("cpu")
+    with pytest.raises(BackboneError, match="run the recipe's step `autoencoder` first"):
+        recipe.cache_latents(work, lambda *_: None, plan, device)
+    for step in (recipe.train_autoencoder, recipe.cache_latents, recipe.train_transformer, recipe.train_scorer):
+        step(work, lambda *_: None, plan, device)
+    recipe.assemble(work, tmp_path / "made", plan)
+    assert {path.parent.name for path in work.rglob("curve.png")} == {"autoencoder", "transformer", "scorer"}
+    captions = load_latents(work / "clips", range(1)).captions
+    assert captions == [draw_clip(101, index, kinds=recipe.KINDS).caption for index in range(64)]
+    video = WanPipeline.from_pretrained(tmp_path / "made", torch_dtype=torch.float32)(
+        "a red circle", height=64, width=64, num_frames=33, num_inference_steps=1, guidance_scale=1.0
+    ).frames[0]
+    assert video.shape == (33, 64, 64, 3) and np.isfinite(video).all()
+    assert load_scorer(work / "clip-tiny")[0].config.vision_config.patch_size == 16

@@ -34,7 +34,7 @@ class Killed(Exception):
 
 def test_training_lowers_the_loss_and_resumes_to_the_same_bytes(tmp_path: Path) -> None:
     losses: list[float] = []
-    whole = train_scorer(tmp_path / "whole", report=lambda _, logs: losses.append(logs["loss"]), **RECIPE)
+    whole, _ = train_scorer(tmp_path / "whole", report=lambda _, logs: losses.append(logs["loss"]), **RECIPE)
     assert len(losses) == 16
     assert np.mean(losses[-4:]) < np.mean(losses[:4]) - 0.1
 
@@ -45,7 +45,7 @@ def test_training_lowers_the_loss_and_resumes_to_the_same_bytes(tmp_path: Path) 
     with pytest.raises(Killed):
         train_scorer(tmp_path / "killed", report=kill, **RECIPE)
     resumed_at: list[int] = []
-    resumed = train_scorer(tmp_path / "killed", report=lambda step, _: resumed_at.append(step), **RECIPE)
+    resumed, _ = train_scorer(tmp_path / "killed", report=lambda step, _: resumed_at.append(step), **RECIPE)
     assert resumed_at[0] == 9
     for (name, tensor), other in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
         assert torch.equal(tensor, other), name

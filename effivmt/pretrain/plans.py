@@ -1,0 +1,86 @@
+"""How much of each step the recipe trains: one plan for a processor, one for a GPU."""
+
+from dataclasses import dataclass
+
+from effivmt.errors import ParamsError
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One run of a training loop: optimizer steps, the frames a sample may have (pixel for the autoencoder, latent
+    frames for the transformer), learning rates; and of the transformer's the shift of the noise levels (a larger one
+    trains what prompts decide)."""
+
+    name: str
+    steps: int
+    frames: tuple[int, ...]
+    learning_rate: float
+    final_rate: float = 1e-4
+    flow_shift: float = 2.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The phases of autoencoder and transformer, what a step of them sees (`crop_frames` frames of crops; `batch` whole
+    clips), the shards of 64 clips and of 64 stills that the transformer learns from, and the scorer's steps, frames a
+    step, clips, and width of patches in pixels (8 see fine patterns badly; 4 cost a processor too much)."""
+
+    autoencoder: tuple[Phase, ...]
+    transformer: tuple[Phase, ...]
+    crop_frames: int
+    batch: int
+    clips: range
+    stills: range
+    scorer_steps: int
+    scorer_batch: int
+    scorer_clips: int
+    scorer_patch: int
+
+
+PLANS = {
+    "processor": Plan(
+        autoencoder=(
+            Phase("short", 6500, (5, 9), 1e-3),
+            Phase("long", 5000, (9, 17, 33, 33), 8e-4),
+        ),
+        transformer=(
+            Phase("stills", 2000, (1,), 1e-3, 4e-4, flow_shift=3.0),
+            Phase("sparse", 600, (3, 3, 3, 1), 1e-3, 3e-4, flow_shift=4.0),
+            Phase("whole", 4500, (9, 3, 1), 1e-3, 2e-5, flow_shift=4.0),
+        ),
+        crop_frames=72,
+        batch=16,
+        clips=range(160),
+        stills=range(184),
+        scorer_steps=9000,
+        scorer_batch=64,
+        scorer_clips=20_000,
+        scorer_patch=8,
+    ),
+    "gpu": Plan(
+        autoencoder=(
+            Phase("short", 6500, (5, 9), 1e-3),
+            Phase("long", 5000, (9, 17, 33, 33), 8e-4),
+        ),
+        transformer=(
+            Phase("stills", 3000, (1,), 1e-3, 4e-4, flow_shift=3.0),
+            Phase("sparse", 2000, (3, 3, 3, 1), 1e-3, 3e-4, flow_shift=4.0),
+            Phase("whole", 20_000, (9, 9, 3, 1), 1e-3, 2e-5, flow_shift=4.0),
+        ),
+        crop_frames=288,
+        batch=192,
+        clips=range(640),
+        stills=range(640),
+        scorer_steps=20_000,
+        scorer_batch=256,
+        scorer_clips=60_000,
+        scorer_patch=4,
+    ),
+}
+
+
+def plan_of(name: str) -> Plan:
+    """The plan of that name; ParamsError for another name."""
+    if name not in PLANS:
+        raise ParamsError(f"--plan is {name!r}; expected one of {', '.join(PLANS)}")
+    return PLANS[name]
