@@ -14,6 +14,7 @@ from rich.table import Table
 from effivmt.benchmark.cells import Done
 from effivmt.benchmark.markdown import number
 from effivmt.benchmark.measures import MEASURES
+from effivmt.benchmark.search import told
 from flows.plain import NumberedLines, results_console
 
 SHOWN = ("motion_fidelity", "trajectory_error", "text_similarity", "appearance_leakage", "seconds")
@@ -82,11 +83,12 @@ def print_search(rows: Sequence[Mapping[str, object]], peers: Path, *, quiet: bo
     """Prints every candidate of a search with its score, and where those chosen for the peers lie."""
     console = results_console()
     if not quiet:
-        table = Table("method", "values", "score", "")
+        table = Table("method", "values", "score", "of", "")
         for row in rows:
             values = ", ".join(f"{name}={value}" for name, value in row["values"].items())
             score = "failed" if row["score"] is None else f"{row['score']:.3f}"
-            table.add_row(row["maker"], escape(values), score, "chosen" if row["chosen"] else "")
+            of = "" if row["means"] is None else told(row["means"])
+            table.add_row(row["maker"], escape(values), score, of, "chosen" if row["chosen"] else "")
         console.print(table)
     console.print(str(peers), soft_wrap=True, markup=False)
 

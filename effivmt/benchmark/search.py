@@ -8,6 +8,7 @@ goes to peers.yaml; what is found for EffiVMT is for the params file, where its 
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import harmonic_mean
 
 import numpy as np
 import yaml
@@ -28,7 +29,8 @@ CANDIDATES: dict[str, tuple[dict[str, object], ...]] = {
 }
 """By maker, the values of its section of peers.yaml, or for EffiVMT those of the params file."""
 GOOD = ("two_sided_motion_fidelity", "text_similarity")
-"""The sum of these, mean over clips, decides: the motion must be followed and the prompt kept."""
+"""The harmonic mean of these (each first averaged over prompts and clips) decides: the motion must be followed and the
+prompt be kept, and neither makes up for the other."""
 
 
 def plan(clips: Sequence[Clip], params: Path, overrides: Sequence[str]) -> list[Job]:
@@ -37,16 +39,17 @@ def plan(clips: Sequence[Clip], params: Path, overrides: Sequence[str]) -> list[
 
 
 def choose(done: Sequence[Done]) -> list[dict[str, object]]:
-    """A row for each candidate in their order: {maker, values, score, chosen}; the highest score of a maker is chosen.
+    """A row for each candidate in their order: {maker, values, means, score, chosen}.
 
-    `done`: what came of the jobs of `plan`, in their order. A score is None, and its candidate never chosen, where a
-    cell failed.
+    `done`: what came of the jobs of `plan`, in their order. `means` has those of `GOOD`. A maker's highest score is
+    chosen. Means and score are None, and their candidate is never chosen, where a cell failed.
     """
     clips = len(done) // len(_tried())
-    rows = [
-        {"maker": maker, "values": dict(values), "score": _score(done[number * clips : (number + 1) * clips])}
-        for number, (maker, values) in enumerate(_tried())
-    ]
+    rows = []
+    for number, (maker, values) in enumerate(_tried()):
+        means = _means(done[number * clips : (number + 1) * clips])
+        score = None if means is None else harmonic_mean([max(value, 0.0) for value in means.values()])
+        rows.append({"maker": maker, "values": dict(values), "means": means, "score": score})
     best = []
     for maker in CANDIDATES:
         scored = [row for row in rows if row["maker"] == maker and row["score"] is not None]
@@ -56,14 +59,20 @@ def choose(done: Sequence[Done]) -> list[dict[str, object]]:
 
 def write_chosen(path: Path, rows: Sequence[Mapping[str, object]], about: str) -> None:
     """Writes peers.yaml: the values chosen for the peers, and as comments every score."""
-    lines = [f"# {about}", f"# Score: {' + '.join(name.replace('_', ' ') for name in GOOD)}, mean over clips."]
+    names = [name.replace("_", " ") for name in GOOD]
+    lines = [f"# {about}", f"# Score: harmonic mean of {' and '.join(names)}, each averaged over prompts and clips."]
     for row in rows:
-        score = "failed" if row["score"] is None else f"{row['score']:.3f}"
+        score = "failed" if row["score"] is None else f"{row['score']:.3f} of {told(row['means'])}"
         lines.append(f"# {row['maker']} {json.dumps(row['values'])}: {score}{' (chosen)' if row['chosen'] else ''}")
     chosen = {row["maker"]: row["values"] for row in rows if row["chosen"] and row["maker"] in PEERS}
     text = "\n".join(lines) + "\n" + yaml.safe_dump(chosen, sort_keys=False)
     with writing(path.parent), replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def told(means: Mapping[str, float]) -> str:
+    """The means that a score is of, as text: 0.412 and 0.680."""
+    return " and ".join(f"{means[name]:.3f}" for name in GOOD)
 
 
 def _tried() -> list[tuple[str, Mapping[str, object]]]:
@@ -78,7 +87,10 @@ def _job(maker: str, values: Mapping[str, object], clip: Clip, params: Path, ove
     return Job(method, method.params(params, (*overrides, *own)), clip)
 
 
-def _score(done: Sequence[Done]) -> float | None:
+def _means(done: Sequence[Done]) -> dict[str, float] | None:
+    """Each of `GOOD`, over the prompts of each clip, then over the clips; None where a cell failed."""
     if any(one.errors for one in done):
         return None
-    return float(np.mean([np.mean([sum(cell.metrics[name] for name in GOOD) for cell in one.cells]) for one in done]))
+    return {
+        name: float(np.mean([np.mean([cell.metrics[name] for cell in one.cells]) for one in done])) for name in GOOD
+    }

@@ -72,10 +72,13 @@ def test_the_best_is_chosen_and_read_again(jobs: list[search.Job], tmp_path: Pat
     assert chosen["smm"] == search.CANDIDATES["smm"][1] and chosen["ditflow"] == search.CANDIDATES["ditflow"][2]
     assert chosen[OURS] == search.CANDIDATES[OURS][1]
     assert chosen["flow_motion"] == search.CANDIDATES["flow_motion"][1]  # the better one failed on a clip
-    assert next(row["score"] for row in rows if row["values"] == chosen["smm"]) == pytest.approx(0.75)
+    assert next(row["score"] for row in rows if row["values"] == chosen["smm"]) == pytest.approx(
+        2 / (1 / 0.5 + 1 / 0.25)
+    )
     search.write_chosen(tmp_path / "peers.yaml", rows, "Chosen here.")
     text = (tmp_path / "peers.yaml").read_text(encoding="utf-8")
     assert text.startswith("# Chosen here.\n") and text.count("(chosen)") == 5 and "failed" in text
+    assert "0.333 of 0.500 and 0.250 (chosen)" in text
     tree = read_peers(tmp_path / "peers.yaml")
     assert tree.keys() == PEERS.keys()  # EffiVMT's own goes to the params file
     for maker in PEERS:
