@@ -17,8 +17,8 @@ from effivmt.inventory import write_inventory
 from effivmt.outputs import write_outputs
 from effivmt.placing import replacing, writing
 from effivmt.run_report import write_run_report
-from effivmt.stages import Workspace
 from effivmt.transfer import UNWATCHED, Call, StageRun, Watch, directly, run_clip
+from effivmt.workspace import Workspace
 
 QUARANTINE = "quarantine.csv"
 RUN = "run.json"

@@ -15,9 +15,9 @@ from effivmt.figures import contact_sheet
 from effivmt.outputs import Outputs, without_adapter
 from effivmt.placing import place, replacing
 from effivmt.report import Report, Result, Timing, render_report
-from effivmt.stages import Workspace
 from effivmt.transfer import StageRun, Transferred
 from effivmt.video import read_frames, write_image, write_video
+from effivmt.workspace import Workspace
 
 PACKAGES = ("torch", "diffusers", "peft", "transformers")
 """Whose versions the report names, besides our own."""

@@ -8,8 +8,9 @@ from pathlib import Path
 from effivmt import __version__
 from effivmt.digests import canonical_json, sha256_bytes
 from effivmt.placing import writing
-from effivmt.stages import Rendered, Workspace
+from effivmt.stages import Rendered
 from effivmt.transfer import Transferred
+from effivmt.workspace import Workspace
 
 LAYOUT = 2
 """Raised whenever the same results make other files."""

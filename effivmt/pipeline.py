@@ -17,9 +17,10 @@ from effivmt.batch import CatalogWatch, Noting, attempt
 from effivmt.catalog import Catalog, Clip
 from effivmt.outputs import video_names, without_adapter
 from effivmt.placing import place, replacing, writing
-from effivmt.stages import STAGES, Workspace
+from effivmt.stages import STAGES
 from effivmt.tables import write_losses, write_metrics
 from effivmt.transfer import StageRun, stage_by_stage
+from effivmt.workspace import Workspace
 
 FILES = "files.json"
 

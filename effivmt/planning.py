@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 
-from effivmt import stages
-from effivmt.artifact import Artifact
+from effivmt.artifact import Artifact, Key
 from effivmt.batch import Noting
 from effivmt.catalog import Clip
 from effivmt.errors import EffiVMTError
-from effivmt.stages import STAGES, Workspace
+from effivmt.stages import STAGES
 from effivmt.transfer import UNWATCHED, run_clip
+from effivmt.workspace import VERSIONS, Workspace
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class _PlanningWorkspace(Workspace):
     """A workspace that makes nothing: the first artifact that the store lacks ends the planning."""
 
     def build(self, stage, inputs, params, make) -> Artifact:
-        key = stages.Key(stage, stages.VERSIONS[stage], inputs, params, self.folder.digest)
+        key = Key(stage, VERSIONS[stage], inputs, params, self.folder.digest)
         if stage in self.force:
             raise _ToDo("forced")
         if (found := self.store.find(key)) is None:

@@ -8,88 +8,22 @@ never re-tunes, and a new lambda re-tunes stage 3 only. What a step computes sta
 imported when there is something to compute: asking for what the store has takes no torch.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from effivmt.artifact import Artifact, Key
-from effivmt.backbone_folder import BackboneFolder, find_backbone
+from effivmt.artifact import Artifact
 from effivmt.catalog import Clip
-from effivmt.config import Params
 from effivmt.digests import sha256_bytes, sha256_file, sha256_tree
 from effivmt.errors import EffiVMTError, VideoError
 from effivmt.manifest import read_facts
-from effivmt.store import Store
+from effivmt.workspace import Workspace
 
 if TYPE_CHECKING:
     from effivmt.adapter import Adapter
-    from effivmt.backbone import Backbone
 
 STAGES = ("ingest", "heads", "spatial", "temporal", "render", "evaluate")
-VERSIONS = {"ingest": 1, "text": 1, "heads": 1, "spatial": 2, "temporal": 2, "render": 1, "evaluate": 3}
-"""Of each stage's code and files: raised whenever the same inputs give another result. Also parameters of dvc.yaml."""
-Progress = Callable[[str, int, int], None]
-"""Called with (stage, units done, units in all)."""
-
-
-def _silent(stage: str, done: int, total: int) -> None:
-    pass
-
-
-@dataclass
-class Workspace:
-    """Where the steps of one process work: the store, the params, the backbone (loaded once) and who watches."""
-
-    store: Store
-    params: Params
-    progress: Progress = _silent
-    force: frozenset[str] = frozenset()
-    """Stages to run again even where the store has them."""
-    loaded: dict[str, object] = field(default_factory=dict, repr=False)
-    """The backbone's folder and the backbone, once asked for; workspaces that share it load them once."""
-
-    @property
-    def folder(self) -> BackboneFolder:
-        """The backbone's folder, found and digested on first use."""
-        if "folder" not in self.loaded:
-            self.loaded["folder"] = find_backbone(self.params.backbone.path, self._memo)
-        return self.loaded["folder"]
-
-    @property
-    def backbone(self) -> "Backbone":
-        """The backbone, made on first use."""
-        if "backbone" not in self.loaded:
-            from effivmt.backbone import Backbone
-
-            self.loaded["backbone"] = Backbone(self.params.backbone, self._memo)
-        return self.loaded["backbone"]
-
-    @property
-    def _memo(self) -> Path:
-        return self.store.root / "backbones.json"
-
-    def for_clip(self, clip: Clip) -> "Workspace":
-        """This workspace, with the same backbone, under the clip's own seed if it has one."""
-        if clip.seed is None:
-            return self
-        return replace(self, params=self.params.model_copy(update={"seed": clip.seed}))
-
-    def build(
-        self,
-        stage: str,
-        inputs: Mapping[str, str],
-        params: Mapping[str, object],
-        make: Callable[[Path, Path], None],
-    ) -> Artifact:
-        """One artifact of the store under this backbone."""
-        return self.store.build(
-            Key(stage, VERSIONS[stage], inputs, params, self.folder.digest), make, force=stage in self.force
-        )
-
-    def units(self, stage: str) -> Callable[[int, int], None]:
-        """The progress of one stage, called with (units done, units in all)."""
-        return lambda done, total: self.progress(stage, done, total)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from effivmt import stages
 from effivmt.artifact import Artifact
 from effivmt.catalog import Clip
-from effivmt.stages import Rendered, Workspace
+from effivmt.stages import Rendered
+from effivmt.workspace import Workspace
 
 Call = Callable[..., object]
 """Runs a function of `effivmt.stages` on its inputs: directly, or as the task of an engine."""

@@ -54,8 +54,8 @@ def bench(
     from effivmt.benchmark.peers import FILE
     from effivmt.benchmark.results import About
     from effivmt.catalog import load_catalog
-    from effivmt.stages import Workspace
     from effivmt.store import Store
+    from effivmt.workspace import Workspace
     from flows import bench_console
 
     picked = runner.pick(load_catalog(catalog).only(tuple(only)), clips, prompts)
@@ -80,8 +80,8 @@ def _search(
 ) -> None:
     from effivmt.benchmark import runner
     from effivmt.benchmark.search import choose, plan, write_chosen
-    from effivmt.stages import Workspace
     from effivmt.store import Store
+    from effivmt.workspace import Workspace
     from flows import bench_console
 
     jobs = plan(clips, params, overrides)

@@ -52,8 +52,8 @@ def run(
         raise ParamsError("--runner dask and --engine local contradict one another; leave one out")
     from effivmt.catalog import load_catalog
     from effivmt.selection import select_clips
-    from effivmt.stages import Workspace
     from effivmt.store import Store
+    from effivmt.workspace import Workspace
     from flows import console
     from tasks.cluster import choose_cluster
 
@@ -103,8 +103,8 @@ def serve(
     """
     settings = load_params(params, overrides)
     from effivmt.catalog import load_catalog
-    from effivmt.stages import Workspace
     from effivmt.store import Store
+    from effivmt.workspace import Workspace
     from flows.serving import check_schedule
     from flows.serving import serve as serve_runs
     from tasks.cluster import choose_cluster
@@ -141,8 +141,9 @@ def stage(
     settings = load_params(params, overrides)
     from effivmt.catalog import load_catalog
     from effivmt.pipeline import run_stage_over
-    from effivmt.stages import STAGES, Workspace
+    from effivmt.stages import STAGES
     from effivmt.store import Store
+    from effivmt.workspace import Workspace
     from flows import console
 
     if name not in STAGES:

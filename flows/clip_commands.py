@@ -55,9 +55,9 @@ def transfer(
         appearance_images=appearance_images,
     )
     from effivmt.outputs import write_outputs
-    from effivmt.stages import Workspace
     from effivmt.store import Store
     from effivmt.transfer import run_clip
+    from effivmt.workspace import Workspace
     from flows import console
 
     check_stages(force)
@@ -113,12 +113,13 @@ def render(
     from effivmt.placing import copy_file
     from effivmt.store import Store
     from effivmt.transfer import run_stage
+    from effivmt.workspace import Workspace
     from flows import console
     from tasks.pulling import PREFIX, pull_to_cache
 
     folder = pull_to_cache(adapter, store / "pulled") if adapter.startswith(PREFIX) else Path(adapter)
     with console.watching(quiet=quiet) as watch:
-        work = stages.Workspace(Store(store), settings, watch.advanced)
+        work = Workspace(Store(store), settings, watch.advanced)
         (rendered,), _ = run_stage(stages.render, work, [prompt], folder, watch=watch)
     out.parent.mkdir(parents=True, exist_ok=True)
     copy_file(work.store, rendered.artifact, "video.mp4", out)

@@ -23,8 +23,9 @@ from effivmt.evaluation.names import METRICS
 from effivmt.outputs import Outputs
 from effivmt.planning import plan_clip
 from effivmt.run_report import PAGE
-from effivmt.stages import STAGES, Workspace
+from effivmt.stages import STAGES
 from effivmt.transfer import UNWATCHED, StageRun, Transferred, Watch
+from effivmt.workspace import Workspace
 from flows.plain import NumberedLines, results_console
 
 

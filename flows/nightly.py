@@ -13,8 +13,9 @@ from effivmt.catalog import load_catalog
 from effivmt.config import load_params
 from effivmt.errors import EffiVMTError
 from effivmt.selection import select_clips
-from effivmt.stages import STAGES, Workspace
+from effivmt.stages import STAGES
 from effivmt.store import Store
+from effivmt.workspace import Workspace
 from flows.catalog import run_catalog, summary
 from tasks.cluster import choose_cluster
 

@@ -9,10 +9,10 @@ from safetensors.torch import load_file
 from effivmt.catalog import load_catalog
 from effivmt.config import Params
 from effivmt.pretrain.judge import judge, path_scores
-from effivmt.stages import Workspace
 from effivmt.store import Store
 from effivmt.transfer import run_clip
 from effivmt.video import read_frames
+from effivmt.workspace import Workspace
 from flows.console import watching
 from flows.plain import results_console
 
@@ -25,7 +25,7 @@ def run_transfer(catalog: Path, params: Params, store: Path) -> None:
     A path is compared with the one that the judge reads in the reference: correlation, and rms error in frame widths.
     """
     clips = [clip for clip in load_catalog(catalog).clips if clip.group == SINGLE]
-    table = Table(title=f"{params.backbone.path}: motion of {len(clips)} clips of {catalog}", title_justify="left")
+    table = Table(title=f"{Path(params.backbone.path).name}: motion of {len(clips)} clips of {catalog.name}", title_justify="left")
     for heading in ("clip", "prompt", "correlation", "rms error", "colour", "shape", "correlation without adapter"):
         table.add_column(heading)
     rows = []

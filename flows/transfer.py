@@ -8,9 +8,9 @@ from prefect import flow
 from effivmt.catalog import Clip
 from effivmt.config import Params
 from effivmt.outputs import Outputs, write_outputs
-from effivmt.stages import Workspace
 from effivmt.store import Store
 from effivmt.transfer import UNWATCHED, Transferred, Watch, run_clip
+from effivmt.workspace import Workspace
 from tasks.location import tracking_uri
 from tasks.recording import Recorder
 from tasks.stages import call_task

@@ -17,9 +17,9 @@ from effivmt.batch import CatalogWatch, Outcome, process_clip
 from effivmt.catalog import Clip
 from effivmt.config import Params
 from effivmt.planning import plan_clip
-from effivmt.stages import Workspace
 from effivmt.store import Store
 from effivmt.transfer import directly
+from effivmt.workspace import Workspace
 from tasks.stages import call_task
 
 _workspaces: dict[tuple[str, str], Workspace] = {}

@@ -45,13 +45,14 @@ class MotionAdapter(PythonModel):
         """One mp4 a row of the first column; params: seed, appearance_strength, motion_strength."""
         from effivmt import stages
         from effivmt.store import Store
+        from effivmt.workspace import Workspace
 
         chosen = dict(params or {})
         if "seed" in chosen:
             chosen["seeds"] = (chosen.pop("seed"),)
         settings = self._params.model_copy(update={"render": self._params.render.model_copy(update=chosen)})
         with TemporaryDirectory(prefix="effivmt-") as folder:
-            work = stages.Workspace(Store(Path(folder)), settings, loaded=self._loaded)
+            work = Workspace(Store(Path(folder)), settings, loaded=self._loaded)
             prompts = [str(prompt) for prompt in model_input.iloc[:, 0]]
             rendered = stages.render(work, list(dict.fromkeys(prompts)), self._adapter)
             videos = {one.prompt: one.artifact.file("video.mp4").read_bytes() for one in rendered}

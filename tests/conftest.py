@@ -20,9 +20,9 @@ from effivmt.backbone import Backbone
 from effivmt.catalog import Clip
 from effivmt.config import Params
 from effivmt.pretrain.text import make_tokenizer
-from effivmt.stages import Workspace
 from effivmt.store import Store
 from effivmt.video import write_video
+from effivmt.workspace import Workspace
 from effivmt.world.looks import Ground, Look
 from effivmt.world.motions import held_out
 from effivmt.world.scenes import object_clip

@@ -15,7 +15,8 @@ from effivmt.benchmark.methods import Method
 from effivmt.catalog import Clip
 from effivmt.config import Params, Section
 from effivmt.errors import in_one_line
-from effivmt.stages import Rendered, Workspace
+from effivmt.stages import Rendered
+from effivmt.workspace import Workspace
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from effivmt.artifact import Artifact, Key
 from effivmt.benchmark.peers import peer_module
 from effivmt.catalog import Clip
 from effivmt.config import Section
-from effivmt.stages import Rendered, Workspace, texts
+from effivmt.stages import Rendered, texts
+from effivmt.workspace import Workspace
 
 VERSIONS = {"peer_tune": 1, "peer_render": 1}
 """Of each step's code and files: raised whenever the same inputs give another result."""

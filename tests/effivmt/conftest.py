@@ -9,8 +9,8 @@ from webpage import BROKEN_OUT
 from effivmt.batch import CatalogWatch, run_catalog
 from effivmt.catalog import Catalog, load_catalog
 from effivmt.config import Params
-from effivmt.stages import Workspace
 from effivmt.store import Store
+from effivmt.workspace import Workspace
 
 
 @pytest.fixture

@@ -12,8 +12,9 @@ from effivmt.catalog import Catalog
 from effivmt.errors import EffiVMTError
 from effivmt.inventory import NAME, write_inventory
 from effivmt.planning import plan_clip
-from effivmt.stages import STAGES, Workspace
+from effivmt.stages import STAGES
 from effivmt.store import Store
+from effivmt.workspace import Workspace
 
 
 def run(workspace: Workspace, catalog: Catalog, out: Path) -> dict:

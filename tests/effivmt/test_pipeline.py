@@ -9,9 +9,10 @@ from effivmt.catalog import Catalog
 from effivmt.config import Params
 from effivmt.digests import sha256_file
 from effivmt.pipeline import run_stage_over
-from effivmt.stages import STAGES, Workspace
+from effivmt.stages import STAGES
 from effivmt.store import Store
 from effivmt.tables import thinned, write_metrics
+from effivmt.workspace import Workspace
 
 
 def run(work: Workspace, catalog: Catalog, stage: str, out: Path) -> dict[str, str]:

@@ -20,7 +20,7 @@ from effivmt.evaluation.names import METRICS
 from effivmt.run_page import render_run
 from effivmt.run_record import read_run
 from effivmt.run_report import write_run_report
-from effivmt.stages import Workspace
+from effivmt.workspace import Workspace
 
 CLIPS = ("one", "two")
 

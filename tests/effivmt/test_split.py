@@ -17,8 +17,8 @@ from effivmt.errors import AdapterError
 from effivmt.heads import HeadMap, load_head_map, save_head_map, split_heads
 from effivmt.rendering import render
 from effivmt.seeding import generator
-from effivmt.stages import Workspace
 from effivmt.store import Store
+from effivmt.workspace import Workspace
 
 SPLITS = ("random", "swapped", "none")
 

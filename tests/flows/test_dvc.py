@@ -57,7 +57,7 @@ def repository(
     folder = tmp_path_factory.mktemp("dvc") / "repository"
     (folder / "data" / "samples").mkdir(parents=True)
     (folder / "effivmt").mkdir()
-    for name in ("dvc.yaml", ".dvcignore", ".gitignore", "effivmt/stages.py"):
+    for name in ("dvc.yaml", ".dvcignore", ".gitignore", "effivmt/workspace.py"):
         shutil.copy(ROOT / name, folder / name)
     (folder / ".dvc").mkdir()
     for name in ("config", ".gitignore"):

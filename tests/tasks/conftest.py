@@ -13,8 +13,8 @@ from prefect.testing.utilities import prefect_test_harness
 from effivmt.batch import CatalogWatch, run_catalog
 from effivmt.catalog import load_catalog
 from effivmt.config import Params
-from effivmt.stages import Workspace
 from effivmt.store import Store
+from effivmt.workspace import Workspace
 
 TUNING = {"rank": 2, "batch": 2}
 

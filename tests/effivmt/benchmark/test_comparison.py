@@ -24,8 +24,8 @@ from effivmt.benchmark.statistics import Estimate
 from effivmt.catalog import Catalog, Clip
 from effivmt.config import Params, set_value
 from effivmt.errors import VideoError
-from effivmt.stages import Workspace
 from effivmt.store import Store
+from effivmt.workspace import Workspace
 
 RUN = [name for name, method in METHODS.items() if method.kind != "sweep"]
 ABOUT = About("tiny", "wan-random", "0" * 64, "0.1.0", "abc123", 1)

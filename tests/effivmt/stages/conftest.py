@@ -4,8 +4,8 @@ import pytest
 from staging import Transfer, transfer
 
 from effivmt.catalog import Clip
-from effivmt.stages import Workspace
 from effivmt.store import Store
+from effivmt.workspace import Workspace
 
 
 @pytest.fixture

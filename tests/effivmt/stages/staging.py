@@ -6,7 +6,8 @@ from effivmt import stages
 from effivmt.artifact import Artifact
 from effivmt.catalog import Clip
 from effivmt.config import Params
-from effivmt.stages import Rendered, Workspace
+from effivmt.stages import Rendered
+from effivmt.workspace import Workspace
 
 
 @dataclass

@@ -12,10 +12,10 @@ from effivmt import stages
 from effivmt.adapter import fused, load_adapter, to_stock_layout
 from effivmt.heads import load_head_map
 from effivmt.rendering import render
-from effivmt.stages import Workspace
 from effivmt.store import Store
 from effivmt.tuning import tune_temporal
 from effivmt.video import read_clip, read_frames, write_video
+from effivmt.workspace import Workspace
 
 
 class TestTransfer:

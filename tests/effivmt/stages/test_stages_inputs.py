@@ -12,9 +12,9 @@ from effivmt import stages
 from effivmt.errors import AdapterError, EffiVMTError, VideoError
 from effivmt.heads import load_head_map
 from effivmt.positions import sampled_indices
-from effivmt.stages import Workspace
 from effivmt.store import Store
 from effivmt.video import read_frames, write_image, write_video
+from effivmt.workspace import Workspace
 
 
 class TestSampling:
