@@ -25,7 +25,9 @@ def run_transfer(catalog: Path, params: Params, store: Path) -> None:
     A path is compared with the one that the judge reads in the reference: correlation, and rms error in frame widths.
     """
     clips = [clip for clip in load_catalog(catalog).clips if clip.group == SINGLE]
-    table = Table(title=f"{Path(params.backbone.path).name}: motion of {len(clips)} clips of {catalog.name}", title_justify="left")
+    table = Table(
+        title=f"{Path(params.backbone.path).name}: motion of {len(clips)} clips of {catalog.name}", title_justify="left"
+    )
     for heading in ("clip", "prompt", "correlation", "rms error", "colour", "shape", "correlation without adapter"):
         table.add_column(heading)
     rows = []

@@ -1,6 +1,6 @@
 """How much of each step the recipe trains: one plan for a processor, one for a GPU."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from effivmt.errors import ParamsError
 
@@ -37,35 +37,34 @@ class Plan:
     scorer_patch: int
 
 
-PLANS = {
-    "processor": Plan(
-        autoencoder=(
-            Phase("short", 6500, (5, 9), 1e-3),
-            Phase("long", 5000, (9, 17, 33, 33), 8e-4),
-        ),
-        transformer=(
-            Phase("stills", 2000, (1,), 1e-3, 4e-4, flow_shift=3.0),
-            Phase("sparse", 600, (3, 3, 3, 1), 1e-3, 3e-4, flow_shift=4.0),
-            Phase("whole", 4500, (9, 3, 1), 1e-3, 2e-5, flow_shift=4.0),
-        ),
-        crop_frames=72,
-        batch=16,
-        clips=range(160),
-        stills=range(184),
-        scorer_steps=9000,
-        scorer_batch=64,
-        scorer_clips=20_000,
-        scorer_patch=8,
+_PROCESSOR = Plan(
+    autoencoder=(
+        Phase("short", 6500, (5, 9), 1e-3),
+        Phase("long", 5000, (9, 17, 33, 33), 8e-4),
     ),
-    "gpu": Plan(
-        autoencoder=(
-            Phase("short", 6500, (5, 9), 1e-3),
-            Phase("long", 5000, (9, 17, 33, 33), 8e-4),
-        ),
+    transformer=(
+        Phase("stills", 2000, (1,), 1e-3, 4e-4, flow_shift=3.0),
+        Phase("sparse", 600, (3, 3, 3, 1), 1e-3, 3e-4, flow_shift=4.0),
+        Phase("whole", 4500, (9, 3, 1), 1e-3, 2e-5, flow_shift=4.0),
+    ),
+    crop_frames=72,
+    batch=16,
+    clips=range(160),
+    stills=range(184),
+    scorer_steps=9000,
+    scorer_batch=64,
+    scorer_clips=20_000,
+    scorer_patch=8,
+)
+_STILLS, _SPARSE, _WHOLE = _PROCESSOR.transformer
+PLANS = {
+    "processor": _PROCESSOR,
+    "gpu": replace(
+        _PROCESSOR,
         transformer=(
-            Phase("stills", 3000, (1,), 1e-3, 4e-4, flow_shift=3.0),
-            Phase("sparse", 2000, (3, 3, 3, 1), 1e-3, 3e-4, flow_shift=4.0),
-            Phase("whole", 20_000, (9, 9, 3, 1), 1e-3, 2e-5, flow_shift=4.0),
+            replace(_STILLS, steps=3000),
+            replace(_SPARSE, steps=2000),
+            replace(_WHOLE, steps=20_000, frames=(9, 9, 3, 1)),
         ),
         crop_frames=288,
         batch=192,
