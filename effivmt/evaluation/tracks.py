@@ -12,8 +12,15 @@ SHORT_SIDE = (128, 256)
 """Tracking resizes frames so that their short side, in pixels, lies in this range."""
 WINDOW = 21
 """Side of the matching window, in pixels of the resized frame; it is the same on all 4 levels of the pyramid."""
-ROUND_TRIP = 0.35
-"""A step counts if tracking it back ends at most this far from its start, in pixels of the resized frame."""
+ROUND_TRIPS = (0.35, 0.7, 1.4)
+"""A step counts if tracking it back ends at most this far from its start, in pixels of the resized frame: the strictest
+of these that leaves `ENOUGH` points. Bodies that are soft and deform as they go, as generated ones are, never come back
+as exactly as true ones, and lose nearly all their points under the strictest.
+"""
+ENOUGH = 14.0
+"""Points to be seen in a frame, on average."""
+ALIKE = 0.7
+"""And if the windows around both ends correlate at least so much."""
 BIRTHS = 5
 """Points are born at this many frames, evenly spread from the first to the last."""
 
@@ -37,9 +44,10 @@ def track(frames: np.ndarray, *, grid: int = 8) -> Tracks:
     """Follows points through a whole clip, frames uint8 (T, H, W, 3), whatever its colours.
 
     At each of `BIRTHS` frames, every cell of a grid x grid partition that holds no point yet receives one on its best
-    corner; the point is followed to both ends of the clip, or until the round trip (forward, then back) fails. Plain
-    areas and straight edges have no corner and get no point; a clip without texture has N = 0. Points followed for
-    less than a quarter of the clip are dropped. Raises VideoError if frames are of another kind or fewer than 2.
+    corner; the point is followed to both ends of the clip, or until the round trip (forward, then back) fails or what
+    surrounds it is no longer alike. Plain areas and straight edges have no corner and get no point; a clip without
+    texture has N = 0. Points followed for less than a quarter of the clip are dropped. Raises VideoError if frames are
+    of another kind or fewer than 2.
 
     Source: Bouguet, "Pyramidal Implementation of the Lucas Kanade Feature Tracker"; Shi and Tomasi, "Good Features to
     Track" (smallest eigenvalue); Kalal et al., "Forward-Backward Error".
@@ -51,6 +59,19 @@ def track(frames: np.ndarray, *, grid: int = 8) -> Tracks:
     corners = {t: _cornerness(images[t]) for t in births.tolist()}
     floor = max(_WEAKEST, _QUALITY * max(float(corner.max()) for corner in corners.values()))
 
+    for allowed in ROUND_TRIPS:
+        found = lasting(_followed(images, corners, floor, grid, allowed))
+        if found.visible.sum() >= ENOUGH * num_frames:
+            break
+    scale = np.array(images[0].shape[1::-1], np.float32) / np.array([width, height], np.float32)
+    return Tracks((found.points + 0.5) / scale - 0.5, found.visible)
+
+
+def _followed(
+    images: list[np.ndarray], corners: dict[int, np.ndarray], floor: float, grid: int, allowed: float
+) -> Tracks:
+    """Points born at the best corners of some frames and followed to both ends of the clip, in pixels of the images."""
+    num_frames = len(images)
     points = np.zeros((0, num_frames, 2), np.float32)
     visible = np.zeros((0, num_frames), bool)
     for now in range(num_frames):
@@ -59,13 +80,11 @@ def track(frames: np.ndarray, *, grid: int = 8) -> Tracks:
             points = np.concatenate([points, np.repeat(born[:, None], num_frames, 1)])
             visible = np.concatenate([visible, np.tile(np.arange(num_frames) == now, (len(born), 1))])
         if now + 1 < num_frames:
-            _advance(images, points, visible, np.flatnonzero(visible[:, now]), now, now + 1)
+            _advance(images, points, visible, np.flatnonzero(visible[:, now]), now, now + 1, allowed)
     birth = visible.argmax(1)
     for now in range(num_frames - 1, 0, -1):
-        _advance(images, points, visible, np.flatnonzero(visible[:, now] & (birth >= now)), now, now - 1)
-
-    scale = np.array(images[0].shape[1::-1], np.float32) / np.array([width, height], np.float32)
-    return lasting(Tracks((points + 0.5) / scale - 0.5, visible))
+        _advance(images, points, visible, np.flatnonzero(visible[:, now] & (birth >= now)), now, now - 1, allowed)
+    return Tracks(points, visible)
 
 
 def lasting(tracks: Tracks) -> Tracks:
@@ -148,29 +167,52 @@ def _best_corners(corner: np.ndarray, taken: np.ndarray, grid: int, floor: float
 
 
 def _advance(
-    images: list[np.ndarray], points: np.ndarray, visible: np.ndarray, rows: np.ndarray, now: int, then: int
+    images: list[np.ndarray],
+    points: np.ndarray,
+    visible: np.ndarray,
+    rows: np.ndarray,
+    now: int,
+    then: int,
+    allowed: float,
 ) -> None:
     """Follows the points `rows` from frame `now` to the neighbouring frame `then`; updates points and visible."""
     if len(rows) == 0:
         return
-    reached, followed = _follow(images[now], images[then], points[rows, now])
+    reached, followed = _follow(images[now], images[then], points[rows, now], allowed)
     onwards = slice(then, None) if then > now else slice(None, then + 1)
     points[rows[followed], onwards] = reached[followed, None]
     visible[rows[followed], then] = True
 
 
-def _follow(first: np.ndarray, second: np.ndarray, start: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _follow(first: np.ndarray, second: np.ndarray, start: np.ndarray, allowed: float) -> tuple[np.ndarray, np.ndarray]:
     """Points (K, 2) of the first image in the second, and which of them (K,) came back to where they started.
 
     The window drags a point along with all that it shows, which blurs turning and growing bodies. So a window of half
     the side starts from the result, and its answer stands where it is near and comes back most exactly.
     """
     reached, returned = _round_trip(first, second, start, WINDOW, 3, None)
+    followed = (returned < allowed) & _alike(first, second, start, reached)
     fine, fine_returned = _round_trip(first, second, start, WINDOW // 4 * 2 + 1, 0, reached)
     better = (fine_returned < 0.1) & (np.linalg.norm(fine - reached, axis=1) < 0.5)
     reached[better] = fine[better]
     inside = ((reached >= 0) & (reached <= np.array(first.shape[1::-1]) - 1)).all(1)
-    return reached, inside & (returned < ROUND_TRIP)
+    return reached, inside & followed
+
+
+def _alike(first: np.ndarray, second: np.ndarray, start: np.ndarray, reached: np.ndarray) -> np.ndarray:
+    """Whether the windows around points (K, 2) of the first image show what those around `reached` in the second do."""
+    one, other = (_windows(image, points) for image, points in ((first, start), (second, reached)))
+    norms = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
+    return (one * other).sum(1) >= ALIKE * np.maximum(norms, 1e-6)
+
+
+def _windows(image: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """The windows around points (K, 2) of an image (h, w, c), each channel less its mean: float32 (K, c * side^2)."""
+    channels = [np.ascontiguousarray(channel) for channel in np.moveaxis(np.atleast_3d(image), 2, 0)]
+    cut = np.stack(
+        [[cv2.getRectSubPix(channel, (WINDOW, WINDOW), at) for channel in channels] for at in points.astype(float)]
+    ).astype(np.float32)
+    return (cut - cut.mean((2, 3), keepdims=True)).reshape(len(points), -1)
 
 
 def _round_trip(

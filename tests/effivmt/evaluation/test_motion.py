@@ -3,6 +3,7 @@
 import dataclasses
 import math
 
+import cv2
 import numpy as np
 import pytest
 
@@ -175,6 +176,30 @@ def test_another_object_on_the_same_path_scores_high(paint, curve, shape, other)
     assert scores.foreground_motion_fidelity >= 0.85
     assert scores.trajectory_error <= 0.03
     assert scores.motion_amount == pytest.approx(scores.reference_motion_amount, rel=0.1)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_soft_body_that_changes_its_form_on_the_same_path_scores_high(paint, zigzag, seed):
+    """As generated objects do; a tracker that believes only exact round trips loses it and calls it far off."""
+    random, turn = np.random.default_rng(seed), np.linspace(0, 2 * np.pi, T)
+    ring = np.stack([32 + 18 * np.cos(turn), 32 + 18 * np.sin(turn)], 1)
+    shapes = np.stack(
+        [
+            paint(
+                shape,
+                ring + random.normal(0, 0.4, (T, 2)),
+                scale=random.uniform(0.8, 1.2, T),
+                angle=random.uniform(-0.4, 0.4, T),
+            )
+            for shape in ("circle", "square", "triangle")
+        ]
+    )
+    mixed = np.einsum("ts,sthwc->thwc", random.dirichlet([0.6] * 3, T), shapes.astype(float))
+    body = np.stack([cv2.GaussianBlur(frame, (0, 0), 1.5) for frame in mixed]).round().astype(np.uint8)
+    scores = finite(compare_motion(paint("square", ring), body))
+    assert scores.two_sided_motion_fidelity > 0.8 and scores.trajectory_error < 0.1
+    elsewhere = compare_motion(paint("square", zigzag), body)
+    assert elsewhere.two_sided_motion_fidelity < 0.4 and elsewhere.trajectory_error > 0.2
 
 
 def test_two_objects_are_matched_and_a_missing_or_exchanged_one_shows(paint):
