@@ -2,20 +2,20 @@
 
 import torch
 
-from effivmt.errors import BackboneError
+from effivmt.errors import ParamsError
 
 
 def pick_device(name: str, option: str) -> torch.device:
     """The device that `name` (auto, cpu, cuda or cuda:N) stands for; auto is a GPU where one is visible.
 
-    BackboneError, which names `option`, for another name and for a GPU that is not there.
+    ParamsError, which names `option`, for another name and for a GPU that is not there.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise BackboneError(f"{option} is {name!r}; expected auto, cpu, cuda or cuda:N") from error
+        raise ParamsError(f"{option} is {name!r}; expected auto, cpu, cuda or cuda:N") from error
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise BackboneError(f"{option} is {name!r} but no GPU is visible; set {option} to auto or cpu")
+        raise ParamsError(f"{option} is {name!r} but no GPU is visible; set {option} to auto or cpu")
     return device

@@ -18,9 +18,9 @@ of these that leaves `ENOUGH` points. Bodies that are soft and deform as they go
 as exactly as true ones, and lose nearly all their points under the strictest.
 """
 ENOUGH = 14.0
-"""Points to be seen in a frame, on average."""
+"""Points that a frame shows, on average over the clip, for a round trip to be lenient enough."""
 ALIKE = 0.7
-"""And if the windows around both ends correlate at least so much."""
+"""A step counts only if the windows around its two ends correlate at least this much, whatever the round trip."""
 BIRTHS = 5
 """Points are born at this many frames, evenly spread from the first to the last."""
 
@@ -45,9 +45,10 @@ def track(frames: np.ndarray, *, grid: int = 8) -> Tracks:
 
     At each of `BIRTHS` frames, every cell of a grid x grid partition that holds no point yet receives one on its best
     corner; the point is followed to both ends of the clip, or until the round trip (forward, then back) fails or what
-    surrounds it is no longer alike. Plain areas and straight edges have no corner and get no point; a clip without
-    texture has N = 0. Points followed for less than a quarter of the clip are dropped. Raises VideoError if frames are
-    of another kind or fewer than 2.
+    surrounds it is no longer alike. The round trip is judged by the strictest of `ROUND_TRIPS` that leaves `ENOUGH`
+    points. Plain areas and straight edges have no corner and get no point; a clip without texture has N = 0. Points
+    followed for less than a quarter of the clip are dropped. Raises VideoError if frames are of another kind or fewer
+    than 2.
 
     Source: Bouguet, "Pyramidal Implementation of the Lucas Kanade Feature Tracker"; Shi and Tomasi, "Good Features to
     Track" (smallest eigenvalue); Kalal et al., "Forward-Backward Error".
@@ -70,7 +71,10 @@ def track(frames: np.ndarray, *, grid: int = 8) -> Tracks:
 def _followed(
     images: list[np.ndarray], corners: dict[int, np.ndarray], floor: float, grid: int, allowed: float
 ) -> Tracks:
-    """Points born at the best corners of some frames and followed to both ends of the clip, in pixels of the images."""
+    """Points born where `corners` (h, w) of some frames are at least `floor`, in pixels of the images (h, w, c).
+
+    They are followed to both ends of the clip, as long as round trips end within `allowed` pixels.
+    """
     num_frames = len(images)
     points = np.zeros((0, num_frames, 2), np.float32)
     visible = np.zeros((0, num_frames), bool)

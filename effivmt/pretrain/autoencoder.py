@@ -86,7 +86,7 @@ def train_autoencoder(
     path = folder / "autoencoder.safetensors"
     start, logs = load_checkpoint(path, parameters, optimizer)
     vae.train()
-    clips = _draw(seed + 1, pool)
+    clips = _draw(seed + 1, pool) if start < steps else []
     for step in range(start, steps):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * min(1.0, (step + 1) / 200) * (0.01 + 0.99 * _cosine(step / steps))

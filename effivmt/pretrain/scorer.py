@@ -117,6 +117,8 @@ def train_scorer(
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "scorer.safetensors"
     start, logs = load_checkpoint(path, parameters, optimizer)
+    if start >= steps:
+        return model.cpu().eval(), logs
     frames, captions = _draw_pool(WORLD + seed, pool)
     bare = [without_motion(caption) for caption in captions]
     key = torch.tensor([{text: i for i, text in enumerate(bare)}[text] for text in bare])

@@ -13,7 +13,7 @@ from diffusers import AutoencoderKLWan, WanPipeline
 from effivmt.backbone import Backbone
 from effivmt.backbone_folder import COMPONENTS
 from effivmt.config import BackboneParams
-from effivmt.errors import BackboneError
+from effivmt.errors import BackboneError, ParamsError
 
 
 def load(folder: Path, memo: Path | None = None, **changes) -> Backbone:
@@ -105,7 +105,7 @@ class TestFolder:
     def test_a_device_that_is_not_there(self, backbone_folder, device):
         if device == "cuda" and torch.cuda.is_available():
             pytest.skip("this machine has a GPU")
-        with pytest.raises(BackboneError, match=rf"backbone\.device is '{device}'"):
+        with pytest.raises(ParamsError, match=rf"backbone\.device is '{device}'"):
             Backbone(BackboneParams(path=str(backbone_folder), device=device))
 
 

@@ -35,4 +35,4 @@ def test_an_unknown_step_is_told(project: Path) -> None:
 def test_an_unknown_plan_and_an_unknown_device_are_told(project: Path) -> None:
     for option, given, expected in (("--plan", "huge", "processor, gpu"), ("--device", "abacus", "auto, cpu, cuda")):
         wrong = effivmt("pretrain", "assemble", "--params", str(project / "params.yaml"), option, given)
-        assert wrong.code != 0 and expected in wrong.err and given in wrong.err and option in wrong.err
+        assert wrong.code == 2 and expected in wrong.err and given in wrong.err and option in wrong.err

@@ -47,6 +47,8 @@ def test_training_lowers_the_loss_and_resumes_to_the_same_bytes(tmp_path: Path) 
     resumed_at: list[int] = []
     resumed, _ = train_scorer(tmp_path / "killed", report=lambda step, _: resumed_at.append(step), **RECIPE)
     assert resumed_at[0] == 9
+    again, logs = train_scorer(tmp_path / "killed", report=lambda step, _: resumed_at.append(step), **RECIPE)
+    assert resumed_at[-1] == len(logs["loss"]) == 16 and torch.equal(again.logit_scale, whole.logit_scale)
     for (name, tensor), other in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
         assert torch.equal(tensor, other), name
 
