@@ -77,7 +77,7 @@ def _controls() -> list[Method]:
 
 def _sweeps() -> list[Method]:
     ranks = [(f"Rank {rank}", (f"spatial.rank={rank}", f"temporal.rank={rank}")) for rank in (4, 8, 32, 64)]
-    alphas = [(f"Alpha {alpha}", (f"heads.alpha={alpha}",)) for alpha in (1.0, 1.25, 2.0, 4.0)]
+    alphas = [(f"Alpha {alpha}", (f"heads.alpha={alpha}",)) for alpha in (1.0, 1.25, 2.0, 4.0, 8.0)]
     looks = [(f"Appearance {x}", (f"render.appearance_strength={x}",)) for x in (0.0, 0.25, 0.5, 0.75, 1.0)]
     motions = [(f"Motion {x}", (f"render.motion_strength={x}",)) for x in (0.75, 1.25)]
     return [

@@ -1,8 +1,9 @@
-"""The same small search for every method that has a knob: three values of it, on clips that are in no suite.
+"""The same small search for every method that has a knob: four values of it, on clips that are in no suite.
 
-The authors' values are among them. MotionDirector takes as many steps, of as many samples, as EffiVMT's temporal stage
-does on the embedded backbone, since its authors' 300 steps of one are for a far larger one. What is found for a peer
-goes to peers.yaml; what is found for EffiVMT is for the params file, where its other values stand.
+The authors' values are among them; the others lie where a first search of three values found room for better ones.
+MotionDirector takes as many steps, of as many samples, as EffiVMT's temporal stage does on the embedded backbone, since
+its authors' 300 steps of one are for a far larger one. What is found for a peer goes to peers.yaml; what is found for
+EffiVMT is for the params file, where its other values stand.
 """
 
 import json
@@ -19,13 +20,16 @@ from effivmt.benchmark.peers import PEERS, peer_params
 from effivmt.catalog import Clip
 from effivmt.placing import replacing, writing
 
-_TIMES = (1, 5, 25)
 CANDIDATES: dict[str, tuple[dict[str, object], ...]] = {
-    OURS: tuple({"heads.alpha": alpha} for alpha in (1.25, 2.0, 4.0)),
-    "motion_director": tuple({"steps": 400, "batch": 4, "learning_rate": rate} for rate in (1e-4, 5e-4, 2.5e-3)),
-    "ditflow": tuple({"learning_rates": [0.002 * by, 0.001 * by]} for by in _TIMES),
-    "smm": tuple({"learning_rates": [round(0.007 * by, 6), 0.004 * by]} for by in _TIMES),
-    "flow_motion": tuple({"learning_rate": 0.003 * by} for by in _TIMES),
+    OURS: tuple({"heads.alpha": alpha} for alpha in (1.25, 2.0, 4.0, 8.0)),
+    "motion_director": tuple(
+        {"steps": 400, "batch": 4, "learning_rate": rate} for rate in (1e-4, 5e-4, 2.5e-3, 1.25e-2)
+    ),
+    "ditflow": tuple({"learning_rates": [2 * last, last]} for last in (1e-3, 5e-3, 0.025, 0.125)),
+    "smm": tuple(
+        {"learning_rates": list(rates)} for rates in ((1.4e-3, 8e-4), (7e-3, 4e-3), (0.035, 0.02), (0.175, 0.1))
+    ),
+    "flow_motion": tuple({"learning_rate": rate} for rate in (6e-4, 3e-3, 0.015, 0.075)),
 }
 """By maker, the values of its section of peers.yaml, or for EffiVMT those of the params file."""
 GOOD = ("two_sided_motion_fidelity", "text_similarity")
@@ -59,7 +63,7 @@ def choose(done: Sequence[Done]) -> list[dict[str, object]]:
 
 def write_chosen(path: Path, rows: Sequence[Mapping[str, object]], about: str) -> None:
     """Writes peers.yaml: the values chosen for the peers, and as comments every score."""
-    names = [name.replace("_", " ") for name in GOOD]
+    names = [name.replace("two_sided", "two-sided").replace("_", " ") for name in GOOD]
     lines = [f"# {about}", f"# Score: harmonic mean of {' and '.join(names)}, each averaged over prompts and clips."]
     for row in rows:
         score = "failed" if row["score"] is None else f"{row['score']:.3f} of {told(row['means'])}"

@@ -44,7 +44,7 @@ def ended(jobs: list[search.Job], scores: dict[tuple[str, int], float], failing:
 
 def test_every_method_has_the_same_number_of_values_its_authors_among_them() -> None:
     assert search.CANDIDATES.keys() == {OURS, *PEERS}
-    assert {len(candidates) for candidates in search.CANDIDATES.values()} == {3}
+    assert {len(candidates) for candidates in search.CANDIDATES.values()} == {4}
     assert load_params(Path("params/wan2.1-1.3b.yaml")).heads.alpha in {
         it["heads.alpha"] for it in search.CANDIDATES[OURS]
     }
@@ -54,11 +54,11 @@ def test_every_method_has_the_same_number_of_values_its_authors_among_them() -> 
         default = peer_params(maker, {}).model_dump()
         knob = "learning_rate" if "learning_rate" in candidates[0] else "learning_rates"
         tried = [peer_params(maker, {maker: it}).model_dump()[knob] for it in candidates]
-        assert default[knob] in tried and len(set(tried)) == 3
+        assert default[knob] in tried and len(set(tried)) == 4
 
 
 def test_a_job_for_each_candidate_and_clip(jobs: list[search.Job]) -> None:
-    assert len(jobs) == 5 * 3 * 2
+    assert len(jobs) == 5 * 4 * 2
     assert {job.method.maker for job in jobs} == {OURS, *PEERS}
     assert {job.method.name for job in jobs if job.peer is None} == {OURS}
 
@@ -77,7 +77,8 @@ def test_the_best_is_chosen_and_read_again(jobs: list[search.Job], tmp_path: Pat
     )
     search.write_chosen(tmp_path / "peers.yaml", rows, "Chosen here.")
     text = (tmp_path / "peers.yaml").read_text(encoding="utf-8")
-    assert text.startswith("# Chosen here.\n") and text.count("(chosen)") == 5 and "failed" in text
+    about = "# Chosen here.\n# Score: harmonic mean of two-sided motion fidelity and text similarity, "
+    assert text.startswith(about) and text.count("(chosen)") == 5 and "failed" in text
     assert "0.333 of 0.500 and 0.250 (chosen)" in text
     tree = read_peers(tmp_path / "peers.yaml")
     assert tree.keys() == PEERS.keys()  # EffiVMT's own goes to the params file
@@ -87,7 +88,7 @@ def test_the_best_is_chosen_and_read_again(jobs: list[search.Job], tmp_path: Pat
 
 
 def test_where_all_fail_nothing_is_chosen(jobs: list[search.Job], tmp_path: Path) -> None:
-    rows = search.choose(ended(jobs, {}, {("smm", number) for number in range(3)}))
+    rows = search.choose(ended(jobs, {}, {("smm", number) for number in range(4)}))
     assert not any(row["chosen"] for row in rows if row["maker"] == "smm")
     search.write_chosen(tmp_path / "peers.yaml", rows, "Chosen here.")
     assert "smm" not in read_peers(tmp_path / "peers.yaml")
