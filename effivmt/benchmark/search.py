@@ -1,9 +1,9 @@
 """The same small search for every method that has a knob: four values of it, on clips that are in no suite.
 
-The authors' values are among them; the others lie where a first search of three values found room for better ones.
-MotionDirector takes as many steps, of as many samples, as EffiVMT's temporal stage does on the embedded backbone, since
-its authors' 300 steps of one are for a far larger one. What is found for a peer goes to peers.yaml; what is found for
-EffiVMT is for the params file, where its other values stand.
+The authors' values are among them. A first search tried three: the fourth lies beyond the best of those where that was
+the lowest or the highest. MotionDirector takes as many steps, of as many samples, as EffiVMT's temporal stage does on
+the embedded backbone, since its authors' 300 steps of one are for a far larger one. What is found for a peer goes to
+peers.yaml; what is found for EffiVMT is for the params file, where its other values stand.
 """
 
 import json
@@ -18,6 +18,7 @@ from effivmt.benchmark.cells import Done, Job
 from effivmt.benchmark.methods import METHODS, OURS
 from effivmt.benchmark.peers import PEERS, peer_params
 from effivmt.catalog import Clip
+from effivmt.evaluation.names import METRICS
 from effivmt.placing import replacing, writing
 
 CANDIDATES: dict[str, tuple[dict[str, object], ...]] = {
@@ -63,8 +64,8 @@ def choose(done: Sequence[Done]) -> list[dict[str, object]]:
 
 def write_chosen(path: Path, rows: Sequence[Mapping[str, object]], about: str) -> None:
     """Writes peers.yaml: the values chosen for the peers, and as comments every score."""
-    names = [name.replace("two_sided", "two-sided").replace("_", " ") for name in GOOD]
-    lines = [f"# {about}", f"# Score: harmonic mean of {' and '.join(names)}, each averaged over prompts and clips."]
+    good = "; ".join(METRICS[name].label for name in GOOD)
+    lines = [f"# {about}", f"# Score: the harmonic mean of these, each averaged over prompts and clips: {good}."]
     for row in rows:
         score = "failed" if row["score"] is None else f"{row['score']:.3f} of {told(row['means'])}"
         lines.append(f"# {row['maker']} {json.dumps(row['values'])}: {score}{' (chosen)' if row['chosen'] else ''}")

@@ -77,8 +77,8 @@ def test_the_best_is_chosen_and_read_again(jobs: list[search.Job], tmp_path: Pat
     )
     search.write_chosen(tmp_path / "peers.yaml", rows, "Chosen here.")
     text = (tmp_path / "peers.yaml").read_text(encoding="utf-8")
-    about = "# Chosen here.\n# Score: harmonic mean of two-sided motion fidelity and text similarity, "
-    assert text.startswith(about) and text.count("(chosen)") == 5 and "failed" in text
+    assert text.startswith("# Chosen here.\n") and "clips: Motion fidelity, two-sided; Text similarity.\n" in text
+    assert text.count("(chosen)") == 5 and "failed" in text
     assert "0.333 of 0.500 and 0.250 (chosen)" in text
     tree = read_peers(tmp_path / "peers.yaml")
     assert tree.keys() == PEERS.keys()  # EffiVMT's own goes to the params file
