@@ -61,10 +61,15 @@ class Backbone:
         video = torch.from_numpy(frames).permute(3, 0, 1, 2)[None].to(self.device).float() / 127.5 - 1
         with torch.no_grad():
             latents = self.vae.encode(video).latent_dist.mode()[0].cpu()
-        mean, std = (
-            torch.tensor(v).view(-1, 1, 1, 1) for v in (self.vae.config.latents_mean, self.vae.config.latents_std)
-        )
+        mean, std = self._latent_statistics()
         return (latents - mean) / std
+
+    def decode_video(self, latents: torch.Tensor) -> np.ndarray:
+        """Frames uint8 (T, H, W, 3) of normalised latents (C, F, h, w), T = 4 (F - 1) + 1."""
+        mean, std = self._latent_statistics()
+        with torch.no_grad():
+            video = self.vae.decode((latents * std + mean)[None].to(self.device)).sample[0].cpu()
+        return ((video.permute(1, 2, 3, 0).clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).numpy()
 
     def pipeline(self, flow_shift: float) -> WanPipeline:
         """A stock pipeline over this backbone's transformer and VAE, for prompts that are encoded already."""
@@ -83,6 +88,11 @@ class Backbone:
             gc.collect()
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
+
+    def _latent_statistics(self) -> tuple[torch.Tensor, ...]:
+        """Mean and standard deviation (C, 1, 1, 1) of the VAE's latents."""
+        config = self.vae.config
+        return tuple(torch.tensor(v).view(-1, 1, 1, 1) for v in (config.latents_mean, config.latents_std))
 
     def _part(self, name: str, load: Callable[[], object]):
         if name not in self._parts:

@@ -112,6 +112,10 @@ def prepare(work: Workspace, job: Job, ingested: Artifact) -> Prepared:
         return _with_adapter(work, used, motion)
     if maker == "backbone":
         return Prepared((), None, lambda prompt: stages.render(work, [prompt], None))
+    if maker == "reconstruction":
+        copied = peer_stages.reconstruct(work, ingested)
+        seeds = work.params.render.seeds
+        return Prepared((ingested,), None, lambda prompt: [Rendered(prompt, seed, copied, None) for seed in seeds])
     if maker == "motion_director":
         tuned = peer_stages.tune(work, maker, job.peer, clip, ingested)
         return _with_adapter(work, (ingested, tuned), tuned)

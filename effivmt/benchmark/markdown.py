@@ -19,6 +19,7 @@ LOOKS = (
     "text_similarity",
     "appearance_leakage",
     "reference_resemblance",
+    "ground_leakage",
     "temporal_consistency",
     "sharpness",
     "flicker",
@@ -31,6 +32,7 @@ COMPARED = (
     "text_similarity",
     "appearance_leakage",
     "reference_resemblance",
+    "ground_leakage",
     "seconds",
     "processor_seconds",
 )

@@ -12,7 +12,7 @@ from effivmt.config import Params, load_params
 from effivmt.errors import ParamsError
 
 Kind = Literal["method", "ablation", "control", "sweep"]
-Maker = Literal["effivmt", "backbone", "motion_director", "ditflow", "smm", "flow_motion"]
+Maker = Literal["effivmt", "backbone", "motion_director", "ditflow", "smm", "flow_motion", "reconstruction"]
 OURS = "effivmt"
 ALL = "all"
 
@@ -70,8 +70,11 @@ def _ablations() -> list[Method]:
 
 def _controls() -> list[Method]:
     return [
-        Method(f"{split}-split", f"{split.capitalize()} head split", "control", (f"heads.split={split}",))
-        for split in ("random", "swapped")
+        Method("reconstruction", "Reference through the autoencoder", "control", maker="reconstruction"),
+        *(
+            Method(f"{split}-split", f"{split.capitalize()} head split", "control", (f"heads.split={split}",))
+            for split in ("random", "swapped")
+        ),
     ]
 
 

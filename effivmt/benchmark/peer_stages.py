@@ -1,4 +1,5 @@
-"""The steps of the peers, (inputs, params) -> artifact in the store, beside those of `effivmt.stages`."""
+"""The benchmark's own steps, (inputs, params) -> artifact in the store, beside those of `effivmt.stages`: of the peers,
+and of the reference's way through the autoencoder."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,7 +11,7 @@ from effivmt.config import Section
 from effivmt.stages import Rendered, texts
 from effivmt.workspace import Workspace
 
-VERSIONS = {"peer_tune": 1, "peer_render": 1}
+VERSIONS = {"peer_tune": 1, "peer_render": 1, "reconstruct": 1}
 """Of each step's code and files: raised whenever the same inputs give another result."""
 
 
@@ -95,6 +96,22 @@ def render(work: Workspace, peer: str, params: Section, ingested: Artifact, prom
         return _build(work, "peer_render", inputs, {**settings, "seed": seed}, make)
 
     return [Rendered(prompt, seed, one(seed), None) for seed in own.seeds]
+
+
+def reconstruct(work: Workspace, ingested: Artifact) -> Artifact:
+    """The reference, encoded and decoded: what a perfect copy would be; files: video.mp4."""
+
+    def make(out: Path, _scratch: Path) -> None:
+        from safetensors.torch import load_file
+
+        from effivmt.video import write_video
+
+        work.backbone.keep("vae")
+        frames = work.backbone.decode_video(load_file(ingested.file("dense.safetensors"))["dense"][0])
+        write_video(out / "video.mp4", frames, work.params.ingest.fps)
+
+    inputs = {"clip": ingested.digest("dense.safetensors")}
+    return _build(work, "reconstruct", inputs, {"fps": work.params.ingest.fps}, make)
 
 
 def _build(

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from effivmt.evaluation.cotracker import CoTracker
+from effivmt.evaluation.ground import ground_leakage
 from effivmt.evaluation.motion import compare_motion
 from effivmt.evaluation.quality import flicker, sharpness
 from effivmt.evaluation.similarity import (
@@ -36,7 +37,8 @@ def measure(
 ) -> dict[str, float]:
     """All metrics of one video, frames uint8 (T, H, W, 3), against the reference's frames and its own prompt.
 
-    `caption` says what the reference shows; without it the appearance leakage is left out.
+    `caption` says what the reference shows; without it the appearance leakage is left out. The ground leakage is where
+    the reference has no still, patterned ground.
     """
     scorer = instruments.scorer
     features, prompt_features = scorer.frame_features(generated), scorer.text_features([prompt])
@@ -48,6 +50,8 @@ def measure(
         "sharpness": sharpness(reference, generated),
         "flicker": flicker(generated),
     }
+    if (leaked := ground_leakage(reference, generated)) is not None:
+        metrics["ground_leakage"] = leaked
     if caption is not None:
         metrics["appearance_leakage"] = appearance_leakage(features, scorer.text_features([caption]), prompt_features)
     return {name: round(float(value), 6) for name, value in metrics.items()}

@@ -6,15 +6,14 @@ A video in which nothing can be tracked scores as the worst: fidelity 0, traject
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
-from scipy.cluster.hierarchy import fcluster, linkage
-from scipy.optimize import linear_sum_assignment
 
 from effivmt.evaluation.tracks import Tracker, Tracks, track
 
 STILL = 0.05
 """A point that moves well below this far over a whole clip, in frame widths, counts as standing still."""
+SHARED = 0.25
+"""Share of a track's frames that another must show for their distance to say something of the two."""
 
 
 @dataclass(frozen=True)
@@ -108,23 +107,28 @@ def foreground(tracks: Tracks, aspect: float) -> Tracks:
 
 
 def trajectory_error(reference: Tracks, generated: Tracks) -> float:
-    """Mean distance of the paths of matched objects in frame widths, in [0, 1]: sensitive to position and to speed.
+    """Mean distance of the tracks' paths from the nearest ones of the other video, in frame widths, in [0, 1].
 
-    Tracks that keep their distances are one object. Its path is that of the centre of their convex hull, so that
-    objects of other shapes compare, and is absolute: a start that is off counts. How far it has turned and grown since
-    the first frame counts as the distance between two points that sit at the smaller of the two objects' radii.
-    Objects are matched one to one for the least total distance; a reference object left over takes the nearest
-    generated one. The mean is weighted by the reference objects' tracks; generated objects left over do not count. 1 if
+    Paths are absolute: a place or a speed that is off counts. The distance of two is the mean over the frames in which
+    both are visible; the nearest is sought among those that show `SHARED` of the track's own frames, or, where none
+    does, among all of them as if they rested where they begin and end. Each track of either video seeks its nearest,
+    and the means of the two sides are averaged, so that motion that is left out and motion that is added both count.
+    Points sit where the objects' corners are: other shapes on the very same path are a few hundredths apart. 1 if
     either side has no tracks, and at most 1.
+
+    Source: the modified Hausdorff distance, Dubuisson and Jain (ICPR 1994), of trajectories instead of points.
     """
-    objects, objects_generated = _objects(reference), _objects(generated)
-    if not objects or not objects_generated:
+    if len(reference.points) == 0 or len(generated.points) == 0:
         return 1.0
-    distance = np.array([[_apart(one, other) for other in objects_generated] for one in objects])
-    matched = distance.min(1)
-    rows, columns = linear_sum_assignment(distance)
-    matched[rows] = distance[rows, columns]
-    return float(min(np.average(matched, weights=[len(one.points) for one in objects]), 1.0))
+    distance = np.linalg.norm(reference.points[:, None] - generated.points[None], axis=-1)
+    both = reference.visible[:, None] & generated.visible[None]
+    count = both.sum(-1)
+    apart, resting = (distance * both).sum(-1) / np.maximum(count, 1), distance.mean(-1)
+    sides = (
+        _nearest(apart, count, resting, reference.visible.sum(1)),
+        _nearest(apart.T, count.T, resting.T, generated.visible.sum(1)),
+    )
+    return float(min(np.mean(sides), 1.0))
 
 
 def motion_amount(tracks: Tracks) -> float:
@@ -136,8 +140,6 @@ def motion_amount(tracks: Tracks) -> float:
     return float(((lengths * shown).sum(1) / np.maximum(shown.sum(1), 1)).mean())
 
 
-_RIGID = 0.5  # tracks that drift apart less than this share of their distance belong to one object
-_SMALL = 0.03  # radius in frame widths of a group whose turning is half believed
 _COVERED = 0.4  # share of the grid cells along the frame's border that hold a point when the ground is textured
 
 
@@ -168,70 +170,13 @@ def _ground_path(tracks: Tracks, aspect: float) -> np.ndarray:
     return path.cumsum(0)
 
 
-def _objects(tracks: Tracks) -> list[Tracks]:
-    """The rigid groups of tracks; strays are left out."""
-    if len(tracks.points) < 2:
-        return [tracks] if len(tracks.points) else []
-    groups = fcluster(linkage(_looseness(tracks), "average"), _RIGID, "distance")
-    sizes = np.bincount(groups)
-    large = np.flatnonzero(sizes >= sizes.max() / 4)
-    return [Tracks(tracks.points[groups == group], tracks.visible[groups == group]) for group in large]
+def _nearest(apart: np.ndarray, count: np.ndarray, resting: np.ndarray, seen: np.ndarray) -> float:
+    """Mean over N tracks, visible in `seen` (N,) frames, of the distance from the nearest of M others.
 
-
-def _apart(one: Tracks, other: Tracks) -> float:
-    """Mean distance of two objects over time: of their centres, and of how they have turned and grown."""
-    (turn, radius), (other_turn, other_radius) = _turn(one), _turn(other)
-    centre = np.linalg.norm(_path(one) - _path(other), axis=-1)
-    return float(np.hypot(centre, min(radius, other_radius) * np.abs(turn - other_turn)).mean())
-
-
-def _turn(tracks: Tracks) -> tuple[np.ndarray, float]:
-    """How a group has turned (argument) and grown (modulus) since the first frame, complex (T,), and its radius.
-
-    It is the product of the least-squares similarities of its steps, drawn towards none where the group is small.
+    apart and resting (N, M): mean distances over the `count` (N, M) frames in which both are visible, and over all.
     """
-    steps, shown = (values.astype(complex) for values in _steps(tracks))
-    count = np.maximum(shown.sum(0), 1)
-    offsets, moves = (
-        (it - (it * shown).sum(0) / count) * shown for it in (tracks.points[:, :-1] @ [1, 1j], steps @ [1, 1j])
-    )
-    spread = (np.abs(offsets) ** 2).sum(0)
-    rates = (offsets.conj() * moves).sum(0) / (spread + _SMALL**2 * count.real)
-    return np.concatenate([[1], np.cumprod(1 + rates)]), float(np.sqrt((spread / count.real).mean()))
-
-
-def _looseness(tracks: Tracks) -> np.ndarray:
-    """How much each pair of tracks drifts apart, as a share of its distance: scipy's condensed distances.
-
-    The distance counts as 0.15 to 0.3 frame widths: at least the tracker's noise, at most the size of an object. Pairs
-    that are seldom visible together are far apart.
-    """
-    first, second = np.triu_indices(len(tracks.points), 1)
-    both = tracks.visible[first] & tracks.visible[second]
-    count = both.sum(1)
-    apart = tracks.points[first] - tracks.points[second]
-    mean = (apart * both[..., None]).sum(1) / np.maximum(count, 1)[:, None]
-    drift = (np.linalg.norm(apart - mean[:, None], axis=-1) * both).sum(1) / np.maximum(count, 1)
-    spans = tracks.visible.sum(1)
-    together = count >= 0.5 * np.minimum(spans[first], spans[second])
-    return np.where(together, drift / np.clip(np.linalg.norm(mean, axis=-1), 0.15, 0.3), 10 * _RIGID)
-
-
-def _path(tracks: Tracks) -> np.ndarray:
-    """Path (T, 2) of a group: its mean steps, from the centre of its hull; it rests while none is visible."""
-    steps, shown = _steps(tracks)
-    mean_steps = (steps * shown[..., None]).sum(0) / np.maximum(shown.sum(0), 1)[:, None]
-    path = np.concatenate([np.zeros((1, 2)), mean_steps.cumsum(0)])
-    offsets = ((tracks.points - path) * tracks.visible[..., None]).sum(1) / tracks.visible.sum(1)[:, None]
-    return path + _hull_centre(offsets)
-
-
-def _hull_centre(points: np.ndarray) -> np.ndarray:
-    """Centre of area (2,) of the convex hull of points (N, 2); their mean where the hull has no area."""
-    moments = cv2.moments(cv2.convexHull(points.astype(np.float32)))
-    if moments["m00"] < 1e-6:
-        return points.mean(0)
-    return np.array([moments["m10"], moments["m01"]]) / moments["m00"]
+    least = np.where(count >= np.maximum(SHARED * seen, 1)[:, None], apart, np.inf).min(1)
+    return float(np.where(np.isfinite(least), least, resting.min(1)).mean())
 
 
 def _resampled(tracks: Tracks, length: int) -> Tracks:

@@ -42,8 +42,8 @@ METRICS = {
     "trajectory_error": Metric(
         "Trajectory error",
         "lower",
-        "Mean distance between the paths of matched objects, in frame widths, from 0 to 1. It sees place, speed, "
-        "turning and growing.",
+        "Mean distance of tracked points from the nearest path in the other video, asked both ways, in frame widths, "
+        "from 0 to 1. It sees place and speed.",
     ),
     "appearance_leakage": Metric(
         "Appearance leakage",
@@ -57,6 +57,12 @@ METRICS = {
         "CLIP's cosine between the frames and the reference's at the same times. It also sees looks that the caption "
         "does not name. Place and pose count too, so it is never 0: compare it only among results of the same clip and "
         "prompt.",
+    ),
+    "ground_leakage": Metric(
+        "Ground leakage",
+        "lower",
+        "How much of the pattern of the reference's still ground shows in the result, whatever its colours: 0 nothing, "
+        "1 all of it. Left out where the reference has no still, patterned ground.",
     ),
     "sharpness": Metric(
         "Sharpness",

@@ -162,6 +162,10 @@ class TestEncoding:
         shape = (1, 4, 1, 1, 1)
         denormalised = latents[None] * torch.tensor(std).view(shape) + torch.tensor(mean).view(shape)
         assert torch.allclose(denormalised, raw, atol=1e-5)
+        with torch.no_grad():
+            decoded = backbone.pipeline(5.0).video_processor.postprocess_video(vae.decode(raw).sample, output_type="np")
+        shown = backbone.decode_video(latents)
+        assert shown.shape == frames.shape and np.abs(shown - 255 * decoded[0]).max() <= 0.51
 
     def test_single_frames_and_bytes_of_all_values(self, backbone):
         frame = np.arange(256, dtype=np.uint8).repeat(12).reshape(1, 32, 32, 3)

@@ -18,6 +18,8 @@ from effivmt.transfer import StageRun
 from effivmt.video import read_frames
 from flows.console import StageBars
 
+DATA = Path(__file__).parents[2] / "data"
+
 HEAVY = {"torch", "diffusers", "transformers", "prefect", "mlflow", "dvc", "numpy", "av", "cv2", "pydantic", "rich"}
 
 
@@ -142,11 +144,19 @@ def test_evaluate_asks_for_the_caption_where_a_metric_needs_it(project: Path, tr
     video = ("evaluate", folder / "reference.mp4", folder / "video-1.mp4", *params)
     captions = ((), ("--caption", PROMPTS[0]), ("--caption", CAPTION))
     without, same, own = (json.loads(effivmt(*video, *more).out) for more in captions)
-    assert set(METRICS) - set(without) == {"appearance_leakage"}
+    assert set(METRICS) - set(without) == {"appearance_leakage", "ground_leakage"}  # this clip's ground is plain
     assert same["appearance_leakage"] == 0.0 != own["appearance_leakage"]
     rows = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["results"]
     assert rows[0]["adapter"]["appearance_leakage"] == pytest.approx(own["appearance_leakage"], abs=1e-5)
-    assert set(METRICS) == set(rows[0]["adapter"])
+    assert set(METRICS) - set(rows[0]["adapter"]) == {"ground_leakage"}
+
+
+def test_evaluate_sees_a_ground_that_leaks(project: Path) -> None:
+    videos = DATA / "motionbench-mini" / "videos"
+    striped, plain = videos / "human-motion-lunging.mp4", videos / "human-motion-bowing.mp4"
+    common = ("--params", project / "params.yaml", "--prompt", "a person", "--json")
+    copied, clean = (json.loads(effivmt("evaluate", striped, it, *common).out) for it in (striped, plain))
+    assert copied["ground_leakage"] > 0.99 and abs(clean["ground_leakage"]) < 0.1
 
 
 def test_bars_show_how_far_a_stage_is() -> None:

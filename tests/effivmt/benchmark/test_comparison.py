@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from markupsafe import escape
+from safetensors.torch import load_file
 from webpage import HOSTILE, Page
 
 from effivmt import stages
@@ -25,6 +26,7 @@ from effivmt.catalog import Catalog, Clip
 from effivmt.config import Params, set_value
 from effivmt.errors import VideoError
 from effivmt.store import Store
+from effivmt.video import write_video
 from effivmt.workspace import Workspace
 
 RUN = [name for name, method in METHODS.items() if method.kind != "sweep"]
@@ -116,6 +118,16 @@ class TestMethods:
         assert alone.preparing == 0 and alone.adapter is None
         assert guided.preparing == ingested.seconds and guided.video.stage == "peer_render"
         assert done["motion-director"].cells[0].adapter.stage == "peer_tune"
+
+    def test_the_reconstruction_is_the_reference_decoded(self, done, store, params, clip, backbone, tmp_path):
+        (found,) = done["reconstruction"].cells
+        work = Workspace(Store(store), settings(params, "reconstruction"))
+        ingested = stages.ingest(work, clip)
+        frames = backbone.decode_video(load_file(ingested.file("dense.safetensors"))["dense"][0])
+        assert len(frames) == work.params.ingest.num_frames
+        write_video(tmp_path / "copy.mp4", frames, work.params.ingest.fps)
+        assert (tmp_path / "copy.mp4").read_bytes() == found.video.file("video.mp4").read_bytes()
+        assert found.preparing == ingested.seconds and found.adapter is None
 
     def test_motion_director_renders_without_its_looks(self, done, store, params, clip):
         made = job(params, "motion-director", clip)

@@ -1,0 +1,74 @@
+"""Ground leakage: how much of the reference's still ground shows in a result, read from the pixels alone.
+
+CLIP sees what it has words for. A pattern that nobody names, such as the wallpaper behind a person, leaks unseen by it;
+here it is found by its edges, in its place.
+"""
+
+import cv2
+import numpy as np
+
+from effivmt.errors import VideoError
+
+SIDE = 128
+"""The short side of the frames that are compared, in pixels."""
+CHANGED = 0.12
+"""A pixel is part of what moves where it differs by more than this (natural logarithm) in a tenth of the frames."""
+PATTERNED = 0.1
+"""Share of the frame that still edges must cover for the reference to have a pattern that could leak."""
+
+
+def ground_leakage(reference_frames: np.ndarray, generated_frames: np.ndarray) -> float | None:
+    """Share of the edges of the reference's still ground that the result has in their place: 0 none, 1 all.
+
+    Frames uint8 (T, H, W, 3) of any sizes and lengths; the generated frame is stretched onto the reference's. Of each
+    video the median over time is taken, so that what passes by is gone, and of it the directions of the edges, with
+    their contrasts as weights and without their signs: neither colours nor which side is lighter counts. The result's
+    are projected on the reference's, where the reference stands still. At most 1; a plain ground gives 0 and another
+    pattern little of either sign. None where the reference has no such ground: the camera moves, or it is plain.
+
+    Source: the double-angle representation of local orientation, Granlund and Knutsson, "Signal Processing for Computer
+    Vision" (1995). Raises VideoError if frames are of another kind.
+    """
+    for frames in (reference_frames, generated_frames):
+        if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or len(frames) == 0:
+            raise VideoError(
+                f"cannot compare {frames.dtype} frames of shape {frames.shape}: give uint8 frames (T, H, W, 3)"
+            )
+    height, width = reference_frames.shape[1:3]
+    zoom = SIDE / min(height, width)
+    size = (round(width * zoom), round(height * zoom))
+    reference, generated = _logarithms(reference_frames, size), _logarithms(generated_frames, size)
+    ground = np.median(reference, axis=0)
+    still = _still(reference, ground)
+    edges = _orientation(ground) * still[..., None]
+    if (np.linalg.norm(edges, axis=-1) > _FAINTEST).mean() < PATTERNED:
+        return None
+    found = _orientation(np.median(generated, axis=0))
+    return float(np.clip((edges * found).sum() / (edges**2).sum(), -1, 1))
+
+
+_DARK = 16.0  # gray levels added before the logarithm: below it contrasts fade, and so does the codec's noise
+_BLUR = 2.0  # standard deviation in pixels of the resized frame
+_MARGIN = 9  # side in pixels of the square by which what moves is widened
+_FAINTEST = 0.01  # slope of an edge, natural logarithm a pixel
+
+
+def _logarithms(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Logarithm of the smoothed frames, resized to (width, height): float32 (T, h, w, 3)."""
+    how = cv2.INTER_AREA if frames.shape[2] > size[0] else cv2.INTER_CUBIC
+    resized = [cv2.resize(frame, size, interpolation=how).astype(np.float32) for frame in frames]
+    return np.stack([cv2.GaussianBlur(np.log(frame + _DARK), (0, 0), _BLUR) for frame in resized])
+
+
+def _still(video: np.ndarray, ground: np.ndarray) -> np.ndarray:
+    """Where nothing of a video (T, h, w, 3) ever moves before its ground (h, w, 3): bool (h, w)."""
+    strayed = np.quantile(np.abs(video - ground).max(-1), 0.9, axis=0)
+    return cv2.dilate((strayed > CHANGED).astype(np.uint8), np.ones((_MARGIN, _MARGIN), np.uint8)) == 0
+
+
+def _orientation(image: np.ndarray) -> np.ndarray:
+    """Edges of an image (h, w, 3) as vectors (h, w, 2): the slope at twice the angle of the gradient."""
+    dx, dy = (cv2.Sobel(image, cv2.CV_32F, *order, scale=1 / 8) for order in ((1, 0), (0, 1)))
+    xx, yy, xy = ((a * b).sum(-1) for a, b in ((dx, dx), (dy, dy), (dx, dy)))
+    slope = np.sqrt(xx + yy)
+    return np.stack([xx - yy, 2 * xy], axis=-1) / np.maximum(slope, 1e-9)[..., None]
