@@ -96,7 +96,9 @@ def _estimates(methods: Mapping[str, Mapping], names: Sequence[str], measures: S
         [_title(methods, name), *(cell(measure, as_estimate(found[name].get(measure))) for measure in measures)]
         for name in names
     ]
-    return _table(["", *map(_heading, measures)], rows)
+    clips = [max(own[measure]["clips"] for own in found.values() if measure in own) for measure in measures]
+    few = [f" ({count} clips)" if count < max(clips) else "" for count in clips]
+    return _table(["", *(_heading(measure) + some for measure, some in zip(measures, few, strict=True))], rows)
 
 
 def _differences(methods: Mapping[str, Mapping]) -> str:

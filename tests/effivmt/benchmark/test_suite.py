@@ -104,7 +104,7 @@ def test_a_clip_is_like_itself_and_unlike_another_and_a_still(name):
     assert min(fidelities(same)) >= 0.99 and same.trajectory_error < 1e-6
     unrelated = SCENES[QUICK[(QUICK.index(name) + 3) % len(QUICK)]].draw().frames
     for other in (compare_motion(frames, unrelated), compare_motion(frames, np.repeat(frames[:1], NUM_FRAMES, 0))):
-        assert other.foreground_motion_fidelity < 0.75 and other.trajectory_error > 0.1
+        assert other.foreground_motion_fidelity < 0.75 and other.trajectory_error > 0.08
     assert other.motion_amount == 0.0 < same.motion_amount
 
 
@@ -113,7 +113,7 @@ def test_a_clip_is_unlike_its_reverse_and_its_mirror_image(name):
     frames = SCENES[name].draw().frames
     for other in (frames[::-1], np.ascontiguousarray(frames[:, :, ::-1])):
         scores = compare_motion(frames, other)
-        assert max(fidelities(scores)) < 0.8 and scores.trajectory_error > 0.15
+        assert max(fidelities(scores)) < 0.8 and scores.trajectory_error > 0.1
 
 
 def test_objects_seldom_hide_each_other():
