@@ -13,8 +13,10 @@ SIDE = 128
 """The short side of the frames that are compared, in pixels."""
 CHANGED = 0.12
 """A pixel is part of what moves where it differs by more than this (natural logarithm) in a tenth of the frames."""
-PATTERNED = 0.1
-"""Share of the frame that still edges must cover for the reference to have a pattern that could leak."""
+GRID = 8
+"""Cells along each side of the frame, to see how far the still edges spread."""
+PATTERNED = 0.5
+"""Share of the cells that must hold still edges for the ground to have a pattern: a thing that rests fills fewer."""
 
 
 def ground_leakage(reference_frames: np.ndarray, generated_frames: np.ndarray) -> float | None:
@@ -41,7 +43,9 @@ def ground_leakage(reference_frames: np.ndarray, generated_frames: np.ndarray) -
     ground = np.median(reference, axis=0)
     still = _still(reference, ground)
     edges = _orientation(ground) * still[..., None]
-    if (np.linalg.norm(edges, axis=-1) > _FAINTEST).mean() < PATTERNED:
+    seen = (np.linalg.norm(edges, axis=-1) > _FAINTEST).astype(np.float32)
+    held = cv2.resize(seen, (GRID, GRID), interpolation=cv2.INTER_AREA)
+    if (held > 0).mean() < PATTERNED:
         return None
     found = _orientation(np.median(generated, axis=0))
     return float(np.clip((edges * found).sum() / (edges**2).sum(), -1, 1))

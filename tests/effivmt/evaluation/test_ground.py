@@ -67,9 +67,10 @@ def test_the_moving_object_does_not_count(striped, paint, curve, zigzag) -> None
         assert ground_leakage(striped, paint("square", path)) == pytest.approx(0.0, abs=0.02)
 
 
-def test_a_plain_or_moving_ground_has_nothing_to_leak(paint, texture, curve) -> None:
+def test_a_plain_or_moving_ground_has_nothing_to_leak_nor_has_a_thing_that_rests(paint, texture, curve) -> None:
     moving = np.stack([1.5 * np.arange(T), 0 * np.arange(T)], 1)
-    for reference in (paint("square", curve[:T]), texture(moving)):
+    rests = paint("square", curve[:T], ground=paint("circle", np.full((T, 2), 40), radius=16, colour=(245, 220, 45)))
+    for reference in (paint("square", curve[:T]), texture(moving), rests):
         assert ground_leakage(reference, texture(np.zeros((T, 2)))) is None
 
 
