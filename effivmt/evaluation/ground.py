@@ -11,6 +11,8 @@ from effivmt.errors import VideoError
 
 SIDE = 128
 """The short side of the frames that are compared, in pixels."""
+ENOUGH = 64
+"""Frames of a video that tell its ground; a longer one is thinned."""
 CHANGED = 0.12
 """A pixel is part of what moves where it differs by more than this (natural logarithm) in a tenth of the frames."""
 GRID = 8
@@ -25,8 +27,9 @@ def ground_leakage(reference_frames: np.ndarray, generated_frames: np.ndarray) -
     Frames uint8 (T, H, W, 3) of any sizes and lengths; the generated frame is stretched onto the reference's. Of each
     video the median over time is taken, so that what passes by is gone, and of it the directions of the edges, with
     their contrasts as weights and without their signs: neither colours nor which side is lighter counts. The result's
-    are projected on the reference's, where the reference stands still. At most 1; a plain ground gives 0 and another
-    pattern little of either sign. None where the reference has no such ground: the camera moves, or it is plain.
+    are projected on the reference's, where the reference stands still. At most 1; a plain ground gives 0, and another
+    pattern counts as far as its edges lie and point alike; below 0 they lie across. None where the reference has no
+    such ground: the camera moves, or it is plain.
 
     Source: the double-angle representation of local orientation, Granlund and Knutsson, "Signal Processing for Computer
     Vision" (1995). Raises VideoError if frames are of another kind.
@@ -58,7 +61,8 @@ _FAINTEST = 0.01  # slope of an edge, natural logarithm a pixel
 
 
 def _logarithms(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Logarithm of the smoothed frames, resized to (width, height): float32 (T, h, w, 3)."""
+    """Logarithm of the smoothed frames, resized to (width, height): float32 (at most 2 `ENOUGH`, h, w, 3)."""
+    frames = frames[:: max(1, len(frames) // ENOUGH)]
     how = cv2.INTER_AREA if frames.shape[2] > size[0] else cv2.INTER_CUBIC
     resized = [cv2.resize(frame, size, interpolation=how).astype(np.float32) for frame in frames]
     return np.stack([cv2.GaussianBlur(np.log(frame + _DARK), (0, 0), _BLUR) for frame in resized])

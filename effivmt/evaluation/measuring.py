@@ -37,8 +37,8 @@ def measure(
 ) -> dict[str, float]:
     """All metrics of one video, frames uint8 (T, H, W, 3), against the reference's frames and its own prompt.
 
-    `caption` says what the reference shows; without it the appearance leakage is left out. The ground leakage is where
-    the reference has no still, patterned ground.
+    `caption` says what the reference shows; without it the appearance leakage is left out. So is the ground leakage of
+    a reference that has no still, patterned ground.
     """
     scorer = instruments.scorer
     features, prompt_features = scorer.frame_features(generated), scorer.text_features([prompt])

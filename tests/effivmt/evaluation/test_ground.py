@@ -78,6 +78,7 @@ def test_other_sizes_and_lengths_compare(striped) -> None:
     large = np.stack([cv2.resize(frame, (160, 128), interpolation=cv2.INTER_CUBIC) for frame in striped[::2]])
     assert ground_leakage(striped, large) > 0.9
     assert ground_leakage(large, striped) > 0.9
+    assert ground_leakage(striped, np.repeat(striped, 9, 0)) > 0.95
 
 
 def test_frames_of_another_kind_are_refused(striped) -> None:
