@@ -7,7 +7,7 @@ here it is found by its edges, in its place.
 import cv2
 import numpy as np
 
-from effivmt.errors import VideoError
+from effivmt.evaluation.quality import check_frames
 
 SIDE = 128
 """The short side of the frames that are compared, in pixels."""
@@ -35,10 +35,7 @@ def ground_leakage(reference_frames: np.ndarray, generated_frames: np.ndarray) -
     Vision" (1995). Raises VideoError if frames are of another kind.
     """
     for frames in (reference_frames, generated_frames):
-        if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or len(frames) == 0:
-            raise VideoError(
-                f"cannot compare {frames.dtype} frames of shape {frames.shape}: give uint8 frames (T, H, W, 3)"
-            )
+        check_frames(frames)
     height, width = reference_frames.shape[1:3]
     zoom = SIDE / min(height, width)
     size = (round(width * zoom), round(height * zoom))

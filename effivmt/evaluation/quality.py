@@ -25,7 +25,7 @@ def sharpness(reference_frames: np.ndarray, generated_frames: np.ndarray) -> flo
     edges too: read it with the flicker. Raises VideoError as `edge_steepness` does.
     """
     for frames in (reference_frames, generated_frames):
-        _check(frames)
+        check_frames(frames)
     width = min(reference_frames.shape[2], generated_frames.shape[2])
     reference, generated = (edge_steepness(_shrunk(frames, width)) for frames in (reference_frames, generated_frames))
     return generated / reference if reference > 0 else 0.0
@@ -41,7 +41,7 @@ def edge_steepness(frames: np.ndarray) -> float:
 
     Source: edge width as the measure of blur, Marziliano et al., "A no-reference perceptual blur metric" (ICIP 2002).
     """
-    _check(frames)
+    check_frames(frames)
     window = np.ones((max(3, round(frames.shape[2] * NEIGHBOURHOOD)),) * 2, np.uint8)
     contrasts, slopes = [], []
     for frame in frames:
@@ -68,7 +68,7 @@ def flicker(frames: np.ndarray) -> float:
     Source: warping error, Lai et al., "Learning Blind Video Temporal Consistency" (ECCV 2018); flow from Kroeger et
     al., "Fast Optical Flow using Dense Inverse Search" (ECCV 2016).
     """
-    _check(frames)
+    check_frames(frames)
     if len(frames) < 2:
         raise VideoError(f"flicker of {len(frames)} frames is undefined: give a video of at least 2")
     height, width = frames.shape[1:3]
@@ -89,7 +89,8 @@ _FAINTEST = 8.0  # contrast in gray levels below which nothing is an edge
 _AROUND = (9, 9)  # pixels of the resized frame over which motion and standing still are compared
 
 
-def _check(frames: np.ndarray) -> None:
+def check_frames(frames: np.ndarray) -> None:
+    """Raises VideoError unless frames are uint8 (T, H, W, 3) with T at least 1."""
     if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or len(frames) == 0:
         raise VideoError(f"cannot judge {frames.dtype} frames of shape {frames.shape}: give uint8 frames (T, H, W, 3)")
 
