@@ -21,7 +21,7 @@ def save_checkpoint(
     """Writes `weights`, the optimizer's state and `logs` after `step` steps; a reader sees the old file or the new."""
     tensors = {f"weights.{name}": tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}
     for index, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{name}": state[name].detach().cpu().clone() for name in _MOMENTS}
+        tensors |= {f"optimizer.{index}.{name}": state[name].detach().cpu().contiguous().clone() for name in _MOMENTS}
     temporary = path.with_name(path.name + ".partial")
     save_file(tensors, temporary, metadata={"step": str(step), "logs": json.dumps(logs)})
     os.replace(temporary, path)

@@ -29,12 +29,14 @@ STEPS = {
     "transformer": recipe.train_transformer,
     "scorer": recipe.train_scorer,
 }
+STARTED = ("autoencoder", "transformer")
+"""The steps that can go on from a backbone folder."""
 
 
 def run_step(step: str, work: Path, out: Path, plan: str, device: str, start: Path | None = None) -> None:
     """Runs one step of a plan in the folder `work`; `assemble` writes the folder `out`. ParamsError for another name.
 
-    `transformer` starts from the weights of the backbone folder `start`, if one is given.
+    `autoencoder` and `transformer` start from the weights of the backbone folder `start`, if one is given.
     """
     how, where = plan_of(plan), pick_device(device, "--device")
     torch.set_flush_denormal(True)
@@ -44,6 +46,8 @@ def run_step(step: str, work: Path, out: Path, plan: str, device: str, start: Pa
         return
     if step not in STEPS:
         raise ParamsError(f"STEP is {step!r}; expected one of {', '.join([*STEPS, 'assemble', 'judge', 'transfer'])}")
+    if start is not None and step not in STARTED:
+        raise ParamsError(f"--start is for {' and '.join(STARTED)}; {step} starts from nothing")
     work.mkdir(parents=True, exist_ok=True)
     columns = (
         TextColumn("{task.description}"),
@@ -60,10 +64,8 @@ def run_step(step: str, work: Path, out: Path, plan: str, device: str, start: Pa
             text = "  ".join(f"{key} {value:.3f}" for key, value in figures.items())
             progress.update(bars[name], completed=done, figures=text)
 
-        if step == "transformer":
-            recipe.train_transformer(work, report, how, where, start=start)
-        else:
-            STEPS[step](work, report, how, where)
+        more = {"start": start} if start is not None else {}
+        STEPS[step](work, report, how, where, **more)
 
 
 def run_judge(folder: Path, samples: int, params: Params, sheet: Path) -> None:

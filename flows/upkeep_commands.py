@@ -36,7 +36,10 @@ def pretrain(
         "out/wan-tiny"
     ),
     start: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="A backbone folder that transformer trains further.")
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="A backbone folder: transformer trains its own further, autoencoder its decoder."
+        ),
     ] = None,
     plan: Annotated[str, typer.Option(metavar="NAME", help="How much is trained: processor or gpu.")] = "processor",
     device: Annotated[

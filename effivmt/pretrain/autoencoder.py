@@ -16,12 +16,14 @@ from torch.nn import functional as F
 
 from effivmt.checkpoint import load_checkpoint, save_checkpoint
 from effivmt.pretrain.drawing import drawing
+from effivmt.pretrain.log import Log
+from effivmt.pretrain.precision import fast_products
 from effivmt.seeding import generator
 from effivmt.world.scenes import draw_clip
 
 CONFIG = {
     "base_dim": 16,
-    "z_dim": 24,
+    "z_dim": 32,
     "dim_mult": [1, 2, 4],
     "temperal_downsample": [True, True],
     "num_res_blocks": 1,
@@ -30,11 +32,10 @@ CONFIG = {
     "patch_size": 2,
     "scale_factor_spatial": 8,
     "scale_factor_temporal": 4,
-    "latents_mean": [0.0] * 24,
-    "latents_std": [1.0] * 24,
+    "latents_mean": [0.0] * 32,
+    "latents_std": [1.0] * 32,
 }
 KINDS = {"object": 0.5, "camera": 0.2, "pair": 0.15, "figure": 0.15}
-CROP = 32
 
 
 def encode_whole(vae: AutoencoderKLWan, video: torch.Tensor) -> torch.Tensor:
@@ -67,50 +68,60 @@ def train_autoencoder(
     steps: int,
     lengths: tuple[int, ...] = (5, 9),
     batch_frames: int = 72,
+    crop: int = 32,
     pool: int = 2000,
     learning_rate: float = 1e-3,
+    decoder_only: bool = False,
     seed: int = 0,
     save_every: int = 250,
     report: Callable[[int, dict[str, float]], None] | None = None,
 ) -> dict[str, list[float]]:
     """Trains `vae` in place, where it is, for `steps` steps, resuming from `folder`/autoencoder.safetensors.
 
-    A step sees about `batch_frames` frames of `pool` clips, in crops of T frames, T drawn from `lengths`: short ones to
-    learn looks fast, then up to whole clips, since the causal convolutions reach back further than a short crop.
-    Loss: L1 + 2 MSE, five-fold on the objects, + 2e-4 KL; AdamW with cosine decay. Returns the log of the losses.
+    A step sees about `batch_frames` frames of 32 x 32 pixels of `pool` clips, in square crops of `crop` pixels (of
+    larger ones as many frames as have as many pixels) and T frames, T drawn from `lengths`: short ones to learn looks fast, then up to whole clips, since the causal convolutions reach back further
+    than a short crop. `decoder_only` leaves the encoder, and with it all latents, as they are. Products are in bfloat16
+    on a GPU. Loss: L1 + 2 MSE, five-fold on the objects, + 2e-4 KL; AdamW with cosine decay. Returns the log of the losses.
     """
     parameters = dict(vae.named_parameters())
-    optimizer = torch.optim.AdamW(
-        parameters.values(), lr=learning_rate, weight_decay=1e-4, betas=(0.9, 0.99), fused=True
-    )
+    trained = [p for part in (vae.decoder, vae.post_quant_conv) for p in part.parameters()]
+    if not decoder_only:
+        trained = list(parameters.values())
+    optimizer = torch.optim.AdamW(trained, lr=learning_rate, weight_decay=1e-4, betas=(0.9, 0.99), fused=True)
     path = folder / "autoencoder.safetensors"
-    start, logs = load_checkpoint(path, parameters, optimizer)
+    start, done = load_checkpoint(path, parameters, optimizer)
+    log = Log(done, vae.device)
     vae.train()
-    clips = _draw(seed + 1, pool) if start < steps else []
+    clips = _Clips(seed + 1, pool, vae.device) if start < steps else None
     for step in range(start, steps):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * min(1.0, (step + 1) / 200) * (0.01 + 0.99 * _cosine(step / steps))
-        video, weight = (x.to(vae.device) for x in _crops(clips, seed, step, lengths, batch_frames))
-        mean, logvar = encode_whole(vae, video).chunk(2, dim=1)
-        noise = torch.randn(mean.shape, generator=generator(seed, "autoencoder", step)).to(vae.device)
-        logvar = logvar.clamp(-30, 20)
-        restored = decode_whole(vae, mean + (0.5 * logvar).exp() * noise)
+        num_frames = lengths[int(torch.randint(len(lengths), (), generator=generator(seed, "length", step)))]
+        count = max(1, batch_frames * 32**2 // (num_frames * crop**2))
+        video, weight = clips.crops(seed, step, count, num_frames, crop)
+        with fast_products(vae, vae.device):
+            with torch.set_grad_enabled(not decoder_only):
+                mean, logvar = encode_whole(vae, video).float().chunk(2, dim=1)
+            noise = torch.randn(
+                mean.shape, generator=generator(seed, "autoencoder", step, device=vae.device), device=vae.device
+            )
+            logvar = logvar.clamp(-30, 20)
+            restored = decode_whole(vae, mean + (0.5 * logvar).exp() * noise).float()
         error = restored - video
         loss = (weight * (error.abs() + 2 * error**2)).mean() / weight.mean()
         kl = 0.5 * (mean**2 + logvar.exp() - 1 - logvar).mean()
         optimizer.zero_grad(set_to_none=True)
         (loss + 2e-4 * kl).backward()
-        torch.nn.utils.clip_grad_norm_(parameters.values(), 1.0)
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
-        logs.setdefault("loss", []).append(round(loss.item(), 6))
-        logs.setdefault("psnr", []).append(
-            round(-10 * float(torch.log10(F.mse_loss(restored.detach().clamp(-1, 1), video) / 4)), 3)
-        )
+        with torch.no_grad():
+            psnr = -10 * torch.log10(F.mse_loss(restored.clamp(-1, 1), video) / 4)
+        log.add(loss=loss.detach(), psnr=psnr)
         if (step + 1) % save_every == 0 or step + 1 == steps:
-            save_checkpoint(path, step + 1, parameters, optimizer, logs)
-        if report is not None:
-            report(step + 1, {name: values[-1] for name, values in logs.items()})
-    return logs
+            save_checkpoint(path, step + 1, parameters, optimizer, log.read())
+        if report is not None and log.due(step + 1):
+            report(step + 1, log.newest())
+    return log.read()
 
 
 def _down(layer: WanResample, x: torch.Tensor) -> torch.Tensor:
@@ -139,40 +150,40 @@ def _cosine(progress: float) -> float:
     return 0.5 + 0.5 * float(np.cos(np.pi * progress))
 
 
-def _draw(seed: int, pool: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Clips uint8 (T, H, W, 3) of the data set `seed`, each with the median colours (T, 1, 1, 3) of its frames."""
-    with drawing() as draw:
-        clips = draw(partial(draw_clip, seed, kinds=KINDS), range(pool))
-    return [(clip.frames, np.median(clip.frames, axis=(1, 2), keepdims=True)) for clip in clips]
+class _Clips:
+    """`pool` clips of the data set `seed`, uint8 (M, T, H, W, 3) on a device, and their frames' median colours."""
 
+    def __init__(self, seed: int, pool: int, device: torch.device) -> None:
+        with drawing() as draw:
+            clips = draw(partial(draw_clip, seed, kinds=KINDS), range(pool))
+        self.frames = torch.from_numpy(np.stack([clip.frames for clip in clips])).to(device)
+        every = self.frames.flatten(0, 1).flatten(1, 2)
+        medians = torch.cat([part.float().median(1).values for part in every.split(1024)])
+        self.ground = medians.view(*self.frames.shape[:2], 1, 1, 3)
 
-def _crops(
-    clips: list[tuple[np.ndarray, np.ndarray]], seed: int, step: int, lengths: tuple[int, ...], batch_frames: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Random crops (B, 3, T, 32, 32) in [-1, 1], T one of `lengths`, most around something, and their loss weights."""
-    rng = np.random.default_rng([seed, step, 7])
-    num_frames = int(rng.choice(lengths))
-    videos, weights = [], []
-    for _ in range(max(1, batch_frames // num_frames)):
-        clip, ground = clips[int(rng.integers(len(clips)))]
-        first = int(rng.integers(0, len(clip) - num_frames + 1))
-        frames = clip[first : first + num_frames].astype(np.float32) / 127.5 - 1
-        ground = ground[first : first + num_frames].astype(np.float32) / 127.5 - 1
-        interest = np.minimum(np.abs(frames - ground).sum(-1), 1.0)
-        x, y = _corner(rng, interest)
-        videos.append(frames[:, y : y + CROP, x : x + CROP])
-        weights.append(1 + 4 * interest[:, y : y + CROP, x : x + CROP])
-    video = torch.from_numpy(np.stack(videos)).permute(0, 4, 1, 2, 3).contiguous()
-    return video, torch.from_numpy(np.stack(weights))[:, None]
-
-
-def _corner(rng: np.random.Generator, interest: np.ndarray) -> tuple[int, int]:
-    size = interest.shape[-1]
-    if rng.random() < 0.2 or interest.max() < 0.5:
-        return int(rng.integers(0, size - CROP + 1)), int(rng.integers(0, size - CROP + 1))
-    ys, xs = (
-        np.nonzero(interest[len(interest) // 2] > 0.5) if interest[len(interest) // 2].max() > 0.5 else ([32], [32])
-    )
-    pick = int(rng.integers(0, len(xs)))
-    shift = rng.integers(-12, 13, 2) - CROP // 2
-    return int(np.clip(xs[pick] + shift[0], 0, size - CROP)), int(np.clip(ys[pick] + shift[1], 0, size - CROP))
+    def crops(self, seed: int, step: int, count: int, num_frames: int, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Random crops (count, 3, T, size, size) in [-1, 1], four in five around something, and their loss weights."""
+        device, (pool, whole, height, width, _) = self.frames.device, self.frames.shape
+        random = generator(seed, "crops", step)
+        which = torch.randint(pool, (count, 1), generator=random).to(device)
+        first = torch.randint(whole - num_frames + 1, (count, 1), generator=random).to(device)
+        anywhere = (torch.rand(count, 1, generator=random) < 0.2).to(device)
+        shift = torch.randint(-12, 13, (2, count, 1), generator=random).to(device) - size // 2
+        times = first + torch.arange(num_frames, device=device)
+        frames = self.frames[which, times].float() / 127.5 - 1
+        interest = (frames - (self.ground[which, times] / 127.5 - 1)).abs().sum(-1).clamp(max=1)
+        middle = interest[:, num_frames // 2].flatten(1) > 0.5
+        places = torch.multinomial(
+            (middle | anywhere | ~middle.any(1, keepdim=True)).float(),
+            1,
+            generator=generator(seed, "places", step, device=device),
+        )
+        along = torch.arange(size, device=device)
+        rows = (places // width + shift[0]).clamp(0, height - size) + along
+        columns = (places % width + shift[1]).clamp(0, width - size) + along
+        at = (
+            torch.arange(count, device=device)[:, None, None, None],
+            torch.arange(num_frames, device=device)[:, None, None],
+        )
+        at = (*at, rows[:, None, :, None], columns[:, None, None, :])
+        return frames[at].permute(0, 4, 1, 2, 3).contiguous(), (1 + 4 * interest[at])[:, None]

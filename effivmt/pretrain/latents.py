@@ -40,12 +40,13 @@ def cache_latents(
     killed run goes on where it stopped.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    at_once = 8 if vae.device.type == "cpu" else SHARD
     with drawing() as draw_all:
         for shard in shards:
             path = folder / f"{shard:05d}.safetensors"
             if not path.exists():
                 clips = draw_all(draw, range(shard * SHARD, (shard + 1) * SHARD))
-                latents = [_encode(vae, clips[start : start + 8]) for start in range(0, SHARD, 8)]
+                latents = [_encode(vae, clips[start : start + at_once]) for start in range(0, SHARD, at_once)]
                 metadata = {"captions": json.dumps([clip.caption for clip in clips])}
                 temporary = path.with_suffix(".partial")
                 save_file({"latents": torch.cat(latents).contiguous()}, temporary, metadata=metadata)

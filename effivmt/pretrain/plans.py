@@ -8,8 +8,8 @@ from effivmt.errors import ParamsError
 @dataclass(frozen=True)
 class Phase:
     """One run of a training loop: optimizer steps, the frames a sample may have (pixel for the autoencoder, latent
-    frames for the transformer), learning rates; and of the transformer's the shift of the noise levels (a larger one
-    trains what prompts decide)."""
+    frames for the transformer), learning rates; of the transformer's the shift of the noise levels (a larger one
+    trains what prompts decide), of the autoencoder's the width of crops in pixels."""
 
     name: str
     steps: int
@@ -17,17 +17,19 @@ class Phase:
     learning_rate: float
     final_rate: float = 1e-4
     flow_shift: float = 2.0
+    crop: int = 32
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The phases of autoencoder and transformer, what a step of them sees (`crop_frames` frames of crops; `batch` whole
-    clips), the shards of 64 clips and of 64 stills that the transformer learns from, and the scorer's steps, frames a
+    """The phases of autoencoder and transformer, what a step of them sees (`crop_frames` frames of crops
+    of `crop_clips` clips; `batch` whole clips), the shards of 64 clips and of 64 stills that the transformer learns from, and the scorer's steps, frames a
     step, clips, and width of patches in pixels (8 see fine patterns badly; 4 cost a processor too much)."""
 
     autoencoder: tuple[Phase, ...]
     transformer: tuple[Phase, ...]
     crop_frames: int
+    crop_clips: int
     batch: int
     clips: range
     stills: range
@@ -48,6 +50,7 @@ _PROCESSOR = Plan(
         Phase("whole", 4500, (9, 3, 1), 1e-3, 2e-5, flow_shift=4.0),
     ),
     crop_frames=72,
+    crop_clips=2000,
     batch=16,
     clips=range(160),
     stills=range(184),
@@ -61,18 +64,23 @@ PLANS = {
     "processor": _PROCESSOR,
     "gpu": replace(
         _PROCESSOR,
+        autoencoder=(
+            Phase("short", 4000, (5, 9), 1e-3),
+            Phase("long", 4000, (9, 17, 33, 33), 8e-4, crop=64),
+        ),
         transformer=(
             replace(_STILLS, steps=3000),
             replace(_SPARSE, steps=2000),
-            replace(_WHOLE, steps=20_000, frames=(9, 9, 3, 1)),
+            replace(_WHOLE, steps=14_000, frames=(9, 9, 3, 1), flow_shift=3.0),
         ),
-        crop_frames=288,
-        batch=192,
-        clips=range(640),
-        stills=range(640),
-        scorer_steps=20_000,
+        crop_frames=1024,
+        crop_clips=4000,
+        batch=256,
+        clips=range(1024),
+        stills=range(512),
+        scorer_steps=6000,
         scorer_batch=256,
-        scorer_clips=60_000,
+        scorer_clips=40_000,
         scorer_patch=4,
     ),
 }

@@ -3,7 +3,8 @@
 Every step is deterministic on one kind of device, keeps its state in the work folder and goes on from there when it is
 run again; a plan (`effivmt.pretrain.plans`) says how much is trained. The transformer learns looks and places from
 stills, which cost a ninth of a clip, then paths from a few latent frames of each clip, and last whole clips. From the
-weights of a backbone folder, which has learned the former, it goes on with whole clips.
+weights of a backbone folder, which has learned the former, it goes on with whole clips; the autoencoder of such a
+folder with its decoder, so that the latents stay the same.
 """
 
 import json
@@ -25,15 +26,24 @@ from effivmt.world.scenes import draw_clip, draw_still
 
 Report = Callable[[str, int, int, dict[str, float]], None]
 """Called with (step's name, units done, units in all, the newest figures)."""
-KINDS = {"object": 0.7, "camera": 0.1, "pair": 0.1, "figure": 0.1}
+KINDS = {"object": 0.55, "camera": 0.15, "pair": 0.18, "figure": 0.12}
 
 
-def train_autoencoder(work: Path, report: Report, plan: Plan, device: torch.device) -> None:
-    """Trains the video autoencoder through its phases; leaves `work`/vae, and its curve under `work`/autoencoder."""
+def train_autoencoder(
+    work: Path, report: Report, plan: Plan, device: torch.device, *, start: Path | None = None
+) -> None:
+    """Trains the video autoencoder through its phases; leaves `work`/vae, and its curve under `work`/autoencoder.
+
+    From the weights of the backbone folder `start` only the decoder is trained, through the last phase: the latents
+    stay what the folder's transformer knows.
+    """
     torch.manual_seed(0)
-    vae = AutoencoderKLWan(**autoencoder.CONFIG).to(device)
-    logs = []
-    for index, phase in enumerate(plan.autoencoder):
+    if start is None:
+        vae = AutoencoderKLWan(**autoencoder.CONFIG).to(device)
+    else:
+        vae = AutoencoderKLWan.from_pretrained(_part(start, "vae"), dtype=torch.float32).to(device)
+    phases, logs = list(enumerate(plan.autoencoder)), []
+    for index, phase in phases if start is None else phases[-1:]:
         folder = work / "autoencoder" / phase.name
         folder.mkdir(parents=True, exist_ok=True)
         log = autoencoder.train_autoencoder(
@@ -42,7 +52,11 @@ def train_autoencoder(work: Path, report: Report, plan: Plan, device: torch.devi
             steps=phase.steps,
             lengths=phase.frames,
             batch_frames=plan.crop_frames,
+            crop=phase.crop,
+            pool=plan.crop_clips,
+            save_every=_save_every(device, 250),
             learning_rate=phase.learning_rate,
+            decoder_only=start is not None,
             seed=index,
             report=lambda step, figures, phase=phase: report(f"autoencoder, {phase.name}", step, phase.steps, figures),
         )
@@ -110,6 +124,7 @@ def train_transformer(
             flow_shift=phase.flow_shift,
             seed=index,
             fast=True,
+            save_every=_save_every(device, 200),
             report=lambda step, figures, phase=phase: report(f"transformer, {phase.name}", step, phase.steps, figures),
         )
         logs.append(log)
@@ -125,6 +140,7 @@ def train_scorer(work: Path, report: Report, plan: Plan, device: torch.device) -
         patch=plan.scorer_patch,
         batch=plan.scorer_batch,
         pool=plan.scorer_clips,
+        save_every=_save_every(device, 200),
         report=lambda step, figures: report("scorer", step, plan.scorer_steps, figures),
     )
     curves.write_loss_curve(work / "scorer" / "curve.png", "Scorer: contrastive loss", [log])
@@ -168,10 +184,8 @@ def initial_models(start: Path | None = None) -> nn.ModuleDict:
         }
     )
     if start is not None:
-        if not (start / "transformer" / "config.json").is_file():
-            raise BackboneError(f"{start} is no WanPipeline folder; give --start one, such as data/wan-tiny")
         models["transformer"].load_state_dict(
-            WanTransformer3DModel.from_pretrained(start, subfolder="transformer").state_dict()
+            WanTransformer3DModel.from_pretrained(_part(start, "transformer")).state_dict()
         )
         trained = UMT5EncoderModel.from_pretrained(start / "text_encoder", dtype=torch.float32).state_dict()
         known, embedding = AutoTokenizer.from_pretrained(start / "tokenizer").get_vocab(), trained["shared.weight"]
@@ -192,6 +206,17 @@ def _training_set(folder: Path, shards: range, statistics: dict[str, list[float]
         part.copy_((part.float() - mean) / std)
     kept = [index for index, caption in enumerate(data.captions) if not names_held_out(caption)]
     return latents.Captioned(data.latents[kept], [data.captions[index] for index in kept])
+
+
+def _part(folder: Path, name: str) -> Path:
+    if not (folder / name / "config.json").is_file():
+        raise BackboneError(f"{folder} is no WanPipeline folder; give --start one, such as data/wan-tiny")
+    return folder / name
+
+
+def _save_every(device: torch.device, steps: int) -> int:
+    """Steps between checkpoints: `steps` on a processor; a GPU is through those in seconds."""
+    return steps if device.type == "cpu" else 10 * steps
 
 
 def _made(path: Path, step: str) -> Path:

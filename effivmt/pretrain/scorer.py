@@ -26,6 +26,7 @@ from transformers import (
 
 from effivmt.checkpoint import load_checkpoint, save_checkpoint
 from effivmt.pretrain.drawing import drawing
+from effivmt.pretrain.log import Log
 from effivmt.pretrain.text import make_tokenizer
 from effivmt.world import figure, motions
 from effivmt.world.looks import COLOURS, GROUNDS, SHAPES, Ground, Look
@@ -116,9 +117,10 @@ def train_scorer(
     optimizer = torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.98), fused=True)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "scorer.safetensors"
-    start, logs = load_checkpoint(path, parameters, optimizer)
+    start, done = load_checkpoint(path, parameters, optimizer)
+    log = Log(done, torch.device(device))
     if start >= steps:
-        return model.cpu().eval(), logs
+        return model.cpu().eval(), log.read()
     frames, captions = _draw_pool(WORLD + seed, pool)
     bare = [without_motion(caption) for caption in captions]
     key = torch.tensor([{text: i for i, text in enumerate(bare)}[text] for text in bare])
@@ -150,14 +152,12 @@ def train_scorer(
         with torch.no_grad():
             model.logit_scale.clamp_(max=math.log(100))
         hit = same.gather(1, logits.argmax(1, keepdim=True)).float().mean()
-        logs.setdefault("loss", []).append(round(loss.item(), 6))
-        logs.setdefault("naming", []).append(round(naming.item(), 6))
-        logs.setdefault("matched", []).append(round(hit.item(), 6))
+        log.add(loss=loss.detach(), naming=naming.detach(), matched=hit)
         if (step + 1) % save_every == 0 or step + 1 == steps:
-            save_checkpoint(path, step + 1, parameters, optimizer, logs)
-        if report is not None:
-            report(step + 1, {name: values[-1] for name, values in logs.items()})
-    return model.cpu().eval(), logs
+            save_checkpoint(path, step + 1, parameters, optimizer, log.read())
+        if report is not None and log.due(step + 1):
+            report(step + 1, log.newest())
+    return model.cpu().eval(), log.read()
 
 
 def save_scorer(model: CLIPModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

@@ -6,7 +6,7 @@ from transformers import T5TokenizerFast, UMT5Config, UMT5EncoderModel
 
 from effivmt.world import figure, looks, motions
 
-MAX_TOKENS = 24
+MAX_TOKENS = 31
 CONFIG = {
     "d_model": 128,
     "d_kv": 32,

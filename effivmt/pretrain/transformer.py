@@ -16,6 +16,7 @@ from effivmt.checkpoint import load_checkpoint, save_checkpoint
 from effivmt.objectives import add_noise, denoising_loss, draw_sigmas, velocity
 from effivmt.positions import time_positions_of
 from effivmt.pretrain.latents import Captioned
+from effivmt.pretrain.log import Log
 from effivmt.pretrain.precision import fast_products
 from effivmt.pretrain.text import MAX_TOKENS
 from effivmt.seeding import generator
@@ -23,13 +24,13 @@ from effivmt.seeding import generator
 CONFIG = {
     "patch_size": (1, 2, 2),
     "num_attention_heads": 8,
-    "attention_head_dim": 24,
-    "in_channels": 24,
-    "out_channels": 24,
+    "attention_head_dim": 32,
+    "in_channels": 32,
+    "out_channels": 32,
     "text_dim": 128,
     "freq_dim": 128,
-    "ffn_dim": 640,
-    "num_layers": 6,
+    "ffn_dim": 768,
+    "num_layers": 7,
     "cross_attn_norm": True,
     "rope_max_seq_len": 256,
 }
@@ -81,8 +82,9 @@ def train_transformer(
     device = transformer.device
     clips, stills = (Captioned(data.latents.to(device), data.captions) for data in (clips, stills))
     options = {"padding": "max_length", "max_length": MAX_TOKENS, "truncation": True, "return_tensors": "pt"}
-    tokens = {data: tokenizer(data.captions, **options) for data in (clips, stills)}
-    empty = tokenizer("", **options)
+    tokens = {data: tokenizer(data.captions, **options).to(device) for data in (clips, stills)}
+    empty = tokenizer("", **options).to(device)
+    log_copies = torch.tensor(PAD_COUNTS).log().to(device)
     model = nn.ModuleDict({"transformer": transformer, "text_encoder": text_encoder})
     parameters = dict(model.named_parameters())
     averages = {name: parameter.detach().clone() for name, parameter in parameters.items()}
@@ -91,7 +93,8 @@ def train_transformer(
         parameters.values(), lr=learning_rate, weight_decay=0.01, betas=(0.9, 0.98), fused=True
     )
     path = folder / "transformer.safetensors"
-    start, logs = load_checkpoint(path, state, optimizer)
+    start, done = load_checkpoint(path, state, optimizer)
+    log = Log(done, device)
     transformer.train()
     products = partial(fast_products, transformer.blocks, device) if fast else nullcontext
     whole = clips.latents.shape[2]
@@ -107,20 +110,20 @@ def train_transformer(
             count = frames[int(torch.randint(len(frames), (), generator=random))]
             data = stills if count == 1 else clips
             size = min(4 * batch, batch * whole // count)
-            picks = torch.randint(len(data.captions), (size,), generator=random)
-            clean, rope.positions = _some_frames(data.latents[picks.to(device)], count, random)
+            picks = torch.randint(len(data.captions), (size,), generator=random).to(device)
+            clean, rope.positions = _some_frames(data.latents[picks], count, random)
             ids, mask = tokens[data].input_ids[picks], tokens[data].attention_mask[picks]
-            silent = (torch.rand(size, generator=random) < 0.1)[:, None]
-            ids = torch.where(silent, empty.input_ids, ids).to(device)
-            mask = torch.where(silent, empty.attention_mask, mask).to(device)
-            copies = torch.tensor(PAD_COUNTS)[torch.randint(len(PAD_COUNTS), (size,), generator=random)].to(device)
+            silent = (torch.rand(size, generator=random) < 0.1)[:, None].to(device)
+            ids = torch.where(silent, empty.input_ids, ids)
+            mask = torch.where(silent, empty.attention_mask, mask)
+            copies = log_copies[torch.randint(len(PAD_COUNTS), (size,), generator=random).to(device)]
             sigmas = draw_sigmas(size, flow_shift, random).to(device)
             noise = torch.randn(clean.shape, generator=generator(seed, "noise", step, device=device), device=device)
             with products():
                 text = text_encoder(ids, mask).last_hidden_state * mask[..., None]
                 text = torch.cat([text, text.new_zeros(size, 1, text.shape[2])], dim=1)
                 bias = torch.where(mask.bool(), 0.0, -torch.inf)
-                pad.bias = torch.cat([bias, copies.log()[:, None]], dim=1)[:, None, None]
+                pad.bias = torch.cat([bias, copies[:, None]], dim=1)[:, None, None]
                 predicted = transformer(add_noise(clean, noise, sigmas), 1000 * sigmas, text, return_dict=False)[0]
             loss = denoising_loss(predicted, velocity(clean, noise))
             optimizer.zero_grad(set_to_none=True)
@@ -129,14 +132,13 @@ def train_transformer(
             optimizer.step()
             decay = min(average, (step + 1) / (step + 10))
             torch._foreach_lerp_(list(averages.values()), [p.detach() for p in parameters.values()], 1 - decay)
-            logs.setdefault("loss", []).append(round(loss.item(), 6))
-            logs.setdefault("frames", []).append(count)
+            log.add(loss=loss.detach(), frames=count)
             if (step + 1) % save_every == 0 or step + 1 == steps:
-                save_checkpoint(path, step + 1, state, optimizer, logs)
-            if report is not None:
-                report(step + 1, {name: values[-1] for name, values in logs.items()})
+                save_checkpoint(path, step + 1, state, optimizer, log.read())
+            if report is not None and log.due(step + 1):
+                report(step + 1, log.newest())
     use_average(model, averages)
-    return logs
+    return log.read()
 
 
 def _some_frames(
@@ -151,7 +153,8 @@ def _some_frames(
         return latents.float(), None
     others = torch.rand(size, whole - 1, generator=random).argsort(1)[:, : count - 1].sort(1).values + 1
     kept = torch.cat([torch.zeros(size, 1, dtype=torch.long), others], dim=1)
-    index = kept.to(latents.device)[:, None, :, None, None].expand(-1, latents.shape[1], -1, *latents.shape[3:])
+    kept = kept.to(latents.device)
+    index = kept[:, None, :, None, None].expand(-1, latents.shape[1], -1, *latents.shape[3:])
     return latents.gather(2, index).float(), kept.double()
 
 

@@ -42,11 +42,15 @@ def draw_object(canvas: np.ndarray, look: Look, motion: Motion) -> np.ndarray:
 
 def draw_capsule(canvas: np.ndarray, start: np.ndarray, stop: np.ndarray, thickness: float, colour: np.ndarray) -> None:
     """Paints a line with round ends, start and stop (T, 2) in pixels, onto canvas (T, H, W, 3), in place."""
-    point = pixel_grid()[None] - start[:, None, None]
+    ends = np.concatenate([start, stop])
+    low, high = (np.clip(at, 0, SIZE).astype(int) for at in (ends.min(0) - thickness - 1, ends.max(0) + thickness + 2))
+    touched = np.s_[low[1] : high[1], low[0] : high[0]]
+    point = pixel_grid()[touched] - start[:, None, None]
     way = (stop - start)[:, None, None]
     along = np.clip((point * way).sum(-1) / np.maximum((way**2).sum(-1), 1e-6), 0.0, 1.0)
     edge = np.linalg.norm(point - along[..., None] * way, axis=-1) - thickness
-    canvas += np.clip(0.5 - edge, 0.0, 1.0)[..., None] * (colour - canvas)
+    view = canvas[:, *touched]
+    view += np.clip(0.5 - edge, 0.0, 1.0)[..., None] * (colour - view)
 
 
 def _rotate(local: np.ndarray, angle: np.ndarray) -> np.ndarray:

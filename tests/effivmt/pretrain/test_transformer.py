@@ -24,7 +24,7 @@ def _models():
 def test_one_biased_padding_token_equals_many() -> None:
     model, _, _ = _models()
     torch.manual_seed(1)
-    latents, text = torch.randn(1, 24, 2, 4, 4), torch.randn(1, 3, 128)
+    latents, text = torch.randn(1, 32, 2, 4, 4), torch.randn(1, 3, 128)
     padded = torch.cat([text, torch.zeros(1, 40, 128)], dim=1)
     with torch.no_grad():
         expected = model(latents, torch.tensor([500.0]), padded, return_dict=False)[0]
@@ -38,7 +38,7 @@ def test_one_biased_padding_token_equals_many() -> None:
 
 def test_loss_falls_and_training_resumes_to_the_same_bytes(tmp_path: Path) -> None:
     torch.manual_seed(2)
-    clips, stills = (Captioned(torch.randn(4, 24, count, 4, 4) * 0.1, CAPTIONS) for count in (3, 1))
+    clips, stills = (Captioned(torch.randn(4, 32, count, 4, 4) * 0.1, CAPTIONS) for count in (3, 1))
     settings = {"steps": 30, "batch": 4, "frames": (3, 2, 1), "learning_rate": 1e-2, "save_every": 10}
     model, encoder, tokenizer = _models()
     logs = transformer.train_transformer(model, encoder, tokenizer, clips, stills, tmp_path / "a", **settings)

@@ -1,0 +1,34 @@
+"""What a training loop logs of each step, read from the device only now and then: a reading waits for a GPU."""
+
+import torch
+
+EVERY = 50
+"""Steps between two reports of a loop on a GPU; on a processor every step is reported."""
+
+
+class Log:
+    """Figures of each step by name, those of the steps before `start` in `done`."""
+
+    def __init__(self, done: dict[str, list[float]], device: torch.device) -> None:
+        self._read, self._unread, self._every = done, [], 1 if device.type == "cpu" else EVERY
+
+    def add(self, **figures: torch.Tensor | float) -> None:
+        """Takes the figures of one step, scalars; the same names every time."""
+        self._unread.append(figures)
+
+    def due(self, step: int) -> bool:
+        """Whether the figures are worth a report after `step` steps."""
+        return step % self._every == 0
+
+    def read(self) -> dict[str, list[float]]:
+        """All figures so far, in steps' order, rounded to six places."""
+        for name in self._unread[0] if self._unread else ():
+            column = [figures[name] for figures in self._unread]
+            values = torch.stack(column).tolist() if isinstance(column[0], torch.Tensor) else column
+            self._read.setdefault(name, []).extend(round(value, 6) for value in values)
+        self._unread = []
+        return self._read
+
+    def newest(self) -> dict[str, float]:
+        """The figures of the last step."""
+        return {name: values[-1] for name, values in self.read().items()}
