@@ -79,9 +79,10 @@ def train_autoencoder(
     """Trains `vae` in place, where it is, for `steps` steps, resuming from `folder`/autoencoder.safetensors.
 
     A step sees about `batch_frames` frames of 32 x 32 pixels of `pool` clips, in square crops of `crop` pixels (of
-    larger ones as many frames as have as many pixels) and T frames, T drawn from `lengths`: short ones to learn looks fast, then up to whole clips, since the causal convolutions reach back further
-    than a short crop. `decoder_only` leaves the encoder, and with it all latents, as they are. Products are in bfloat16
-    on a GPU. Loss: L1 + 2 MSE, five-fold on the objects, + 2e-4 KL; AdamW with cosine decay. Returns the log of the losses.
+    larger ones as many frames as have as many pixels) and T frames, T drawn from `lengths`: short ones to learn looks
+    fast, then up to whole clips, since the causal convolutions reach back further than a short crop. `decoder_only`
+    leaves the encoder, and with it all latents, as they are. Products are in bfloat16 on a GPU. Loss: L1 + 2 MSE,
+    five-fold on the objects, + 2e-4 KL; AdamW with cosine decay. Returns the log of the losses.
     """
     parameters = dict(vae.named_parameters())
     trained = [p for part in (vae.decoder, vae.post_quant_conv) for p in part.parameters()]

@@ -22,9 +22,10 @@ class Phase:
 
 @dataclass(frozen=True)
 class Plan:
-    """The phases of autoencoder and transformer, what a step of them sees (`crop_frames` frames of crops
-    of `crop_clips` clips; `batch` whole clips), the shards of 64 clips and of 64 stills that the transformer learns from, and the scorer's steps, frames a
-    step, clips, and width of patches in pixels (8 see fine patterns badly; 4 cost a processor too much)."""
+    """The phases of autoencoder and transformer, what a step sees (`crop_frames` frames of crops of `crop_clips`
+    clips; `batch` whole clips), the shards of 64 clips and of 64 stills that the transformer learns from, and the
+    scorer's steps, frames a step, clips, and width of patches in pixels (8 see fine patterns badly; 4 cost a processor
+    too much)."""
 
     autoencoder: tuple[Phase, ...]
     transformer: tuple[Phase, ...]

@@ -62,7 +62,7 @@ def test_crops_lie_in_their_clips_and_show_what_is_there() -> None:
     clips = autoencoder._Clips(3, 6, torch.device("cpu"))
     video, weight = clips.crops(0, 0, 40, 5, 32)
     assert video.shape == (40, 3, 5, 32, 32) and weight.shape == (40, 1, 5, 32, 32)
-    assert -1 <= video.min() and video.max() <= 1 and (weight.amax((1, 2, 3, 4)) > 3).float().mean() > 0.7
+    assert video.min() >= -1 and video.max() <= 1 and (weight.amax((1, 2, 3, 4)) > 3).float().mean() > 0.7
     whole = (clips.frames.float() / 127.5 - 1).permute(0, 4, 1, 2, 3)
     for crop in video[:4]:
         windows = whole.unfold(2, 5, 1).unfold(3, 32, 1).unfold(4, 32, 1)  # (M, 3, T', Y, X, T, 32, 32)
