@@ -36,3 +36,11 @@ def test_an_unknown_plan_and_an_unknown_device_are_told(project: Path) -> None:
     for option, given, expected in (("--plan", "huge", "processor, gpu"), ("--device", "abacus", "auto, cpu, cuda")):
         wrong = effivmt("pretrain", "assemble", "--params", str(project / "params.yaml"), option, given)
         assert wrong.code == 2 and expected in wrong.err and given in wrong.err and option in wrong.err
+
+
+def test_a_start_is_for_steps_that_train_further(project: Path, tmp_path: Path) -> None:
+    more = ["--params", str(project / "params.yaml"), "--work", str(tmp_path), "--start"]
+    wrong = effivmt("pretrain", "scorer", *more, "data/wan-tiny")
+    assert wrong.code == 2 and "autoencoder and transformer" in wrong.err and "scorer" in wrong.err
+    missing = effivmt("pretrain", "autoencoder", *more, str(tmp_path / "nothing"))
+    assert missing.code != 0 and "no WanPipeline folder" in missing.err

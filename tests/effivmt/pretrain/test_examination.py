@@ -73,7 +73,7 @@ def test_a_random_backbone_is_examined(backbone_folder):
 
 def test_the_shipped_autoencoder_gives_back_what_the_judge_can_read():
     psnr, answers = reconstruct(Path("data/wan-tiny"), "object", 6)
-    assert psnr > 26 and len(answers) >= 3 and shares(answers)["colour"] == shares(answers)["background"] == 1.0
+    assert psnr > 25 and len(answers) >= 3 and shares(answers)["colour"] == shares(answers)["background"] == 1.0
 
 
 def test_a_random_autoencoder_gives_back_nothing(backbone_folder):
