@@ -41,13 +41,13 @@ def run_step(step: str, work: Path, out: Path, plan: str, device: str, start: Pa
     how, where = plan_of(plan), pick_device(device, "--device")
     torch.set_flush_denormal(True)
     quiet_libraries()
+    if step not in (*STEPS, "assemble"):
+        raise ParamsError(f"STEP is {step!r}; expected one of {', '.join([*STEPS, 'assemble', 'judge', 'transfer'])}")
+    if start is not None and step not in STARTED:
+        raise ParamsError(f"--start is for {' and '.join(STARTED)}; {step} does not take it")
     if step == "assemble":
         recipe.assemble(work, out, how)
         return
-    if step not in STEPS:
-        raise ParamsError(f"STEP is {step!r}; expected one of {', '.join([*STEPS, 'assemble', 'judge', 'transfer'])}")
-    if start is not None and step not in STARTED:
-        raise ParamsError(f"--start is for {' and '.join(STARTED)}; {step} starts from nothing")
     work.mkdir(parents=True, exist_ok=True)
     columns = (
         TextColumn("{task.description}"),

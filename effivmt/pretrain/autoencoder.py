@@ -85,9 +85,8 @@ def train_autoencoder(
     five-fold on the objects, + 2e-4 KL; AdamW with cosine decay. Returns the log of the losses.
     """
     parameters = dict(vae.named_parameters())
-    trained = [p for part in (vae.decoder, vae.post_quant_conv) for p in part.parameters()]
-    if not decoder_only:
-        trained = list(parameters.values())
+    parts = (vae.decoder, vae.post_quant_conv) if decoder_only else (vae,)
+    trained = [parameter for part in parts for parameter in part.parameters()]
     optimizer = torch.optim.AdamW(trained, lr=learning_rate, weight_decay=1e-4, betas=(0.9, 0.99), fused=True)
     path = folder / "autoencoder.safetensors"
     start, done = load_checkpoint(path, parameters, optimizer)
@@ -163,7 +162,8 @@ class _Clips:
         self.ground = medians.view(*self.frames.shape[:2], 1, 1, 3)
 
     def crops(self, seed: int, step: int, count: int, num_frames: int, size: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Random crops (count, 3, T, size, size) in [-1, 1], four in five around something, and their loss weights."""
+        """Random crops float32 (count, 3, T, size, size) in [-1, 1], four in five around something, and their loss
+        weights (count, 1, T, size, size) in [1, 5]; `size` in pixels, at most the frame's."""
         device, (pool, whole, height, width, _) = self.frames.device, self.frames.shape
         random = generator(seed, "crops", step)
         which = torch.randint(pool, (count, 1), generator=random).to(device)

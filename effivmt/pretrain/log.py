@@ -7,7 +7,7 @@ EVERY = 50
 
 
 class Log:
-    """Figures of each step by name, those of the steps before `start` in `done`."""
+    """Figures of each step by name; `done` holds those of the steps that were trained before, and takes the others."""
 
     def __init__(self, done: dict[str, list[float]], device: torch.device) -> None:
         self._read, self._unread, self._every = done, [], 1 if device.type == "cpu" else EVERY

@@ -116,14 +116,14 @@ def train_transformer(
             silent = (torch.rand(size, generator=random) < 0.1)[:, None].to(device)
             ids = torch.where(silent, empty.input_ids, ids)
             mask = torch.where(silent, empty.attention_mask, mask)
-            copies = log_copies[torch.randint(len(PAD_COUNTS), (size,), generator=random).to(device)]
+            pad_bias = log_copies[torch.randint(len(PAD_COUNTS), (size,), generator=random).to(device)]
             sigmas = draw_sigmas(size, flow_shift, random).to(device)
             noise = torch.randn(clean.shape, generator=generator(seed, "noise", step, device=device), device=device)
             with products():
                 text = text_encoder(ids, mask).last_hidden_state * mask[..., None]
                 text = torch.cat([text, text.new_zeros(size, 1, text.shape[2])], dim=1)
                 bias = torch.where(mask.bool(), 0.0, -torch.inf)
-                pad.bias = torch.cat([bias, copies[:, None]], dim=1)[:, None, None]
+                pad.bias = torch.cat([bias, pad_bias[:, None]], dim=1)[:, None, None]
                 predicted = transformer(add_noise(clean, noise, sigmas), 1000 * sigmas, text, return_dict=False)[0]
             loss = denoising_loss(predicted, velocity(clean, noise))
             optimizer.zero_grad(set_to_none=True)

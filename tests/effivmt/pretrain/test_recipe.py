@@ -97,7 +97,6 @@ def test_the_whole_recipe_makes_folders_that_load(tmp_path: Path, monkeypatch: p
         scorer_clips=12,
         scorer_patch=16,
     )
-
     work, device = tmp_path / "work", torch.device("cpu")
     with pytest.raises(BackboneError, match="run the recipe's step `autoencoder` first"):
         recipe.cache_latents(work, lambda *_: None, plan, device)
