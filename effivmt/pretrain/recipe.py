@@ -22,11 +22,14 @@ from effivmt.errors import BackboneError
 from effivmt.pretrain import autoencoder, curves, latents, scorer, text, transformer
 from effivmt.pretrain.plans import Plan
 from effivmt.world.looks import names_held_out
-from effivmt.world.scenes import draw_clip, draw_still
+from effivmt.world.motions import NAMED
+from effivmt.world.scenes import Saying, draw_clip, draw_still
 
 Report = Callable[[str, int, int, dict[str, float]], None]
 """Called with (step's name, units done, units in all, the newest figures)."""
 KINDS = {"object": 0.55, "camera": 0.15, "pair": 0.18, "figure": 0.12}
+SAYING = Saying(motions={name: 3.0 if name in ("moving in a circle", "bouncing") else 1.0 for name in NAMED})
+"""Paths that turn back take more clips to learn than straight ones."""
 
 
 def train_autoencoder(
@@ -72,7 +75,7 @@ def cache_latents(work: Path, report: Report, plan: Plan, device: torch.device) 
     """
     vae = AutoencoderKLWan.from_pretrained(_made(work / "vae", "autoencoder")).to(device).eval()
     sets = {
-        "clips": (plan.clips, partial(draw_clip, 101, kinds=KINDS)),
+        "clips": (plan.clips, partial(draw_clip, 101, kinds=KINDS, saying=SAYING)),
         "stills": (plan.stills, partial(draw_still, 102, kinds=KINDS)),
     }
     for name, (shards, draw) in sets.items():

@@ -36,7 +36,8 @@ class Clip:
 
 @dataclass(frozen=True)
 class Saying:
-    """How likely a caption names each attribute (probabilities in [0, 1])."""
+    """How likely a caption names each attribute (probabilities in [0, 1]), and by which weights the motions that it can
+    name are drawn (None: evenly)."""
 
     colour: float = 0.9
     shape: float = 0.9
@@ -45,6 +46,7 @@ class Saying:
     motion: float = 0.85
     place: float = 0.7
     route: float = 0.5
+    motions: dict[str, float] | None = None
 
 
 def draw_clip(
@@ -110,7 +112,7 @@ def _choose(rng: np.random.Generator, kinds: dict[str, float]) -> str:
 def _object(rng: np.random.Generator, num_frames: int, saying: Saying) -> Clip:
     look = random_look(rng, patterned=0.25)
     ground = random_ground(rng, patterned=0.15)
-    motion, phrase = _random_motion(rng, num_frames, look.radius)
+    motion, phrase = _random_motion(rng, num_frames, look.radius, saying.motions)
     said, on = _say_object(rng, look, phrase, saying), _say_ground(rng, ground, saying)
     if not (phrase and said.endswith(phrase)) and rng.random() < saying.route:
         said += f" going from {place_of(motion.centre[0])} to {place_of(motion.centre[-1])}"
@@ -142,7 +144,7 @@ def _pair(rng: np.random.Generator, num_frames: int, saying: Saying) -> Clip:
     looks, paths, phrases = [], [], []
     for _ in range(2):
         look = random_look(rng, patterned=0.15)
-        motion, phrase = _random_motion(rng, num_frames, look.radius)
+        motion, phrase = _random_motion(rng, num_frames, look.radius, saying.motions)
         draw_object(canvas, look, motion)
         looks.append(look)
         paths.append(motion)
@@ -172,7 +174,7 @@ def _still(rng: np.random.Generator, count: int, saying: Saying) -> Clip:
     moment, looks, places, said = int(rng.integers(NUM_FRAMES)), [], [], []
     for _ in range(count):
         look = random_look(rng, patterned=0.25)
-        motion, _ = _random_motion(rng, NUM_FRAMES, look.radius)
+        motion, _ = _random_motion(rng, NUM_FRAMES, look.radius, saying.motions)
         now = Motion(*(values[moment : moment + 1] for values in (motion.centre, motion.angle, motion.scale)))
         draw_object(canvas, look, now)
         text = _say_object(rng, look, None, saying)
@@ -186,11 +188,13 @@ def _still(rng: np.random.Generator, count: int, saying: Saying) -> Clip:
 _KINDS = {"object": _object, "camera": _camera, "pair": _pair, "figure": _figure}
 
 
-def _random_motion(rng: np.random.Generator, num_frames: int, radius: float) -> tuple[Motion, str | None]:
+def _random_motion(
+    rng: np.random.Generator, num_frames: int, radius: float, weights: dict[str, float] | None
+) -> tuple[Motion, str | None]:
     """Half of all paths are named motions, half wander (and have no phrase)."""
     if rng.random() < 0.5:
         return motions.wander(rng, num_frames, radius), None
-    phrase = str(rng.choice(list(motions.NAMED)))
+    phrase = _choose(rng, weights) if weights else str(rng.choice(list(motions.NAMED)))
     return motions.named(phrase, rng, num_frames, radius), phrase
 
 
