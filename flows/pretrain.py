@@ -12,10 +12,12 @@ from effivmt.config import Params
 from effivmt.device import pick_device
 from effivmt.errors import ParamsError
 from effivmt.figures import contact_sheet
-from effivmt.pretrain import recipe, scorer
+from effivmt.pretrain import recipe
 from effivmt.pretrain.examination import WORLD, Answer, examine, questions, reconstruct, shares, spread, true_paths
 from effivmt.pretrain.plans import plan_of
 from effivmt.pretrain.scene_examination import SCENES, examine_scenes
+from effivmt.pretrain.scorer import load_scorer
+from effivmt.pretrain.scorer_examination import hard_questions, score_accuracy
 from effivmt.quiet import quiet_libraries
 from effivmt.video import write_image
 from effivmt.world.scenes import KINDS
@@ -29,14 +31,15 @@ STEPS = {
     "transformer": recipe.train_transformer,
     "scorer": recipe.train_scorer,
 }
-STARTED = ("autoencoder", "transformer")
-"""The steps that can go on from a backbone folder."""
+STARTED = ("autoencoder", "transformer", "scorer")
+"""The steps that can go on from a folder of trained weights."""
 
 
 def run_step(step: str, work: Path, out: Path, plan: str, device: str, start: Path | None = None) -> None:
     """Runs one step of a plan in the folder `work`; `assemble` writes the folder `out`. ParamsError for another name.
 
-    `autoencoder` and `transformer` start from the weights of the backbone folder `start`, if one is given.
+    `autoencoder` and `transformer` start from the weights of the backbone folder `start`, `scorer` from those of the
+    scorer folder, if one is given.
     """
     how, where = plan_of(plan), pick_device(device, "--device")
     torch.set_flush_denormal(True)
@@ -44,7 +47,7 @@ def run_step(step: str, work: Path, out: Path, plan: str, device: str, start: Pa
     if step not in (*STEPS, "assemble"):
         raise ParamsError(f"STEP is {step!r}; expected one of {', '.join([*STEPS, 'assemble', 'judge', 'transfer'])}")
     if start is not None and step not in STARTED:
-        raise ParamsError(f"--start is for {' and '.join(STARTED)}; {step} does not take it")
+        raise ParamsError(f"--start is for {', '.join(STARTED)}; {step} does not take it")
     if step == "assemble":
         recipe.assemble(work, out, how)
         return
@@ -106,8 +109,8 @@ def run_judge(folder: Path, samples: int, params: Params, sheet: Path) -> None:
         table.add_row(f"reconstruction, {kind}", f"{psnr:.1f} dB")
         for name, share in shares(answers).items() if answers else ():
             table.add_row(f"reconstruction, {name}", f"{share:.3f} of {len(answers)} plain objects")
-    model, tokenizer = scorer.load_scorer(Path(params.evaluate.scorer))
-    accuracy = scorer.score_accuracy(model, tokenizer, scorer.hard_questions(QUESTIONS, seed=WORLD))
+    model, tokenizer = load_scorer(Path(params.evaluate.scorer))
+    accuracy = score_accuracy(model, tokenizer, hard_questions(QUESTIONS, seed=WORLD))
     table.add_row("scorer: right caption of 32", f"{accuracy:.3f} of {QUESTIONS} questions")
     console = results_console()
     console.print(table)

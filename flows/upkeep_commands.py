@@ -38,7 +38,9 @@ def pretrain(
     start: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR", help="A backbone folder: transformer trains its own further, autoencoder its decoder."
+            metavar="DIR",
+            help="Trained weights to go on from: a backbone folder (transformer; autoencoder, whose decoder alone is"
+            " trained) or a scorer folder.",
         ),
     ] = None,
     plan: Annotated[str, typer.Option(metavar="NAME", help="How much is trained: processor or gpu.")] = "processor",

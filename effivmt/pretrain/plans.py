@@ -24,8 +24,8 @@ class Phase:
 class Plan:
     """The phases of autoencoder and transformer, what a step sees (`crop_frames` frames of crops of `crop_clips`
     clips; `batch` whole clips), the shards of 64 clips and of 64 stills that the transformer learns from, and the
-    scorer's steps, frames a step, clips, and width of patches in pixels (8 see fine patterns badly; 4 cost a processor
-    too much)."""
+    scorer's steps by the width of its patches in pixels, coarse ones first (8 see fine patterns badly, 4 cost four
+    times as much), its frames a step and its clips."""
 
     autoencoder: tuple[Phase, ...]
     transformer: tuple[Phase, ...]
@@ -34,10 +34,9 @@ class Plan:
     batch: int
     clips: range
     stills: range
-    scorer_steps: int
+    scorer_steps: dict[int, int]
     scorer_batch: int
     scorer_clips: int
-    scorer_patch: int
 
 
 _PROCESSOR = Plan(
@@ -55,10 +54,9 @@ _PROCESSOR = Plan(
     batch=16,
     clips=range(160),
     stills=range(184),
-    scorer_steps=9000,
+    scorer_steps={8: 9000, 4: 3000},
     scorer_batch=64,
     scorer_clips=20_000,
-    scorer_patch=8,
 )
 _STILLS, _SPARSE, _WHOLE = _PROCESSOR.transformer
 PLANS = {
@@ -79,10 +77,9 @@ PLANS = {
         batch=256,
         clips=range(1024),
         stills=range(512),
-        scorer_steps=6000,
+        scorer_steps={4: 6000},
         scorer_batch=256,
         scorer_clips=40_000,
-        scorer_patch=4,
     ),
 }
 

@@ -23,12 +23,12 @@ from effivmt.pretrain import autoencoder, curves, latents, scorer, text, transfo
 from effivmt.pretrain.plans import Plan
 from effivmt.world.looks import names_held_out
 from effivmt.world.motions import NAMED
-from effivmt.world.scenes import Saying, draw_clip, draw_still
+from effivmt.world.scenes import Mix, draw_clip, draw_still
 
 Report = Callable[[str, int, int, dict[str, float]], None]
 """Called with (step's name, units done, units in all, the newest figures)."""
 KINDS = {"object": 0.55, "camera": 0.15, "pair": 0.18, "figure": 0.12}
-SAYING = Saying(motions={name: 3.0 if name in ("moving in a circle", "bouncing") else 1.0 for name in NAMED})
+MIX = Mix(motions={name: 3.0 if name in ("moving in a circle", "bouncing") else 1.0 for name in NAMED})
 """Paths that turn back take more clips to learn than straight ones."""
 
 
@@ -75,7 +75,7 @@ def cache_latents(work: Path, report: Report, plan: Plan, device: torch.device) 
     """
     vae = AutoencoderKLWan.from_pretrained(_made(work / "vae", "autoencoder")).to(device).eval()
     sets = {
-        "clips": (plan.clips, partial(draw_clip, 101, kinds=KINDS, saying=SAYING)),
+        "clips": (plan.clips, partial(draw_clip, 101, kinds=KINDS, mix=MIX)),
         "stills": (plan.stills, partial(draw_still, 102, kinds=KINDS)),
     }
     for name, (shards, draw) in sets.items():
@@ -134,20 +134,33 @@ def train_transformer(
     curves.write_loss_curve(work / "transformer" / "curve.png", "Transformer: flow-matching loss", logs)
 
 
-def train_scorer(work: Path, report: Report, plan: Plan, device: torch.device) -> None:
-    """Trains the scorer; leaves `work`/clip-tiny, a CLIPModel folder, and the loss's curve under `work`/scorer."""
-    model, log = scorer.train_scorer(
-        work / "scorer",
-        steps=plan.scorer_steps,
-        device=device,
-        patch=plan.scorer_patch,
-        batch=plan.scorer_batch,
-        pool=plan.scorer_clips,
-        save_every=_save_every(device, 200),
-        report=lambda step, figures: report("scorer", step, plan.scorer_steps, figures),
-    )
-    curves.write_loss_curve(work / "scorer" / "curve.png", "Scorer: contrastive loss", [log])
-    scorer.save_scorer(model, text.make_tokenizer(), work / "clip-tiny")
+def train_scorer(work: Path, report: Report, plan: Plan, device: torch.device, *, start: Path | None = None) -> None:
+    """Trains the scorer through its phases; leaves `work`/clip-tiny, a CLIPModel folder, and the loss's curve under
+    `work`/scorer.
+
+    From the weights of the scorer folder `start` it goes on with the last phase, whose patches may be finer.
+    """
+    trained = None if start is None else scorer.load_scorer(_part(start))
+    phases, logs = list(plan.scorer_steps.items()), []
+    for patch, steps in phases if start is None else phases[-1:]:
+        model, log = scorer.train_scorer(
+            work / "scorer" / f"patches-of-{patch}",
+            steps=steps,
+            device=device,
+            patch=patch,
+            start=trained,
+            batch=plan.scorer_batch,
+            pool=plan.scorer_clips,
+            learning_rate=1e-3 if trained is None else 7e-4,
+            save_every=_save_every(device, 200),
+            report=lambda step, figures, patch=patch, steps=steps: report(
+                f"scorer, patches of {patch}", step, steps, figures
+            ),
+        )
+        trained = model, text.make_tokenizer()
+        logs.append(log)
+    curves.write_loss_curve(work / "scorer" / "curve.png", "Scorer: contrastive loss", logs)
+    scorer.save_scorer(*trained, work / "clip-tiny")
 
 
 def assemble(work: Path, folder: Path, plan: Plan) -> None:
@@ -191,11 +204,8 @@ def initial_models(start: Path | None = None) -> nn.ModuleDict:
             WanTransformer3DModel.from_pretrained(_part(start, "transformer")).state_dict()
         )
         trained = UMT5EncoderModel.from_pretrained(start / "text_encoder", dtype=torch.float32).state_dict()
-        known, embedding = AutoTokenizer.from_pretrained(start / "tokenizer").get_vocab(), trained["shared.weight"]
-        words = models["text_encoder"].shared.weight.detach().clone()
-        for word, number in tokenizer.get_vocab().items():
-            if word in known:
-                words[number] = embedding[known[word]]
+        known, fresh = AutoTokenizer.from_pretrained(start / "tokenizer"), models["text_encoder"].shared.weight
+        words = text.carry_words(trained["shared.weight"], known, fresh.detach(), tokenizer)
         trained |= {name: words for name in trained if name.endswith(("shared.weight", "embed_tokens.weight"))}
         models["text_encoder"].load_state_dict(trained)
     return models
@@ -211,9 +221,12 @@ def _training_set(folder: Path, shards: range, statistics: dict[str, list[float]
     return latents.Captioned(data.latents[kept], [data.captions[index] for index in kept])
 
 
-def _part(folder: Path, name: str) -> Path:
+def _part(folder: Path, name: str = "") -> Path:
+    """The model in a folder that --start names. BackboneError: there is none."""
     if not (folder / name / "config.json").is_file():
-        raise BackboneError(f"{folder} is no WanPipeline folder; give --start one, such as data/wan-tiny")
+        right = "WanPipeline folder; give --start one, such as data/wan-tiny"
+        right = right if name else "CLIPModel folder; give --start one, such as data/clip-tiny"
+        raise BackboneError(f"{folder} is no {right}")
     return folder / name
 
 

@@ -4,9 +4,7 @@ import copy
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
-from itertools import product
 from pathlib import Path
 
 import cv2
@@ -27,15 +25,18 @@ from transformers import (
 from effivmt.checkpoint import load_checkpoint, save_checkpoint
 from effivmt.pretrain.drawing import drawing
 from effivmt.pretrain.log import Log
-from effivmt.pretrain.text import make_tokenizer
+from effivmt.pretrain.precision import fast_products
+from effivmt.pretrain.text import carry_words, make_tokenizer
 from effivmt.world import figure, motions
-from effivmt.world.looks import COLOURS, GROUNDS, SHAPES, Ground, Look
-from effivmt.world.scenes import describe, describe_ground, draw_clip
+from effivmt.world.looks import SHAPES
+from effivmt.world.scenes import Mix, draw_clip
 
 MAX_TOKENS = 32
 WIDTH = {"hidden_size": 128, "intermediate_size": 256, "num_attention_heads": 4}
 PROJECTION = 64
 KINDS = {"object": 0.7, "camera": 0.1, "pair": 0.1, "figure": 0.1}
+MIX = Mix(patterned_object=0.5, patterned_ground=0.35)
+"""Patterned looks are harder to name than plain ones."""
 WORLD = 300
 """Training draws its clips from world `WORLD` + seed."""
 GROUP = 8
@@ -47,14 +48,6 @@ _ROUTE = re.compile(rf" going from {_PLACE} to {_PLACE}")
 _PHRASES = re.compile(rf" (?:{'|'.join([*motions.NAMED, *figure.ACTIONS])})\b")
 _SHAPE = re.compile("|".join(SHAPES))
 _CAMERA = re.compile(rf"^the camera (?:{'|'.join(motions.CAMERA)}) over ")
-
-
-@dataclass(frozen=True)
-class Question:
-    """A frame uint8 (64, 64, 3) and captions of which only the first is true."""
-
-    frame: np.ndarray
-    captions: list[str]
 
 
 def make_scorer(vocabulary: int, *, patch: int = 8, seed: int = 0) -> CLIPModel:
@@ -77,12 +70,33 @@ def make_scorer(vocabulary: int, *, patch: int = 8, seed: int = 0) -> CLIPModel:
         return CLIPModel(config)
 
 
+def make_finer(start: CLIPModel, known: PreTrainedTokenizerBase, patch: int) -> CLIPModel:
+    """A new scorer for patches of `patch` pixels with what `start`, whose tokenizer is `known`, has learned.
+
+    The kernel of its patch embedding is pooled, so that an even patch gives what it gave; its positions are
+    interpolated; words that it does not know stay random.
+    """
+    tokenizer = make_tokenizer()
+    finer, weights = make_scorer(len(tokenizer), patch=patch), start.state_dict()
+    kernel, places = (f"vision_model.embeddings.{name}.weight" for name in ("patch_embedding", "position_embedding"))
+    words = "text_model.embeddings.token_embedding.weight"
+    coarse = start.config.vision_config.patch_size
+    weights[kernel] = F.interpolate(weights[kernel], (patch, patch), mode="area") * (coarse / patch) ** 2
+    grid = weights[places][1:].T.unflatten(1, (64 // coarse, -1))[None]
+    grid = F.interpolate(grid, (64 // patch, 64 // patch), mode="bilinear")[0].flatten(1).T
+    weights[places] = torch.cat([weights[places][:1], grid])
+    weights[words] = carry_words(weights[words], known, finer.state_dict()[words], tokenizer)
+    finer.load_state_dict(weights)
+    return finer
+
+
 def train_scorer(
     folder: Path,
     *,
     steps: int,
     device: torch.device | str = "cpu",
     patch: int = 8,
+    start: tuple[CLIPModel, PreTrainedTokenizerBase] | None = None,
     batch: int = 64,
     pool: int = 8000,
     learning_rate: float = 1e-3,
@@ -90,7 +104,8 @@ def train_scorer(
     save_every: int = 200,
     report: Callable[[int, dict[str, float]], None] | None = None,
 ) -> tuple[CLIPModel, dict[str, list[float]]]:
-    """Trains a new scorer for `steps` steps on `device`, resuming from `folder`/scorer.safetensors.
+    """Trains a scorer for `steps` steps on `device`, resuming from `folder`/scorer.safetensors: a new one, or
+    `start`, a trained one and its tokenizer, now with patches of `patch` pixels.
 
     Returns it, on the processor, and the log of its losses.
 
@@ -101,12 +116,13 @@ def train_scorer(
     leave little for the shape to decide, and it is not learned.
 
     Loss: contrastive cross-entropy both ways (Radford et al., "Learning Transferable Visual Models From Natural
-    Language Supervision"), its weight growing from 0 to 1 over `RAMP` steps, + 3 times the cross-entropy of naming the
-    shape from the image by a linear layer that only training has. Without that start the two encoders wait for each
-    other to tell shapes apart: after 1300 steps they were still named at chance.
+    Language Supervision"), its weight growing from 0 to 1 over `RAMP` steps of a new scorer, + 3 times the
+    cross-entropy of naming the shape from the image by a linear layer that only training has. Without that start the
+    two encoders wait for each other to tell shapes apart: after 1300 steps they were still named at chance.
     """
     tokenizer = make_tokenizer()
-    model = make_scorer(len(tokenizer), patch=patch, seed=seed).train()
+    model = make_scorer(len(tokenizer), patch=patch, seed=seed) if start is None else make_finer(*start, patch)
+    model.train()
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         namer = nn.Linear(WIDTH["hidden_size"], len(SHAPES))
@@ -117,9 +133,9 @@ def train_scorer(
     optimizer = torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.98), fused=True)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "scorer.safetensors"
-    start, done = load_checkpoint(path, parameters, optimizer)
-    log = Log(done, torch.device(device))
-    if start >= steps:
+    done, logs = load_checkpoint(path, parameters, optimizer)
+    log = Log(logs, torch.device(device))
+    if done >= steps:
         return model.cpu().eval(), log.read()
     frames, captions = _draw_pool(WORLD + seed, pool)
     bare = [without_motion(caption) for caption in captions]
@@ -127,7 +143,7 @@ def train_scorer(
     group_of = np.unique([_SHAPE.sub("shape", text) for text in bare], return_inverse=True)[1]
     tokens = torch.stack([tokenize(tokenizer, texts) for texts in (captions, bare)])
     shape = torch.tensor([_only_shape(text) for text in bare])
-    for step in range(start, steps):
+    for step in range(done, steps):
         rng = np.random.default_rng([seed, step, 11])
         for group in optimizer.param_groups:
             progress = 0.5 + 0.5 * math.cos(math.pi * step / steps)
@@ -137,7 +153,8 @@ def train_scorer(
         pixels = pixels.to(device)
         ids = tokens[rng.integers(0, 2, batch), picks]
         ids = ids[:, : int((ids > 0).sum(1).max())].to(device)
-        seen = model.vision_model(pixels).pooler_output
+        with fast_products(model.vision_model, pixels.device):
+            seen = model.vision_model(pixels).pooler_output
         images = F.normalize(model.visual_projection(seen), dim=-1)
         texts = F.normalize(model.get_text_features(ids).pooler_output, dim=-1)
         logits = model.logit_scale.exp() * images @ texts.T
@@ -145,8 +162,9 @@ def train_scorer(
         target = same / same.sum(1, keepdim=True)
         loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
         naming = F.cross_entropy(namer(seen), shape[picks].to(device), reduction="sum") / batch
+        weight = min(1.0, step / RAMP) if start is None else 1.0
         optimizer.zero_grad(set_to_none=True)
-        (min(1.0, step / RAMP) * loss + 3 * naming).backward()
+        (weight * loss + 3 * naming).backward()
         nn.utils.clip_grad_norm_(parameters.values(), 1.0)
         optimizer.step()
         with torch.no_grad():
@@ -176,44 +194,6 @@ def load_scorer(folder: Path) -> tuple[CLIPModel, PreTrainedTokenizerBase]:
     return CLIPModel.from_pretrained(folder, dtype=torch.float32).eval(), AutoTokenizer.from_pretrained(folder)
 
 
-def hard_questions(count: int, *, seed: int) -> list[Question]:
-    """Questions of 32 captions that name colour, shape and ground, about one-object clips of world `seed`.
-
-    The distractors are every caption with one attribute changed (13) and random ones with two changed. The second
-    colour of a patterned object, which is to be seen as well, is in none. `seed` should differ from the training's
-    world, `WORLD` + its seed.
-    """
-    questions = []
-    for index in range(count):
-        clip = draw_clip(seed, index, kinds={"object": 1.0}, num_frames=5)
-        look, ground = clip.facts["look"], clip.facts["ground"]
-        true = (look.colour, look.shape, ground.colour)
-        by_changes: dict[int, list[str]] = {0: [], 1: [], 2: [], 3: []}
-        for other in product(COLOURS, SHAPES, GROUNDS):
-            if other[0] != look.second or look.pattern == "plain":
-                changes = sum(a != b for a, b in zip(true, other, strict=True))
-                by_changes[changes].append(_caption(*other))
-        rng = np.random.default_rng([seed, index, 13])
-        double = [str(caption) for caption in rng.permutation(by_changes[2])]
-        frame = clip.frames[int(rng.integers(len(clip.frames)))]
-        questions.append(Question(frame, [*by_changes[0], *by_changes[1], *double][:32]))
-    return questions
-
-
-@torch.no_grad()
-def score_accuracy(model: CLIPModel, tokenizer: PreTrainedTokenizerBase, questions: Sequence[Question]) -> float:
-    """The share of `questions` whose first caption scores highest, in [0, 1]."""
-    captions = sorted({caption for question in questions for caption in question.captions})
-    place = {caption: i for i, caption in enumerate(captions)}
-    text = F.normalize(model.get_text_features(tokenize(tokenizer, captions)).pooler_output, dim=-1)
-    images = model.get_image_features(to_pixels(np.stack([question.frame for question in questions]))).pooler_output
-    right = 0
-    for image, question in zip(images, questions, strict=True):
-        scores = text[[place[caption] for caption in question.captions]] @ image
-        right += int(scores.argmax() == 0)
-    return right / len(questions)
-
-
 def without_motion(caption: str) -> str:
     """A world caption without the words that only a moving picture can show."""
     return _ROUTE.sub("", _PHRASES.sub("", _CAMERA.sub("a view of ", caption)))
@@ -237,7 +217,7 @@ def _draw_pool(world: int, size: int) -> tuple[np.ndarray, list[str]]:
     with drawing() as draw:
         for start in range(0, size, 1024):
             indices = range(start, min(start + 1024, size))
-            clips = draw(partial(draw_clip, world, kinds=KINDS, num_frames=5), indices)
+            clips = draw(partial(draw_clip, world, kinds=KINDS, num_frames=5, mix=MIX), indices)
             for index, clip in zip(indices, clips, strict=True):
                 frames[index] = clip.frames[[index % 5, (index + 2) % 5]]
                 captions.append(clip.caption)
@@ -267,7 +247,3 @@ def _augment(frame: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     sigma = rng.uniform(0.3, 1.5)
     frame = frame[:, ::-1] if flip else frame
     return cv2.GaussianBlur(np.ascontiguousarray(frame), (0, 0), sigma) if blur else frame
-
-
-def _caption(colour: str, shape: str, ground: str) -> str:
-    return f"{describe(Look(shape, colour, 10.0))} on {describe_ground(Ground(ground))}"

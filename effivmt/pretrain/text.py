@@ -2,7 +2,8 @@
 
 import string
 
-from transformers import T5TokenizerFast, UMT5Config, UMT5EncoderModel
+import torch
+from transformers import PreTrainedTokenizerBase, T5TokenizerFast, UMT5Config, UMT5EncoderModel
 
 from effivmt.world import figure, looks, motions
 
@@ -45,3 +46,14 @@ def make_tokenizer() -> T5TokenizerFast:
 def make_text_encoder(vocabulary: int) -> UMT5EncoderModel:
     """An untrained text encoder for a vocabulary of that size."""
     return UMT5EncoderModel(UMT5Config(vocab_size=vocabulary, **CONFIG))
+
+
+def carry_words(
+    trained: torch.Tensor, known: PreTrainedTokenizerBase, fresh: torch.Tensor, tokenizer: PreTrainedTokenizerBase
+) -> torch.Tensor:
+    """Embeddings (words of `tokenizer`, D): those of `trained` (words of `known`, D), or of `fresh` for a new word."""
+    embeddings, numbers = fresh.clone(), known.get_vocab()
+    for word, number in tokenizer.get_vocab().items():
+        if word in numbers:
+            embeddings[number] = trained[numbers[word]]
+    return embeddings

@@ -35,9 +35,9 @@ class Clip:
 
 
 @dataclass(frozen=True)
-class Saying:
-    """How likely a caption names each attribute (probabilities in [0, 1]), and by which weights the motions that it can
-    name are drawn (None: evenly)."""
+class Mix:
+    """What a data set is made of: how likely a caption names each attribute, how likely one object and its ground are
+    patterned (probabilities in [0, 1]), and by which weights named motions are drawn (None: evenly)."""
 
     colour: float = 0.9
     shape: float = 0.9
@@ -46,24 +46,26 @@ class Saying:
     motion: float = 0.85
     place: float = 0.7
     route: float = 0.5
+    patterned_object: float = 0.25
+    patterned_ground: float = 0.15
     motions: dict[str, float] | None = None
 
 
 def draw_clip(
-    seed: int, index: int, *, kinds: dict[str, float], num_frames: int = NUM_FRAMES, saying: Saying | None = None
+    seed: int, index: int, *, kinds: dict[str, float], num_frames: int = NUM_FRAMES, mix: Mix | None = None
 ) -> Clip:
     """Clip number `index` of the endless data set `seed`, its kind drawn by the weights `kinds`."""
     rng = np.random.default_rng([seed, index])
-    return _KINDS[_choose(rng, kinds)](rng, num_frames, saying or Saying())
+    return _KINDS[_choose(rng, kinds)](rng, num_frames, mix or Mix())
 
 
-def draw_still(seed: int, index: int, *, kinds: dict[str, float], saying: Saying | None = None) -> Clip:
+def draw_still(seed: int, index: int, *, kinds: dict[str, float], mix: Mix | None = None) -> Clip:
     """Still number `index` of the endless data set `seed`: one frame (1, H, W, 3) of a clip at a random moment."""
     rng = np.random.default_rng([seed, index, 1])
-    kind, saying = _choose(rng, kinds), saying or Saying()
+    kind, mix = _choose(rng, kinds), mix or Mix()
     if kind in ("object", "pair"):
-        return _still(rng, ("object", "pair").index(kind) + 1, saying)
-    clip, moment = _KINDS[kind](rng, NUM_FRAMES, replace(saying, motion=0.0)), int(rng.integers(NUM_FRAMES))
+        return _still(rng, ("object", "pair").index(kind) + 1, mix)
+    clip, moment = _KINDS[kind](rng, NUM_FRAMES, replace(mix, motion=0.0)), int(rng.integers(NUM_FRAMES))
     return replace(clip, frames=clip.frames[moment : moment + 1])
 
 
@@ -109,23 +111,23 @@ def _choose(rng: np.random.Generator, kinds: dict[str, float]) -> str:
     return list(kinds)[int(rng.choice(len(kinds), p=weights / weights.sum()))]
 
 
-def _object(rng: np.random.Generator, num_frames: int, saying: Saying) -> Clip:
-    look = random_look(rng, patterned=0.25)
-    ground = random_ground(rng, patterned=0.15)
-    motion, phrase = _random_motion(rng, num_frames, look.radius, saying.motions)
-    said, on = _say_object(rng, look, phrase, saying), _say_ground(rng, ground, saying)
-    if not (phrase and said.endswith(phrase)) and rng.random() < saying.route:
+def _object(rng: np.random.Generator, num_frames: int, mix: Mix) -> Clip:
+    look = random_look(rng, patterned=mix.patterned_object)
+    ground = random_ground(rng, patterned=mix.patterned_ground)
+    motion, phrase = _random_motion(rng, num_frames, look.radius, mix.motions)
+    said, on = _say_object(rng, look, phrase, mix), _say_ground(rng, ground, mix)
+    if not (phrase and said.endswith(phrase)) and rng.random() < mix.route:
         said += f" going from {place_of(motion.centre[0])} to {place_of(motion.centre[-1])}"
     return object_clip(look, ground, motion, said + on, {"phrase": phrase})
 
 
-def _camera(rng: np.random.Generator, num_frames: int, saying: Saying) -> Clip:
+def _camera(rng: np.random.Generator, num_frames: int, mix: Mix) -> Clip:
     ground = random_ground(rng, patterned=1.0)
     name = str(rng.choice(list(motions.CAMERA)))
     canvas = draw_ground(ground, motions.camera(name, rng, num_frames))
-    says = rng.random(2) < (saying.pattern, saying.ground)
+    says = rng.random(2) < (mix.pattern, mix.ground)
     scenery = describe_ground(ground, colour=says[1], pattern=says[0], noun="ground")
-    caption = f"the camera {name} over {scenery}" if rng.random() < saying.motion else f"a view of {scenery}"
+    caption = f"the camera {name} over {scenery}" if rng.random() < mix.motion else f"a view of {scenery}"
     facts: dict[str, object] = {"kind": "camera", "ground": ground, "camera": name}
     if rng.random() < 0.5:
         look = random_look(rng, patterned=0.0)
@@ -133,55 +135,55 @@ def _camera(rng: np.random.Generator, num_frames: int, saying: Saying) -> Clip:
         cover = draw_object(
             canvas, look, Motion(still, np.zeros(num_frames, np.float32), np.ones(num_frames, np.float32))
         )
-        caption += " with " + _say_object(rng, look, None, saying)
+        caption += " with " + _say_object(rng, look, None, mix)
         facts |= {"look": look, "cover": cover}
     return Clip(_to_pixels(canvas), caption, facts)
 
 
-def _pair(rng: np.random.Generator, num_frames: int, saying: Saying) -> Clip:
+def _pair(rng: np.random.Generator, num_frames: int, mix: Mix) -> Clip:
     ground = random_ground(rng, patterned=0.1)
     canvas = draw_ground(ground, np.zeros((num_frames, 4), np.float32))
     looks, paths, phrases = [], [], []
     for _ in range(2):
         look = random_look(rng, patterned=0.15)
-        motion, phrase = _random_motion(rng, num_frames, look.radius, saying.motions)
+        motion, phrase = _random_motion(rng, num_frames, look.radius, mix.motions)
         draw_object(canvas, look, motion)
         looks.append(look)
         paths.append(motion)
         phrases.append(phrase)
-    said = [_say_object(rng, look, phrase, saying) for look, phrase in zip(looks, phrases, strict=True)]
-    caption = " and ".join(said) + _say_ground(rng, ground, saying)
+    said = [_say_object(rng, look, phrase, mix) for look, phrase in zip(looks, phrases, strict=True)]
+    caption = " and ".join(said) + _say_ground(rng, ground, mix)
     facts = {"kind": "pair", "looks": looks, "ground": ground, "motions": paths, "phrases": phrases}
     return Clip(_to_pixels(canvas), caption, facts)
 
 
-def _figure(rng: np.random.Generator, num_frames: int, saying: Saying) -> Clip:
+def _figure(rng: np.random.Generator, num_frames: int, mix: Mix) -> Clip:
     ground = random_ground(rng, patterned=0.15)
     canvas = draw_ground(ground, np.zeros((num_frames, 4), np.float32))
     shirt, action = str(rng.choice(list(COLOURS))), str(rng.choice(ACTIONS))
     path = draw_figure(canvas, shirt, action, rng)
-    says = rng.random(2) < (saying.colour, saying.motion)
+    says = rng.random(2) < (mix.colour, mix.motion)
     caption = "a person" + (f" in {with_article(shirt)} shirt" if says[0] else "") + (f" {action}" if says[1] else "")
-    caption += _say_ground(rng, ground, saying)
+    caption += _say_ground(rng, ground, mix)
     facts = {"kind": "figure", "shirt": shirt, "action": action, "ground": ground, "path": path}
     return Clip(_to_pixels(canvas), caption, facts)
 
 
-def _still(rng: np.random.Generator, count: int, saying: Saying) -> Clip:
+def _still(rng: np.random.Generator, count: int, mix: Mix) -> Clip:
     """One or two objects at a moment of their motions."""
-    ground = random_ground(rng, patterned=0.15)
+    ground = random_ground(rng, patterned=mix.patterned_ground)
     canvas = draw_ground(ground, np.zeros((1, 4), np.float32))
     moment, looks, places, said = int(rng.integers(NUM_FRAMES)), [], [], []
     for _ in range(count):
-        look = random_look(rng, patterned=0.25)
-        motion, _ = _random_motion(rng, NUM_FRAMES, look.radius, saying.motions)
+        look = random_look(rng, patterned=mix.patterned_object)
+        motion, _ = _random_motion(rng, NUM_FRAMES, look.radius, mix.motions)
         now = Motion(*(values[moment : moment + 1] for values in (motion.centre, motion.angle, motion.scale)))
         draw_object(canvas, look, now)
-        text = _say_object(rng, look, None, saying)
-        said.append(text + f" at {place_of(now.centre[0])}" if rng.random() < saying.place else text)
+        text = _say_object(rng, look, None, mix)
+        said.append(text + f" at {place_of(now.centre[0])}" if rng.random() < mix.place else text)
         looks.append(look)
         places.append(now.centre[0])
-    caption = " and ".join(said) + _say_ground(rng, ground, saying)
+    caption = " and ".join(said) + _say_ground(rng, ground, mix)
     return Clip(_to_pixels(canvas), caption, {"kind": "still", "looks": looks, "ground": ground, "places": places})
 
 
@@ -198,14 +200,14 @@ def _random_motion(
     return motions.named(phrase, rng, num_frames, radius), phrase
 
 
-def _say_object(rng: np.random.Generator, look: Look, phrase: str | None, saying: Saying) -> str:
-    says = rng.random(4) < (saying.colour, saying.shape, saying.pattern, saying.motion)
+def _say_object(rng: np.random.Generator, look: Look, phrase: str | None, mix: Mix) -> str:
+    says = rng.random(4) < (mix.colour, mix.shape, mix.pattern, mix.motion)
     text = describe(look, colour=bool(says[0]), shape=bool(says[1]), pattern=bool(says[2]))
     return f"{text} {phrase}" if phrase and says[3] else text
 
 
-def _say_ground(rng: np.random.Generator, ground: Ground, saying: Saying) -> str:
-    says = rng.random(2) < (saying.ground, saying.pattern)
+def _say_ground(rng: np.random.Generator, ground: Ground, mix: Mix) -> str:
+    says = rng.random(2) < (mix.ground, mix.pattern)
     return " on " + describe_ground(ground, colour=True, pattern=bool(says[1])) if says[0] else ""
 
 

@@ -40,8 +40,9 @@ def test_an_unknown_plan_and_an_unknown_device_are_told(project: Path) -> None:
 
 def test_a_start_is_for_steps_that_train_further(project: Path, tmp_path: Path) -> None:
     more = ["--params", str(project / "params.yaml"), "--work", str(tmp_path), "--start"]
-    for step in ("scorer", "assemble"):
+    for step in ("latents", "assemble"):
         wrong = effivmt("pretrain", step, *more, "data/wan-tiny")
-        assert wrong.code == 2 and "autoencoder and transformer" in wrong.err and step in wrong.err
-    missing = effivmt("pretrain", "autoencoder", *more, str(tmp_path / "nothing"))
-    assert missing.code == 1 and "no WanPipeline folder" in missing.err
+        assert wrong.code == 2 and "autoencoder, transformer, scorer" in wrong.err and step in wrong.err
+    for step, kind in (("autoencoder", "WanPipeline"), ("scorer", "CLIPModel")):
+        missing = effivmt("pretrain", step, *more, str(tmp_path / "nothing"))
+        assert missing.code == 1 and f"no {kind} folder" in missing.err

@@ -92,10 +92,9 @@ def test_the_whole_recipe_makes_folders_that_load(tmp_path: Path, monkeypatch: p
         batch=2,
         clips=range(1),
         stills=range(1),
-        scorer_steps=1,
+        scorer_steps={32: 1, 16: 1},
         scorer_batch=8,
         scorer_clips=12,
-        scorer_patch=16,
     )
     work, device = tmp_path / "work", torch.device("cpu")
     with pytest.raises(BackboneError, match="run the recipe's step `autoencoder` first"):
@@ -105,9 +104,11 @@ def test_the_whole_recipe_makes_folders_that_load(tmp_path: Path, monkeypatch: p
     recipe.assemble(work, tmp_path / "made", plan)
     assert {path.parent.name for path in work.rglob("curve.png")} == {"autoencoder", "transformer", "scorer"}
     captions = load_latents(work / "clips", range(1)).captions
-    assert captions == [draw_clip(101, index, kinds=recipe.KINDS).caption for index in range(64)]
+    assert captions == [draw_clip(101, index, kinds=recipe.KINDS, mix=recipe.MIX).caption for index in range(64)]
     video = WanPipeline.from_pretrained(tmp_path / "made", torch_dtype=torch.float32)(
         "a red circle", height=64, width=64, num_frames=33, num_inference_steps=1, guidance_scale=1.0
     ).frames[0]
     assert video.shape == (33, 64, 64, 3) and np.isfinite(video).all()
     assert load_scorer(work / "clip-tiny")[0].config.vision_config.patch_size == 16
+    recipe.train_scorer(tmp_path / "more", lambda *_: None, plan, device, start=work / "clip-tiny")
+    assert [path.name for path in (tmp_path / "more" / "scorer").iterdir() if path.is_dir()] == ["patches-of-16"]

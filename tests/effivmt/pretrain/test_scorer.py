@@ -10,19 +10,18 @@ from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel
 
 from effivmt.pretrain.scorer import (
     KINDS,
-    Question,
-    hard_questions,
     load_scorer,
+    make_finer,
     make_scorer,
     save_scorer,
-    score_accuracy,
     to_pixels,
     tokenize,
     train_scorer,
     without_motion,
 )
+from effivmt.pretrain.scorer_examination import Question, hard_questions, score_accuracy
 from effivmt.pretrain.text import make_tokenizer
-from effivmt.world.scenes import Saying, draw_clip
+from effivmt.world.scenes import Mix, draw_clip
 
 SHIPPED = Path(__file__).parents[3] / "data" / "clip-tiny"
 RECIPE = {"steps": 16, "batch": 16, "pool": 48, "seed": 3, "save_every": 4}
@@ -53,6 +52,26 @@ def test_training_lowers_the_loss_and_resumes_to_the_same_bytes(tmp_path: Path) 
         assert torch.equal(tensor, other), name
 
 
+def test_finer_patches_keep_what_was_learned() -> None:
+    coarse, known = load_scorer(SHIPPED)
+    tokenizer = make_tokenizer()
+    same, finer = (make_finer(coarse, known, coarse.config.vision_config.patch_size // n).eval() for n in (1, 2))
+    even = torch.full((1, 3, 64, 64), 0.3)
+    embed = [model.vision_model.embeddings.patch_embedding(even) for model in (coarse, finer)]
+    assert embed[1].shape[-1] == 2 * embed[0].shape[-1]
+    torch.testing.assert_close(embed[1][..., :1, :1], embed[0][..., :1, :1])
+    questions = hard_questions(60, seed=9001)
+    assert score_accuracy(same, tokenizer, questions) == score_accuracy(coarse, known, questions)
+
+
+def test_training_goes_on_from_a_coarser_scorer(tmp_path: Path) -> None:
+    start = make_scorer(len(make_tokenizer()), patch=32).eval(), make_tokenizer()
+    recipe = RECIPE | {"patch": 16, "start": start}
+    model, logs = train_scorer(tmp_path, **recipe)
+    assert model.config.vision_config.patch_size == 16
+    assert np.mean(logs["loss"][-4:]) < np.mean(logs["loss"][:4]) - 0.1
+
+
 def test_text_features_depend_on_every_word_and_on_nothing_after_the_end() -> None:
     tokenizer, words = make_tokenizer(), ["a", "red", "circle", "on", "a", "black", "background"]
     model = make_scorer(len(tokenizer)).eval()
@@ -70,8 +89,8 @@ def test_text_features_depend_on_every_word_and_on_nothing_after_the_end() -> No
 
 def test_captions_without_motion_are_those_that_never_said_it() -> None:
     for index in range(200):
-        told = draw_clip(8, index, kinds=KINDS, num_frames=2, saying=Saying(motion=1.0, route=1.0)).caption
-        untold = draw_clip(8, index, kinds=KINDS, num_frames=2, saying=Saying(motion=0.0, route=0.0)).caption
+        told = draw_clip(8, index, kinds=KINDS, num_frames=2, mix=Mix(motion=1.0, route=1.0)).caption
+        untold = draw_clip(8, index, kinds=KINDS, num_frames=2, mix=Mix(motion=0.0, route=0.0)).caption
         assert without_motion(told) == untold
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from effivmt.world import motions
 from effivmt.world.looks import COLOURS, GROUNDS, Ground, Look, rgb
-from effivmt.world.scenes import KINDS, Saying, draw_clip, draw_still, object_clip, place_of
+from effivmt.world.scenes import KINDS, Mix, draw_clip, draw_still, object_clip, place_of
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -41,8 +41,8 @@ def test_captions_name_what_is_seen() -> None:
 
 
 def test_named_motions_are_drawn_by_their_weights() -> None:
-    saying = Saying(motions={"bouncing": 1.0, "growing": 3.0, "moving up": 0.0})
-    clips = [draw_clip(9, index, kinds={"object": 1.0}, num_frames=5, saying=saying) for index in range(200)]
+    mix = Mix(motions={"bouncing": 1.0, "growing": 3.0, "moving up": 0.0})
+    clips = [draw_clip(9, index, kinds={"object": 1.0}, num_frames=5, mix=mix) for index in range(200)]
     drawn = Counter(clip.facts["phrase"] for clip in clips)
     assert set(drawn) == {"bouncing", "growing", None}
     assert 80 < drawn[None] < 120 and 2.0 < drawn["growing"] / drawn["bouncing"] < 4.5
