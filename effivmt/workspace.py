@@ -14,7 +14,7 @@ from effivmt.store import Store
 if TYPE_CHECKING:
     from effivmt.backbone import Backbone
 
-VERSIONS = {"ingest": 1, "text": 1, "heads": 1, "spatial": 2, "temporal": 2, "render": 1, "evaluate": 5}
+VERSIONS = {"ingest": 1, "text": 1, "heads": 1, "spatial": 2, "temporal": 2, "render": 1, "evaluate": 6}
 """Of each stage's code and files: raised whenever the same inputs give another result. Also parameters of dvc.yaml."""
 Progress = Callable[[str, int, int], None]
 """Called with (stage, units done, units in all)."""

@@ -46,7 +46,7 @@ CLAIMS = (
     Claim("EffiVMT has the highest foreground motion fidelity", "foreground_motion_fidelity", others=_PEERS),
     Claim("EffiVMT has the least trajectory error", "trajectory_error", others=_PEERS),
     Claim("EffiVMT leaks the reference's appearance least", "appearance_leakage", others=_PEERS),
-    Claim("EffiVMT leaks the reference's ground least", "ground_leakage", others=_PEERS),
+    Claim("EffiVMT leaks the reference's background least", "background_leakage", others=_PEERS),
     Claim(
         f"EffiVMT's text similarity is not below any other's by {LITTLE} or more",
         "text_similarity",
@@ -63,7 +63,7 @@ CLAIMS = (
     ),
     Claim("Without decoupling motion fidelity drops", "motion_fidelity", others=("without-decoupling",)),
     Claim("Without decoupling more appearance leaks", "appearance_leakage", others=("without-decoupling",)),
-    Claim("Without decoupling more of the ground leaks", "ground_leakage", others=("without-decoupling",)),
+    Claim("Without decoupling more of the background leaks", "background_leakage", others=("without-decoupling",)),
     Claim(
         "Without adaptive RoPE motion fidelity drops (pixel frames)",
         "motion_fidelity",

@@ -19,7 +19,7 @@ LOOKS = (
     "text_similarity",
     "appearance_leakage",
     "reference_resemblance",
-    "ground_leakage",
+    "background_leakage",
     "temporal_consistency",
     "sharpness",
     "flicker",
@@ -32,7 +32,7 @@ COMPARED = (
     "text_similarity",
     "appearance_leakage",
     "reference_resemblance",
-    "ground_leakage",
+    "background_leakage",
     "seconds",
     "processor_seconds",
 )

@@ -19,7 +19,7 @@ TABLE = (
     "text_similarity",
     "appearance_leakage",
     "reference_resemblance",
-    "ground_leakage",
+    "background_leakage",
     "temporal_consistency",
     "seconds",
     "processor_seconds",

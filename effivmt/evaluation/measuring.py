@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from effivmt.evaluation.background import background_leakage
 from effivmt.evaluation.cotracker import CoTracker
-from effivmt.evaluation.ground import ground_leakage
 from effivmt.evaluation.motion import compare_motion
 from effivmt.evaluation.quality import flicker, sharpness
 from effivmt.evaluation.similarity import (
@@ -37,8 +37,8 @@ def measure(
 ) -> dict[str, float]:
     """All metrics of one video, frames uint8 (T, H, W, 3), against the reference's frames and its own prompt.
 
-    `caption` says what the reference shows; without it the appearance leakage is left out. So is the ground leakage of
-    a reference that has no still, patterned ground.
+    `caption` says what the reference shows; without it the appearance leakage is left out. So is the background
+    leakage where the reference has no still, patterned background.
     """
     scorer = instruments.scorer
     features, prompt_features = scorer.frame_features(generated), scorer.text_features([prompt])
@@ -50,8 +50,8 @@ def measure(
         "sharpness": sharpness(reference, generated),
         "flicker": flicker(generated),
     }
-    if (leaked := ground_leakage(reference, generated)) is not None:
-        metrics["ground_leakage"] = leaked
+    if (leaked := background_leakage(reference, generated)) is not None:
+        metrics["background_leakage"] = leaked
     if caption is not None:
         metrics["appearance_leakage"] = appearance_leakage(features, scorer.text_features([caption]), prompt_features)
     return {name: round(float(value), 6) for name, value in metrics.items()}

@@ -58,11 +58,11 @@ METRICS = {
         "does not name. Place and pose count too, so it is never 0: compare it only among results of the same clip and "
         "prompt.",
     ),
-    "ground_leakage": Metric(
-        "Ground leakage",
+    "background_leakage": Metric(
+        "Background leakage",
         "lower",
-        "How much of the pattern of the reference's still ground shows in the result, whatever its colours: 0 nothing, "
-        "1 all of it. Left out where the reference has no still, patterned ground.",
+        "How much of the pattern of the reference's still background shows in the result, whatever its colours: "
+        "0 nothing, 1 all of it. Left out where the reference has no still, patterned background.",
     ),
     "sharpness": Metric(
         "Sharpness",

@@ -70,8 +70,8 @@ def test_summary_and_clips_tell_what_lies_on_disk(run_folder: Path, source: str)
     assert page.text_of("h3").split("\n")[0::4][:2] == list(CLIPS)  # each is followed by its three loss curves
     cells = page.text_of("td").split("\n")
     measured = {name for clip in CLIPS for row in metrics_of(run_folder, clip) for name in row["adapter"]}
-    assert measured == METRICS.keys() - {"ground_leakage"}  # their ground is plain
-    assert METRICS["ground_leakage"].label not in page.text_of("th")
+    assert measured == METRICS.keys() - {"background_leakage"}  # their ground is plain
+    assert METRICS["background_leakage"].label not in page.text_of("th")
     for name in measured:
         assert METRICS[name].label in page.text_of("th") and METRICS[name].meaning in page.text_of("dd")
         for clips in (("one",), ("two",), CLIPS):  # the two classes, and all

@@ -144,11 +144,11 @@ def test_evaluate_asks_for_the_caption_where_a_metric_needs_it(project: Path, tr
     video = ("evaluate", folder / "reference.mp4", folder / "video-1.mp4", *params)
     captions = ((), ("--caption", PROMPTS[0]), ("--caption", CAPTION))
     without, same, own = (json.loads(effivmt(*video, *more).out) for more in captions)
-    assert set(METRICS) - set(without) == {"appearance_leakage", "ground_leakage"}  # this clip's ground is plain
+    assert set(METRICS) - set(without) == {"appearance_leakage", "background_leakage"}  # this clip's ground is plain
     assert same["appearance_leakage"] == 0.0 != own["appearance_leakage"]
     rows = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["results"]
     assert rows[0]["adapter"]["appearance_leakage"] == pytest.approx(own["appearance_leakage"], abs=1e-5)
-    assert set(METRICS) - set(rows[0]["adapter"]) == {"ground_leakage"}
+    assert set(METRICS) - set(rows[0]["adapter"]) == {"background_leakage"}
 
 
 def test_evaluate_sees_a_ground_that_leaks(project: Path) -> None:
@@ -156,7 +156,7 @@ def test_evaluate_sees_a_ground_that_leaks(project: Path) -> None:
     striped, plain = videos / "human-motion-lunging.mp4", videos / "human-motion-bowing.mp4"
     common = ("--params", project / "params.yaml", "--prompt", "a person", "--json")
     copied, clean = (json.loads(effivmt("evaluate", striped, it, *common).out) for it in (striped, plain))
-    assert copied["ground_leakage"] > 0.99 and abs(clean["ground_leakage"]) < 0.1
+    assert copied["background_leakage"] > 0.99 and abs(clean["background_leakage"]) < 0.1
 
 
 def test_bars_show_how_far_a_stage_is() -> None:

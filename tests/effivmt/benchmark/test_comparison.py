@@ -257,7 +257,7 @@ class TestResults:
         for claim in written[1]["claims"]:
             evidence = claim_evidence(claim)
             assert f"| {claim['claim']} | {claim['verdict']} | {evidence} |" in text
-            untested = claim["measure"] == "ground_leakage"  # the ground is plain
+            untested = claim["measure"] == "background_leakage"  # the ground is plain
             assert (METHODS[claim["first"]].title in evidence) is not untested
 
     @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Ground leakage: patterns in their place count, whatever their colours, and nothing else does."""
+"""Background leakage: patterns in their place count, whatever their colours, and nothing else does."""
 
 import cv2
 import numpy as np
@@ -6,7 +6,7 @@ import pytest
 
 from effivmt.benchmark.suite import suite
 from effivmt.errors import VideoError
-from effivmt.evaluation.ground import ground_leakage
+from effivmt.evaluation.background import background_leakage
 from effivmt.world.drawing import draw_ground
 from effivmt.world.looks import Ground
 
@@ -29,25 +29,26 @@ def striped(paint, curve) -> np.ndarray:
 def test_the_suite_has_it_where_a_still_ground_is_patterned() -> None:
     for scene in suite():
         frames = scene.draw().frames
-        leaked = ground_leakage(frames, frames)
+        leaked = background_leakage(frames, frames)
         assert leaked == (pytest.approx(1.0) if scene.name in PATTERNED else None), scene.name
 
 
 def test_a_plain_ground_has_none_of_it_and_the_same_pattern_in_other_colours_all(striped, paint, zigzag) -> None:
     over = {"colour": (245, 220, 45), "radius": 8}
     plain = paint("circle", zigzag[:T], **over)
-    assert ground_leakage(striped, plain) == pytest.approx(0.0, abs=0.02)
+    assert background_leakage(striped, plain) == pytest.approx(0.0, abs=0.02)
     for colour in ("navy", "brown"):
         same = paint("circle", zigzag[:T], ground=still(Ground(colour, "striped", 16.0, 1.6)), **over)
-        assert ground_leakage(striped, same) > 0.75
+        assert background_leakage(striped, same) > 0.75
     inverted = paint("circle", zigzag[:T], ground=255 - still(Ground("gray", "striped", 16.0, 0.55)), **over)
-    assert ground_leakage(striped, inverted) > 0.5
+    assert background_leakage(striped, inverted) > 0.5
 
 
 def test_it_rises_with_the_contrast_of_what_leaks(striped) -> None:
     ground = still(Ground("gray", "striped", 16.0, 1.6)).astype(float)
     leaks = [
-        ground_leakage(striped, (118 + share * (ground - 118)).round().astype(np.uint8)) for share in (0, 0.25, 0.5, 1)
+        background_leakage(striped, (118 + share * (ground - 118)).round().astype(np.uint8))
+        for share in (0, 0.25, 0.5, 1)
     ]
     assert leaks[0] == 0.0 and (np.diff(leaks) > 0.15).all() and leaks[-1] > 0.95
 
@@ -55,33 +56,33 @@ def test_it_rises_with_the_contrast_of_what_leaks(striped) -> None:
 def test_another_pattern_counts_as_far_as_its_edges_lie_and_point_alike(striped) -> None:
     spotted, checkered = (still(Ground("gray", pattern, 16.0, 1.6)) for pattern in ("spotted", "checkered"))
     turned = still(Ground("gray", "striped", 16.0, 1.6)).transpose(0, 2, 1, 3)
-    assert abs(ground_leakage(striped, spotted)) < 0.3
-    assert 0.3 < ground_leakage(striped, checkered) < 0.7  # whose cells have every other edge of the stripes
-    assert ground_leakage(striped, turned) < 0
+    assert abs(background_leakage(striped, spotted)) < 0.3
+    assert 0.3 < background_leakage(striped, checkered) < 0.7  # whose cells have every other edge of the stripes
+    assert background_leakage(striped, turned) < 0
 
 
 def test_the_moving_object_does_not_count(striped, paint, curve, zigzag) -> None:
     ground = still(Ground("gray", "striped", 16.0, 1.6))
     for path in (curve[:T], zigzag[:T]):
-        assert ground_leakage(striped, paint("square", path, ground=ground)) > 0.9
-        assert ground_leakage(striped, paint("square", path)) == pytest.approx(0.0, abs=0.02)
+        assert background_leakage(striped, paint("square", path, ground=ground)) > 0.9
+        assert background_leakage(striped, paint("square", path)) == pytest.approx(0.0, abs=0.02)
 
 
 def test_a_plain_or_moving_ground_has_nothing_to_leak_nor_has_a_thing_that_rests(paint, texture, curve) -> None:
     moving = np.stack([1.5 * np.arange(T), 0 * np.arange(T)], 1)
     rests = paint("square", curve[:T], ground=paint("circle", np.full((T, 2), 40), radius=16, colour=(245, 220, 45)))
     for reference in (paint("square", curve[:T]), texture(moving), rests):
-        assert ground_leakage(reference, texture(np.zeros((T, 2)))) is None
+        assert background_leakage(reference, texture(np.zeros((T, 2)))) is None
 
 
 def test_other_sizes_and_lengths_compare(striped) -> None:
     large = np.stack([cv2.resize(frame, (160, 128), interpolation=cv2.INTER_CUBIC) for frame in striped[::2]])
-    assert ground_leakage(striped, large) > 0.9
-    assert ground_leakage(large, striped) > 0.9
-    assert ground_leakage(striped, np.repeat(striped, 9, 0)) > 0.95
+    assert background_leakage(striped, large) > 0.9
+    assert background_leakage(large, striped) > 0.9
+    assert background_leakage(striped, np.repeat(striped, 9, 0)) > 0.95
 
 
 def test_frames_of_another_kind_are_refused(striped) -> None:
     for wrong in (striped[0], striped.astype(np.float32), striped[:0]):
         with pytest.raises(VideoError, match="give uint8 frames"):
-            ground_leakage(striped, wrong)
+            background_leakage(striped, wrong)

@@ -1,4 +1,4 @@
-"""Ground leakage: how much of the reference's still ground shows in a result, read from the pixels alone.
+"""Background leakage: how much of the reference's still background shows in a result, read from the pixels alone.
 
 CLIP sees what it has words for. A pattern that nobody names, such as the wallpaper behind a person, leaks unseen by it;
 here it is found by its edges, in its place.
@@ -12,22 +12,22 @@ from effivmt.evaluation.quality import check_frames
 SIDE = 128
 """The short side of the frames that are compared, in pixels."""
 ENOUGH = 64
-"""Frames of a video that tell its ground; a longer one is thinned."""
+"""Frames of a video that tell its background; a longer one is thinned."""
 CHANGED = 0.12
 """A pixel is part of what moves where it differs by more than this (natural logarithm) in a tenth of the frames."""
 GRID = 8
 """Cells along each side of the frame, to see how far the still edges spread."""
 PATTERNED = 0.5
-"""Share of the cells that must hold still edges for the ground to have a pattern: a thing that rests fills fewer."""
+"""Share of the cells that must hold still edges for a background to have a pattern; a thing at rest fills fewer."""
 
 
-def ground_leakage(reference_frames: np.ndarray, generated_frames: np.ndarray) -> float | None:
-    """Share of the edges of the reference's still ground that the result has in their place: 0 none, 1 all.
+def background_leakage(reference_frames: np.ndarray, generated_frames: np.ndarray) -> float | None:
+    """Share of the edges of the reference's still background that the result has in their place: 0 none, 1 all.
 
     Frames uint8 (T, H, W, 3) of any sizes and lengths; the generated frame is stretched onto the reference's. Of each
     video the median over time is taken, so that what passes by is gone, and of it the directions of the edges, with
     their contrasts as weights and without their signs: neither colours nor which side is lighter counts. The result's
-    are projected on the reference's, where the reference stands still. At most 1; a plain ground gives 0, and another
+    are projected on the reference's, where the reference stands still. At most 1; a plain one gives 0, and another
     pattern counts as far as its edges lie and point alike; below 0 they lie across. None where the reference has no
     such ground: the camera moves, or it is plain.
 
