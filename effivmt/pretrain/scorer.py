@@ -28,7 +28,7 @@ from effivmt.pretrain.log import Log
 from effivmt.pretrain.precision import fast_products
 from effivmt.pretrain.text import carry_words, make_tokenizer
 from effivmt.world import figure, motions
-from effivmt.world.looks import SHAPES
+from effivmt.world.looks import COLOURS, SHAPES
 from effivmt.world.scenes import Mix, draw_clip
 
 MAX_TOKENS = 32
@@ -47,6 +47,7 @@ _PLACE = "the (?:(?:top|bottom) (?:left|right)|left|right|middle|top|bottom)"
 _ROUTE = re.compile(rf" going from {_PLACE} to {_PLACE}")
 _PHRASES = re.compile(rf" (?:{'|'.join([*motions.NAMED, *figure.ACTIONS])})\b")
 _SHAPE = re.compile("|".join(SHAPES))
+_COLOUR = re.compile("|".join(COLOURS))
 _CAMERA = re.compile(rf"^the camera (?:{'|'.join(motions.CAMERA)}) over ")
 
 
@@ -112,8 +113,9 @@ def train_scorer(
     Frames come from a pool of `pool` clips (at least `batch`), two of each, half of them flipped and half of them
     blurred (sigma up to 1.5 pixels). A caption loses its motion phrase every second time, for one frame shows no
     motion; frames whose captions agree but for motion count as each other's match, not as negatives. A batch is made
-    of groups of up to `GROUP` clips whose captions agree but for shapes: in batches drawn at random, colour and ground
-    leave little for the shape to decide, and it is not learned.
+    of groups of up to `GROUP` clips whose captions agree but for shapes, or but for colours: in batches drawn at random
+    the other words leave little for a shape to decide, or for a colour between those of a patterned object, and that
+    is not learned.
 
     Loss: contrastive cross-entropy both ways (Radford et al., "Learning Transferable Visual Models From Natural
     Language Supervision"), its weight growing from 0 to 1 over `RAMP` steps of a new scorer, + 3 times the
@@ -140,7 +142,8 @@ def train_scorer(
     frames, captions = _draw_pool(WORLD + seed, pool)
     bare = [without_motion(caption) for caption in captions]
     key = torch.tensor([{text: i for i, text in enumerate(bare)}[text] for text in bare])
-    group_of = np.unique([_SHAPE.sub("shape", text) for text in bare], return_inverse=True)[1]
+    kinds = [[words.sub("", text) for text in bare] for words in (_SHAPE, _COLOUR)]
+    groups_of = np.stack([np.unique(kind, return_inverse=True)[1] for kind in kinds], axis=1)
     tokens = torch.stack([tokenize(tokenizer, texts) for texts in (captions, bare)])
     shape = torch.tensor([_only_shape(text) for text in bare])
     for step in range(done, steps):
@@ -148,7 +151,7 @@ def train_scorer(
         for group in optimizer.param_groups:
             progress = 0.5 + 0.5 * math.cos(math.pi * step / steps)
             group["lr"] = learning_rate * min(1.0, (step + 1) / 100) * (0.01 + 0.99 * progress)
-        picks = _pick(rng, group_of, batch)
+        picks = _pick(rng, groups_of, batch)
         pixels = to_pixels(np.stack([_augment(frames[i, rng.integers(frames.shape[1])], rng) for i in picks]))
         pixels = pixels.to(device)
         ids = tokens[rng.integers(0, 2, batch), picks]
@@ -230,11 +233,13 @@ def _only_shape(caption: str) -> int:
     return SHAPES.index(named[0]) if len(named) == 1 else -100
 
 
-def _pick(rng: np.random.Generator, group_of: np.ndarray, batch: int) -> np.ndarray:
-    """Numbers (batch,) of different clips: those of random clips' groups, at most `GROUP` of each."""
+def _pick(rng: np.random.Generator, groups_of: np.ndarray, batch: int) -> np.ndarray:
+    """Numbers (batch,) of different clips: at most `GROUP` of a group of each of some random clips, whose groups are
+    groups_of (clips, kinds of groups)."""
     picks: list[int] = []
-    for anchor in rng.permutation(len(group_of)):
+    for anchor in rng.permutation(len(groups_of)):
         if anchor not in picks:
+            group_of = groups_of[:, rng.integers(groups_of.shape[1])]
             others = np.flatnonzero(group_of == group_of[anchor])
             picks += [int(i) for i in rng.permutation(others)[:GROUP] if i not in picks]
         if len(picks) >= batch:
