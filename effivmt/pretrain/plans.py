@@ -47,12 +47,12 @@ _PROCESSOR = Plan(
     transformer=(
         Phase("stills", 2000, (1,), 1e-3, 4e-4, flow_shift=3.0),
         Phase("sparse", 600, (3, 3, 3, 1), 1e-3, 3e-4, flow_shift=4.0),
-        Phase("whole", 4500, (9, 3, 1), 1e-3, 2e-5, flow_shift=4.0),
+        Phase("whole", 9000, (9, 9, 1), 5e-4, 2e-5, flow_shift=3.0),
     ),
     crop_frames=72,
     crop_clips=2000,
     batch=16,
-    clips=range(160),
+    clips=range(256),
     stills=range(184),
     scorer_steps={8: 9000, 4: 3000},
     scorer_batch=64,
@@ -70,7 +70,7 @@ PLANS = {
         transformer=(
             replace(_STILLS, steps=3000),
             replace(_SPARSE, steps=2000),
-            replace(_WHOLE, steps=14_000, frames=(9, 9, 3, 1), flow_shift=3.0),
+            replace(_WHOLE, steps=14_000, frames=(9, 9, 3, 1), learning_rate=1e-3),
         ),
         crop_frames=1024,
         crop_clips=4000,

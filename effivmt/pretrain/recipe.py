@@ -28,8 +28,8 @@ from effivmt.world.scenes import Mix, draw_clip, draw_still
 Report = Callable[[str, int, int, dict[str, float]], None]
 """Called with (step's name, units done, units in all, the newest figures)."""
 KINDS = {"object": 0.55, "camera": 0.15, "pair": 0.18, "figure": 0.12}
-MIX = Mix(motions={name: 3.0 if name in ("moving in a circle", "bouncing") else 1.0 for name in NAMED})
-"""Paths that turn back take more clips to learn than straight ones."""
+MIX = Mix(motions={name: 6.0 if name in ("moving in a circle", "bouncing") else 1.0 for name in NAMED})
+"""Paths that turn back take many more clips to learn than straight ones."""
 
 
 def train_autoencoder(
