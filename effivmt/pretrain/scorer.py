@@ -47,7 +47,7 @@ _PLACE = "the (?:(?:top|bottom) (?:left|right)|left|right|middle|top|bottom)"
 _ROUTE = re.compile(rf" going from {_PLACE} to {_PLACE}")
 _PHRASES = re.compile(rf" (?:{'|'.join([*motions.NAMED, *figure.ACTIONS])})\b")
 _SHAPE = re.compile("|".join(SHAPES))
-_COLOUR = re.compile("|".join(COLOURS))
+_COLOUR = re.compile(rf"(?:an? )?(?:{'|'.join(COLOURS)})")
 _CAMERA = re.compile(rf"^the camera (?:{'|'.join(motions.CAMERA)}) over ")
 
 
@@ -142,8 +142,7 @@ def train_scorer(
     frames, captions = _draw_pool(WORLD + seed, pool)
     bare = [without_motion(caption) for caption in captions]
     key = torch.tensor([{text: i for i, text in enumerate(bare)}[text] for text in bare])
-    kinds = [[words.sub("", text) for text in bare] for words in (_SHAPE, _COLOUR)]
-    groups_of = np.stack([np.unique(kind, return_inverse=True)[1] for kind in kinds], axis=1)
+    groups_of = _groups(bare)
     tokens = torch.stack([tokenize(tokenizer, texts) for texts in (captions, bare)])
     shape = torch.tensor([_only_shape(text) for text in bare])
     for step in range(done, steps):
@@ -231,6 +230,12 @@ def _only_shape(caption: str) -> int:
     """Which of `SHAPES` a caption names; -100, which cross-entropy leaves out, if it names none or several."""
     named = _SHAPE.findall(caption)
     return SHAPES.index(named[0]) if len(named) == 1 else -100
+
+
+def _groups(captions: Sequence[str]) -> np.ndarray:
+    """int (captions, 2): the group of those that agree but for shapes, and of those that agree but for colours."""
+    kinds = [[words.sub("", caption) for caption in captions] for words in (_SHAPE, _COLOUR)]
+    return np.stack([np.unique(kind, return_inverse=True)[1] for kind in kinds], axis=1)
 
 
 def _pick(rng: np.random.Generator, groups_of: np.ndarray, batch: int) -> np.ndarray:

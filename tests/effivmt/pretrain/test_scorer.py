@@ -10,6 +10,7 @@ from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel
 
 from effivmt.pretrain.scorer import (
     KINDS,
+    _groups,
     load_scorer,
     make_finer,
     make_scorer,
@@ -70,6 +71,14 @@ def test_training_goes_on_from_a_coarser_scorer(tmp_path: Path) -> None:
     model, logs = train_scorer(tmp_path, **recipe)
     assert model.config.vision_config.patch_size == 16
     assert np.mean(logs["loss"][-4:]) < np.mean(logs["loss"][:4]) - 0.1
+
+
+def test_groups_agree_but_for_shapes_or_but_for_colours() -> None:
+    captions = ["a red circle", "a red star", "an orange star", "a striped orange star", "a striped red star"]
+    captions += ["a striped red star on a navy background"]
+    shapes, colours = _groups(captions).T
+    assert shapes[0] == shapes[1] and len(set(shapes)) == 5
+    assert colours[1] == colours[2] and colours[3] == colours[4] and len(set(colours)) == 4
 
 
 def test_text_features_depend_on_every_word_and_on_nothing_after_the_end() -> None:
