@@ -29,7 +29,7 @@ def background_leakage(reference_frames: np.ndarray, generated_frames: np.ndarra
     their contrasts as weights and without their signs: neither colours nor which side is lighter counts. The result's
     are projected on the reference's, where the reference stands still. At most 1; a plain one gives 0, and another
     pattern counts as far as its edges lie and point alike; below 0 they lie across. None where the reference has no
-    such ground: the camera moves, or it is plain.
+    such background: the camera moves, or it is plain.
 
     Source: the double-angle representation of local orientation, Granlund and Knutsson, "Signal Processing for Computer
     Vision" (1995). Raises VideoError if frames are of another kind.

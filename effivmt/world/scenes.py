@@ -54,7 +54,7 @@ class Mix:
 def draw_clip(
     seed: int, index: int, *, kinds: dict[str, float], num_frames: int = NUM_FRAMES, mix: Mix | None = None
 ) -> Clip:
-    """Clip number `index` of the endless data set `seed`, its kind drawn by the weights `kinds`."""
+    """Clip number `index` of the endless data set `seed`, its kind drawn by the weights `kinds`, the rest by `mix`."""
     rng = np.random.default_rng([seed, index])
     return _KINDS[_choose(rng, kinds)](rng, num_frames, mix or Mix())
 
@@ -193,7 +193,7 @@ _KINDS = {"object": _object, "camera": _camera, "pair": _pair, "figure": _figure
 def _random_motion(
     rng: np.random.Generator, num_frames: int, radius: float, weights: dict[str, float] | None
 ) -> tuple[Motion, str | None]:
-    """Half of all paths are named motions, half wander (and have no phrase)."""
+    """Half of all paths are motions named by these weights (None: evenly), half wander (and have no phrase)."""
     if rng.random() < 0.5:
         return motions.wander(rng, num_frames, radius), None
     phrase = _choose(rng, weights) if weights else str(rng.choice(list(motions.NAMED)))

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel
 
 from effivmt.pretrain.scorer import (
@@ -61,6 +62,10 @@ def test_finer_patches_keep_what_was_learned() -> None:
     embed = [model.vision_model.embeddings.patch_embedding(even) for model in (coarse, finer)]
     assert embed[1].shape[-1] == 2 * embed[0].shape[-1]
     torch.testing.assert_close(embed[1][..., :1, :1], embed[0][..., :1, :1])
+    places = [model.vision_model.embeddings.position_embedding.weight[1:].detach().T for model in (coarse, finer)]
+    side = embed[0].shape[-1]
+    pooled = F.avg_pool2d(places[1].unflatten(1, (2 * side, -1)), 2).flatten(1)
+    assert F.cosine_similarity(pooled, places[0], dim=0).min() > 0.9
     questions = hard_questions(60, seed=9001)
     assert score_accuracy(same, tokenizer, questions) == score_accuracy(coarse, known, questions)
 
