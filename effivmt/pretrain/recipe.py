@@ -28,8 +28,11 @@ from effivmt.world.scenes import Mix, draw_clip, draw_still
 Report = Callable[[str, int, int, dict[str, float]], None]
 """Called with (step's name, units done, units in all, the newest figures)."""
 KINDS = {"object": 0.55, "camera": 0.15, "pair": 0.18, "figure": 0.12}
-MIX = Mix(motions={name: 6.0 if name in ("moving in a circle", "bouncing") else 1.0 for name in NAMED})
-"""Paths that turn back take many more clips to learn than straight ones."""
+MIX = Mix(motions=dict.fromkeys(NAMED, 1.0) | {"bouncing": 6.0, "moving in a circle": 24.0})
+"""Paths that turn back take many more clips to learn than straight ones, circles the most."""
+STILL_KINDS = {"object": 0.84, "camera": 0.05, "pair": 0.07, "figure": 0.04}
+STILL_MIX = Mix(patterned_object=0.07, patterned_ground=0.05)
+"""A plain object on a plain ground shows its shape best, and in the clips it is one of many things."""
 
 
 def train_autoencoder(
@@ -76,7 +79,7 @@ def cache_latents(work: Path, report: Report, plan: Plan, device: torch.device) 
     vae = AutoencoderKLWan.from_pretrained(_made(work / "vae", "autoencoder")).to(device).eval()
     sets = {
         "clips": (plan.clips, partial(draw_clip, 101, kinds=KINDS, mix=MIX)),
-        "stills": (plan.stills, partial(draw_still, 102, kinds=KINDS)),
+        "stills": (plan.stills, partial(draw_still, 102, kinds=STILL_KINDS, mix=STILL_MIX)),
     }
     for name, (shards, draw) in sets.items():
         latents.cache_latents(

@@ -28,7 +28,7 @@ from effivmt.pretrain.log import Log
 from effivmt.pretrain.precision import fast_products
 from effivmt.pretrain.text import carry_words, make_tokenizer
 from effivmt.world import figure, motions
-from effivmt.world.looks import COLOURS, SHAPES
+from effivmt.world.looks import COLOURS, SHAPES, names_held_out
 from effivmt.world.scenes import Mix, draw_clip
 
 MAX_TOKENS = 32
@@ -213,16 +213,20 @@ def to_pixels(frames: np.ndarray) -> torch.Tensor:
 
 
 def _draw_pool(world: int, size: int) -> tuple[np.ndarray, list[str]]:
-    """Frames uint8 (size, 2, 64, 64, 3), two of each clip, and the clips' captions."""
+    """Frames uint8 (size, 2, 64, 64, 3), two of each clip, and the clips' captions, none of which names a held-out
+    look."""
     frames = np.empty((size, 2, 64, 64, 3), np.uint8)
-    captions = []
+    captions: list[str] = []
+    start = 0
     with drawing() as draw:
-        for start in range(0, size, 1024):
-            indices = range(start, min(start + 1024, size))
+        while len(captions) < size:
+            indices = range(start, start + min(1024, size - len(captions)))
             clips = draw(partial(draw_clip, world, kinds=KINDS, num_frames=5, mix=MIX), indices)
             for index, clip in zip(indices, clips, strict=True):
-                frames[index] = clip.frames[[index % 5, (index + 2) % 5]]
-                captions.append(clip.caption)
+                if not names_held_out(clip.caption):
+                    frames[len(captions)] = clip.frames[[index % 5, (index + 2) % 5]]
+                    captions.append(clip.caption)
+            start = indices.stop
     return frames, captions
 
 

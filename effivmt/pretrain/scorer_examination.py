@@ -1,8 +1,9 @@
 """Examines a scorer: whether it finds the true caption of a frame among 32 that differ in one attribute or two."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import count as numbers
+from itertools import islice, product
 
 import numpy as np
 import torch
@@ -10,8 +11,8 @@ from torch.nn import functional as F
 from transformers import CLIPModel, PreTrainedTokenizerBase
 
 from effivmt.pretrain.scorer import to_pixels, tokenize
-from effivmt.world.looks import COLOURS, GROUNDS, SHAPES, Ground, Look
-from effivmt.world.scenes import describe, describe_ground, draw_clip
+from effivmt.world.looks import COLOURS, GROUNDS, HELD_OUT_LOOKS, SHAPES, Ground, Look
+from effivmt.world.scenes import Clip, describe, describe_ground, draw_clip
 
 
 @dataclass(frozen=True)
@@ -23,17 +24,16 @@ class Question:
 
 
 def hard_questions(count: int, *, seed: int) -> list[Question]:
-    """Questions of 32 captions that name colour, shape and ground, about one-object clips of world `seed`.
+    """Questions of 32 captions that name colour, shape and ground, about one-object clips of world `seed` whose true
+    combination of these is in `HELD_OUT_LOOKS`, so that no caption in training named it.
 
     The distractors are every caption with one attribute changed (13) and random ones with two changed. The second
     colour of a patterned object, which is to be seen as well, is in none. `seed` should differ from the training's
     world, `WORLD` + its seed.
     """
     questions = []
-    for index in range(count):
-        clip = draw_clip(seed, index, kinds={"object": 1.0}, num_frames=5)
-        look, ground = clip.facts["look"], clip.facts["ground"]
-        true = (look.colour, look.shape, ground.colour)
+    for index, clip in islice(_held_out_clips(seed), count):
+        look, true = clip.facts["look"], _combination(clip)
         by_changes: dict[int, list[str]] = {0: [], 1: [], 2: [], 3: []}
         for other in product(COLOURS, SHAPES, GROUNDS):
             if other[0] != look.second or look.pattern == "plain":
@@ -58,6 +58,17 @@ def score_accuracy(model: CLIPModel, tokenizer: PreTrainedTokenizerBase, questio
         scores = text[[place[caption] for caption in question.captions]] @ image
         right += int(scores.argmax() == 0)
     return right / len(questions)
+
+
+def _held_out_clips(seed: int) -> Iterator[tuple[int, Clip]]:
+    for index in numbers():
+        clip = draw_clip(seed, index, kinds={"object": 1.0}, num_frames=5)
+        if _combination(clip) in HELD_OUT_LOOKS:
+            yield index, clip
+
+
+def _combination(clip: Clip) -> tuple[str, str, str]:
+    return clip.facts["look"].colour, clip.facts["look"].shape, clip.facts["ground"].colour
 
 
 def _caption(colour: str, shape: str, ground: str) -> str:

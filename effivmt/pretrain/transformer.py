@@ -13,10 +13,11 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
 
 from effivmt.checkpoint import load_checkpoint, save_checkpoint
-from effivmt.objectives import add_noise, denoising_loss, draw_sigmas, velocity
+from effivmt.objectives import add_noise, draw_sigmas, velocity
 from effivmt.positions import time_positions_of
 from effivmt.pretrain.latents import Captioned
 from effivmt.pretrain.log import Log
+from effivmt.pretrain.noise_levels import NoiseLevels
 from effivmt.pretrain.precision import fast_products
 from effivmt.pretrain.text import MAX_TOKENS
 from effivmt.seeding import generator
@@ -75,9 +76,10 @@ def train_transformer(
     clips (M, C, F, h, w) and stills (M', C, 1, h, w) hold normalised latents. Each step draws n from `frames`: 1 takes
     stills, F whole clips, and any number between the first latent frame and n - 1 others of clips, at their true places
     in time: what a caption says of a path shows at a fraction of the cost. A step sees `batch` whole clips, or as many
-    shorter ones (at most 4 times as many) as cost the same. Captions are left out one time in ten. Both models are
-    trained on the device where they are. `fast` compiles the blocks, which takes a C++ compiler, and lets them multiply
-    in bfloat16 where the device is faster so. Resumes from `folder`/transformer.safetensors.
+    shorter ones (at most 4 times as many) as cost the same. Captions are left out one time in ten. Every noise level
+    counts the same in the loss (`NoiseLevels`); the log holds the plain one. Both models are trained on the device
+    where they are. `fast` compiles the blocks, which takes a C++ compiler, and lets them multiply in bfloat16 where the
+    device is faster so. Resumes from `folder`/transformer.safetensors.
     """
     device = transformer.device
     clips, stills = (Captioned(data.latents.to(device), data.captions) for data in (clips, stills))
@@ -88,7 +90,9 @@ def train_transformer(
     model = nn.ModuleDict({"transformer": transformer, "text_encoder": text_encoder})
     parameters = dict(model.named_parameters())
     averages = {name: parameter.detach().clone() for name, parameter in parameters.items()}
+    levels = NoiseLevels(device)
     state = {**parameters, **{f"average.{name}": tensor for name, tensor in averages.items()}}
+    state["levels"] = levels.expected
     optimizer = torch.optim.AdamW(
         parameters.values(), lr=learning_rate, weight_decay=0.01, betas=(0.9, 0.98), fused=True
     )
@@ -125,14 +129,14 @@ def train_transformer(
                 bias = torch.where(mask.bool(), 0.0, -torch.inf)
                 pad.bias = torch.cat([bias, pad_bias[:, None]], dim=1)[:, None, None]
                 predicted = transformer(add_noise(clean, noise, sigmas), 1000 * sigmas, text, return_dict=False)[0]
-            loss = denoising_loss(predicted, velocity(clean, noise))
+            errors = (predicted.float() - velocity(clean, noise)).square().flatten(1).mean(1)
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            levels.weigh(errors, sigmas, still=count == 1).backward()
             torch.nn.utils.clip_grad_norm_(parameters.values(), 1.0)
             optimizer.step()
             decay = min(average, (step + 1) / (step + 10))
             torch._foreach_lerp_(list(averages.values()), [p.detach() for p in parameters.values()], 1 - decay)
-            log.add(loss=loss.detach(), frames=count)
+            log.add(loss=errors.detach().mean(), frames=count)
             if (step + 1) % save_every == 0 or step + 1 == steps:
                 save_checkpoint(path, step + 1, state, optimizer, log.read())
             if report is not None and log.due(step + 1):

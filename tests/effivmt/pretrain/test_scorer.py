@@ -11,6 +11,8 @@ from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel
 
 from effivmt.pretrain.scorer import (
     KINDS,
+    MIX,
+    _draw_pool,
     _groups,
     load_scorer,
     make_finer,
@@ -23,6 +25,7 @@ from effivmt.pretrain.scorer import (
 )
 from effivmt.pretrain.scorer_examination import Question, hard_questions, score_accuracy
 from effivmt.pretrain.text import make_tokenizer
+from effivmt.world.looks import names_held_out
 from effivmt.world.scenes import Mix, draw_clip
 
 SHIPPED = Path(__file__).parents[3] / "data" / "clip-tiny"
@@ -84,6 +87,14 @@ def test_groups_agree_but_for_shapes_or_but_for_colours() -> None:
     shapes, colours = _groups(captions).T
     assert shapes[0] == shapes[1] and len(set(shapes)) == 5
     assert colours[1] == colours[2] and colours[3] == colours[4] and len(set(colours)) == 4
+
+
+def test_no_caption_of_the_pool_names_a_combination_that_is_asked_about() -> None:
+    frames, captions = _draw_pool(300, 300)
+    assert len(frames) == len(captions) == 300
+    assert not any(names_held_out(caption) for caption in captions)
+    assert captions[0] == draw_clip(300, 0, kinds=KINDS, num_frames=5, mix=MIX).caption
+    assert all(names_held_out(question.captions[0]) for question in hard_questions(12, seed=9000))
 
 
 def test_text_features_depend_on_every_word_and_on_nothing_after_the_end() -> None:
