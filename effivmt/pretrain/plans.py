@@ -54,7 +54,7 @@ _PROCESSOR = Plan(
     batch=8,
     clips=range(384),
     stills=range(512),
-    scorer_steps={8: 6500, 4: 3600},
+    scorer_steps={8: 6500, 4: 3000},
     scorer_batch=64,
     scorer_clips=20_000,
 )
