@@ -11,8 +11,8 @@ class NoiseLevels:
     """Running means of the loss at `LEVELS` equal steps of sigma, apart for stills and for clips.
 
     Near sigma 1, where a prompt does not yet say where things are, most of the loss cannot be learned, and what can
-    be is drowned by its gradients' noise; divided by the expected loss every level counts the same (Karras et al.,
-    "Analyzing and Improving the Training Dynamics of Diffusion Models", section 2 and appendix B.2, with running means
+    be is drowned by its gradients' noise; divided by the expected loss every level counts the same (the uncertainty
+    weighting of Karras et al., "Analyzing and Improving the Training Dynamics of Diffusion Models", with running means
     in place of their small network). `expected` float32 (2, LEVELS) is the state; it is updated in place.
     """
 
