@@ -21,9 +21,14 @@ def velocity(latents: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
     return noise - latents
 
 
+def denoising_errors(predicted: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Mean squared error of each sample's velocity (B, ...), float32 (B,)."""
+    return _means((predicted.float() - target.float()).square())
+
+
 def denoising_loss(predicted: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """L_denoise = mean squared error of the velocity, a scalar."""
-    return _mean((predicted.float() - target.float()).square())
+    return denoising_errors(predicted, target).mean()
 
 
 def motion_loss(predicted: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -35,9 +40,10 @@ def motion_loss(predicted: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     if predicted.shape[2] < 2:
         return predicted.new_zeros(())
     steps = [v[:, :, 1:].float() - v[:, :, :-1].float() for v in (predicted, target)]
-    return 1 - _mean(F.cosine_similarity(*steps, dim=1))
+    return 1 - _means(F.cosine_similarity(*steps, dim=1)).mean()
 
 
-def _mean(values: torch.Tensor) -> torch.Tensor:
-    """Mean of (B, ...): of each sample, then of these. In one go its last bit would depend on the number of threads."""
-    return values.flatten(1).mean(1).mean()
+def _means(values: torch.Tensor) -> torch.Tensor:
+    """Mean of each sample of (B, ...), for the mean of these: in one go its last bit would depend on the number of
+    threads."""
+    return values.flatten(1).mean(1)

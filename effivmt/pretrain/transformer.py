@@ -1,24 +1,24 @@
 """Trains the embedded backbone's transformer and text encoder together, by flow matching on cached latents."""
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
+from operator import methodcaller
 from pathlib import Path
 
 import torch
 from diffusers import WanTransformer3DModel
-from diffusers.models.transformers.transformer_wan import WanAttnProcessor
 from torch import nn
 from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
 
 from effivmt.checkpoint import load_checkpoint, save_checkpoint
-from effivmt.objectives import add_noise, draw_sigmas, velocity
-from effivmt.positions import time_positions_of
+from effivmt.objectives import draw_sigmas
 from effivmt.pretrain.latents import Captioned
 from effivmt.pretrain.log import Log
 from effivmt.pretrain.noise_levels import NoiseLevels
 from effivmt.pretrain.precision import fast_products
+from effivmt.pretrain.prediction import PredictionErrors
 from effivmt.pretrain.text import MAX_TOKENS
 from effivmt.seeding import generator
 
@@ -36,19 +36,6 @@ CONFIG = {
     "rope_max_seq_len": 256,
 }
 PAD_COUNTS = (1, 4, 8, 16, 100, 496)
-
-
-class PadBias(WanAttnProcessor):
-    """Cross-attention that sees one padding token as if it were there `bias` = log n times.
-
-    WanPipeline pads prompts with zero embeddings that are not masked; a model trained with this bias at random n takes
-    any padded length.
-    """
-
-    bias: torch.Tensor | None = None
-
-    def __call__(self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, rotary_emb=None):
-        return super().__call__(attn, hidden_states, encoder_hidden_states, self.bias, rotary_emb)
 
 
 def train_transformer(
@@ -78,8 +65,9 @@ def train_transformer(
     in time: what a caption says of a path shows at a fraction of the cost. A step sees `batch` whole clips, or as many
     shorter ones (at most 4 times as many) as cost the same. Captions are left out one time in ten. Every noise level
     counts the same in the loss (`NoiseLevels`); the log holds the plain one. Both models are trained on the device
-    where they are. `fast` compiles the blocks, which takes a C++ compiler, and lets them multiply in bfloat16 where the
-    device is faster so. Resumes from `folder`/transformer.safetensors.
+    where they are; a GPU replays forward and backward as a graph. `fast` compiles the blocks, which takes a C++
+    compiler, and lets them multiply in bfloat16 where the device is faster so. Resumes from
+    `folder`/transformer.safetensors.
     """
     device = transformer.device
     clips, stills = (Captioned(data.latents.to(device), data.captions) for data in (clips, stills))
@@ -102,10 +90,13 @@ def train_transformer(
     transformer.train()
     products = partial(fast_products, transformer.blocks, device) if fast else nullcontext
     whole = clips.latents.shape[2]
-    with _padded(transformer) as pad, time_positions_of(transformer) as rope:
+    there = methodcaller("to", device, non_blocking=True)
+    errors_of = PredictionErrors(transformer, text_encoder, products)
+    with errors_of.prepared():
         if fast:
             for block in transformer.blocks:
                 block.compile(dynamic=False)
+        ready: dict[int, Callable[..., torch.Tensor]] = {}
         for step in range(start, steps):
             random = generator(seed, "transformer", step)
             rate = final_rate + (learning_rate - final_rate) * (0.5 + 0.5 * math.cos(math.pi * step / steps))
@@ -114,22 +105,19 @@ def train_transformer(
             count = frames[int(torch.randint(len(frames), (), generator=random))]
             data = stills if count == 1 else clips
             size = min(4 * batch, batch * whole // count)
-            picks = torch.randint(len(data.captions), (size,), generator=random).to(device)
-            clean, rope.positions = _some_frames(data.latents[picks], count, random)
+            picks = there(torch.randint(len(data.captions), (size,), generator=random))
+            clean, positions = _some_frames(data.latents[picks], count, random)
             ids, mask = tokens[data].input_ids[picks], tokens[data].attention_mask[picks]
-            silent = (torch.rand(size, generator=random) < 0.1)[:, None].to(device)
+            silent = there(torch.rand(size, generator=random) < 0.1)[:, None]
             ids = torch.where(silent, empty.input_ids, ids)
             mask = torch.where(silent, empty.attention_mask, mask)
-            pad_bias = log_copies[torch.randint(len(PAD_COUNTS), (size,), generator=random).to(device)]
-            sigmas = draw_sigmas(size, flow_shift, random).to(device)
+            pad_bias = log_copies[there(torch.randint(len(PAD_COUNTS), (size,), generator=random))]
+            sigmas = there(draw_sigmas(size, flow_shift, random))
             noise = torch.randn(clean.shape, generator=generator(seed, "noise", step, device=device), device=device)
-            with products():
-                text = text_encoder(ids, mask).last_hidden_state * mask[..., None]
-                text = torch.cat([text, text.new_zeros(size, 1, text.shape[2])], dim=1)
-                bias = torch.where(mask.bool(), 0.0, -torch.inf)
-                pad.bias = torch.cat([bias, pad_bias[:, None]], dim=1)[:, None, None]
-                predicted = transformer(add_noise(clean, noise, sigmas), 1000 * sigmas, text, return_dict=False)[0]
-            errors = (predicted.float() - velocity(clean, noise)).square().flatten(1).mean(1)
+            inputs = (clean, noise, sigmas, ids, mask, pad_bias, *(() if positions is None else (positions,)))
+            if count not in ready:
+                ready[count] = errors_of.for_inputs(*inputs)
+            errors = ready[count](*inputs)
             optimizer.zero_grad(set_to_none=True)
             levels.weigh(errors, sigmas, still=count == 1).backward()
             torch.nn.utils.clip_grad_norm_(parameters.values(), 1.0)
@@ -160,19 +148,6 @@ def _some_frames(
     kept = kept.to(latents.device)
     index = kept[:, None, :, None, None].expand(-1, latents.shape[1], -1, *latents.shape[3:])
     return latents.gather(2, index).float(), kept.double()
-
-
-@contextmanager
-def _padded(transformer: WanTransformer3DModel) -> Iterator[PadBias]:
-    """Within the context every block's cross-attention takes its bias from one PadBias."""
-    pad = PadBias()
-    for block in transformer.blocks:
-        block.attn2.set_processor(pad)
-    try:
-        yield pad
-    finally:
-        for block in transformer.blocks:
-            block.attn2.set_processor(WanAttnProcessor())
 
 
 def use_average(model: nn.ModuleDict, averages: dict[str, torch.Tensor]) -> None:

@@ -7,7 +7,7 @@ import torch
 from diffusers import WanTransformer3DModel
 from diffusers.models.transformers.transformer_wan import WanAttnProcessor
 
-from effivmt.pretrain import transformer
+from effivmt.pretrain import prediction, transformer
 from effivmt.pretrain.latents import Captioned
 from effivmt.pretrain.text import make_text_encoder, make_tokenizer
 
@@ -28,7 +28,7 @@ def test_one_biased_padding_token_equals_many() -> None:
     padded = torch.cat([text, torch.zeros(1, 40, 128)], dim=1)
     with torch.no_grad():
         expected = model(latents, torch.tensor([500.0]), padded, return_dict=False)[0]
-        pad = transformer.PadBias()
+        pad = prediction.PadBias()
         pad.bias = torch.tensor([0.0, 0.0, 0.0, 40.0]).log().nan_to_num(neginf=0.0)[None, None, None]
         for block in model.blocks:
             block.attn2.set_processor(pad)

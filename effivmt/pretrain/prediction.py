@@ -1,0 +1,88 @@
+"""How far the transformer's prediction is off for captioned samples, as one module that a GPU replays as a graph."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+import torch
+from diffusers import WanTransformer3DModel
+from diffusers.models.transformers.transformer_wan import WanAttnProcessor
+from torch import nn
+from transformers import UMT5EncoderModel
+
+from effivmt.objectives import add_noise, denoising_errors, velocity
+from effivmt.positions import time_positions_of
+
+
+class PadBias(WanAttnProcessor):
+    """Cross-attention that sees one padding token as if it were there `bias` = log n times.
+
+    WanPipeline pads prompts with zero embeddings that are not masked; a model trained with this bias at random n takes
+    any padded length.
+    """
+
+    bias: torch.Tensor | None = None
+
+    def __call__(self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, rotary_emb=None):
+        return super().__call__(attn, hidden_states, encoder_hidden_states, self.bias, rotary_emb)
+
+
+class PredictionErrors(nn.Module):
+    """The mean squared error of each sample's velocity (equation 2), with the gradients of both models.
+
+    Within `prepared` the transformer has a settable time axis and takes one padding token for many.
+    """
+
+    def __init__(
+        self,
+        transformer: WanTransformer3DModel,
+        text_encoder: UMT5EncoderModel,
+        products: Callable[[], AbstractContextManager],
+    ) -> None:
+        super().__init__()
+        self.transformer, self.text_encoder = transformer, text_encoder
+        self._products, self._pad = products, PadBias()
+
+    @contextmanager
+    def prepared(self) -> Iterator[None]:
+        """Within the context the module can be called; after it the transformer is as it was."""
+        for block in self.transformer.blocks:
+            block.attn2.set_processor(self._pad)
+        try:
+            with time_positions_of(self.transformer):
+                yield
+        finally:
+            for block in self.transformer.blocks:
+                block.attn2.set_processor(WanAttnProcessor())
+
+    def forward(
+        self,
+        clean: torch.Tensor,
+        noise: torch.Tensor,
+        sigmas: torch.Tensor,
+        ids: torch.Tensor,
+        mask: torch.Tensor,
+        pad_bias: torch.Tensor,
+        positions: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Errors float32 (B,) of latents `clean` (B, C, F, h, w) with `noise` of their shape at levels `sigmas` (B,).
+
+        Captions are token `ids` (B, L) with their `mask` (B, L); one padding token counts exp(`pad_bias`) times, (B,).
+        `positions` (B, F) are the latent frames' places in time; None: 0, 1, 2, ...
+        """
+        self.transformer.rope.positions = positions
+        with self._products():
+            text = self.text_encoder(ids, mask).last_hidden_state * mask[..., None]
+            text = torch.cat([text, text.new_zeros(len(text), 1, text.shape[2])], dim=1)
+            bias = torch.where(mask.bool(), 0.0, -torch.inf)
+            self._pad.bias = torch.cat([bias, pad_bias[:, None]], dim=1)[:, None, None]
+            predicted = self.transformer(add_noise(clean, noise, sigmas), 1000 * sigmas, text, return_dict=False)[0]
+        return denoising_errors(predicted, velocity(clean, noise))
+
+    def for_inputs(self, *inputs: torch.Tensor) -> Callable[..., torch.Tensor]:
+        """What to call with inputs of these shapes: on a GPU a CUDA graph, since a model this small keeps a GPU waiting
+        for its kernels to be launched one by one; elsewhere the module itself."""
+        if inputs[0].device.type != "cuda":
+            return self
+        twin = PredictionErrors(self.transformer, self.text_encoder, self._products)
+        twin._pad = self._pad
+        return torch.cuda.make_graphed_callables(twin, inputs, allow_unused_input=True)
