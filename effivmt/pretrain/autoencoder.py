@@ -6,18 +6,21 @@ and `decode_whole` give the same tensors (to float rounding) in half the time.
 
 from collections.abc import Callable
 from functools import partial
+from operator import methodcaller
 from pathlib import Path
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKLWan
 from diffusers.models.autoencoders.autoencoder_kl_wan import WanResample, patchify, unpatchify
+from torch import nn
 from torch.nn import functional as F
 
 from effivmt.checkpoint import load_checkpoint, save_checkpoint
 from effivmt.pretrain.drawing import drawing
 from effivmt.pretrain.log import Log
 from effivmt.pretrain.precision import fast_products
+from effivmt.pretrain.replay import replayed
 from effivmt.seeding import generator
 from effivmt.world.scenes import draw_clip
 
@@ -93,35 +96,54 @@ def train_autoencoder(
     log = Log(done, vae.device)
     vae.train()
     clips = _Clips(seed + 1, pool, vae.device) if start < steps else None
+    losses, ready = _Losses(vae, decoder_only=decoder_only), {}
     for step in range(start, steps):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * min(1.0, (step + 1) / 200) * (0.01 + 0.99 * _cosine(step / steps))
         num_frames = lengths[int(torch.randint(len(lengths), (), generator=generator(seed, "length", step)))]
         count = max(1, batch_frames * 32**2 // (num_frames * crop**2))
         video, weight = clips.crops(seed, step, count, num_frames, crop)
-        with fast_products(vae, vae.device):
-            with torch.set_grad_enabled(not decoder_only):
-                mean, logvar = encode_whole(vae, video).float().chunk(2, dim=1)
-            noise = torch.randn(
-                mean.shape, generator=generator(seed, "autoencoder", step, device=vae.device), device=vae.device
-            )
-            logvar = logvar.clamp(-30, 20)
-            restored = decode_whole(vae, mean + (0.5 * logvar).exp() * noise).float()
-        error = restored - video
-        loss = (weight * (error.abs() + 2 * error**2)).mean() / weight.mean()
-        kl = 0.5 * (mean**2 + logvar.exp() - 1 - logvar).mean()
+        frames = (num_frames - 1) // 4 + 1
+        noise = torch.randn(
+            (count, vae.config.z_dim, frames, crop // 8, crop // 8),
+            generator=generator(seed, "autoencoder", step, device=vae.device),
+            device=vae.device,
+        )
+        if num_frames not in ready:
+            ready[num_frames] = replayed(losses, (video, weight, noise))
+        loss, kl, psnr = ready[num_frames](video, weight, noise)
         optimizer.zero_grad(set_to_none=True)
         (loss + 2e-4 * kl).backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
-        with torch.no_grad():
-            psnr = -10 * torch.log10(F.mse_loss(restored.clamp(-1, 1), video) / 4)
-        log.add(loss=loss.detach(), psnr=psnr)
+        log.add(loss=loss.detach().clone(), psnr=psnr.detach().clone())
         if (step + 1) % save_every == 0 or step + 1 == steps:
             save_checkpoint(path, step + 1, parameters, optimizer, log.read())
         if report is not None and log.due(step + 1):
             report(step + 1, log.newest())
     return log.read()
+
+
+class _Losses(nn.Module):
+    """What an autoencoder loses of a video, and how far its latents are from a normal distribution."""
+
+    def __init__(self, vae: AutoencoderKLWan, *, decoder_only: bool) -> None:
+        super().__init__()
+        self.vae, self.decoder_only = vae, decoder_only
+
+    def forward(self, video: torch.Tensor, weight: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        """Reconstruction loss, KL divergence and PSNR in dB, float32 (3,), of crops as `_Clips.crops` gives them, with
+        `noise` (B, C, F, h, w) in the latents."""
+        with fast_products(self.vae, video.device):
+            with torch.set_grad_enabled(not self.decoder_only):
+                mean, logvar = encode_whole(self.vae, video).float().chunk(2, dim=1)
+            logvar = logvar.clamp(-30, 20)
+            restored = decode_whole(self.vae, mean + (0.5 * logvar).exp() * noise).float()
+        error = restored - video
+        loss = (weight * (error.abs() + 2 * error**2)).mean() / weight.mean()
+        kl = 0.5 * (mean**2 + logvar.exp() - 1 - logvar).mean()
+        psnr = -10 * torch.log10(F.mse_loss(restored.detach().clamp(-1, 1), video) / 4)
+        return torch.stack([loss, kl, psnr])
 
 
 def _down(layer: WanResample, x: torch.Tensor) -> torch.Tensor:
@@ -165,11 +187,11 @@ class _Clips:
         """Random crops float32 (count, 3, T, size, size) in [-1, 1], four in five around something, and their loss
         weights (count, 1, T, size, size) in [1, 5]; `size` in pixels, at most the frame's."""
         device, (pool, whole, height, width, _) = self.frames.device, self.frames.shape
-        random = generator(seed, "crops", step)
-        which = torch.randint(pool, (count, 1), generator=random).to(device)
-        first = torch.randint(whole - num_frames + 1, (count, 1), generator=random).to(device)
-        anywhere = (torch.rand(count, 1, generator=random) < 0.2).to(device)
-        shift = torch.randint(-12, 13, (2, count, 1), generator=random).to(device) - size // 2
+        random, there = generator(seed, "crops", step), methodcaller("to", device, non_blocking=True)
+        which = there(torch.randint(pool, (count, 1), generator=random))
+        first = there(torch.randint(whole - num_frames + 1, (count, 1), generator=random))
+        anywhere = there(torch.rand(count, 1, generator=random) < 0.2)
+        shift = there(torch.randint(-12, 13, (2, count, 1), generator=random)) - size // 2
         times = first + torch.arange(num_frames, device=device)
         frames = self.frames[which, times].float() / 127.5 - 1
         interest = (frames - (self.ground[which, times] / 127.5 - 1)).abs().sum(-1).clamp(max=1)

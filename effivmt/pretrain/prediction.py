@@ -1,4 +1,4 @@
-"""How far the transformer's prediction is off for captioned samples, as one module that a GPU replays as a graph."""
+"""How far the transformer's prediction is off for captioned samples, as one module."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -73,16 +73,7 @@ class PredictionErrors(nn.Module):
         with self._products():
             text = self.text_encoder(ids, mask).last_hidden_state * mask[..., None]
             text = torch.cat([text, text.new_zeros(len(text), 1, text.shape[2])], dim=1)
-            bias = torch.where(mask.bool(), 0.0, -torch.inf)
+            bias = torch.zeros_like(mask, dtype=torch.float32).masked_fill(mask == 0, -torch.inf)
             self._pad.bias = torch.cat([bias, pad_bias[:, None]], dim=1)[:, None, None]
             predicted = self.transformer(add_noise(clean, noise, sigmas), 1000 * sigmas, text, return_dict=False)[0]
         return denoising_errors(predicted, velocity(clean, noise))
-
-    def for_inputs(self, *inputs: torch.Tensor) -> Callable[..., torch.Tensor]:
-        """What to call with inputs of these shapes: on a GPU a CUDA graph, since a model this small keeps a GPU waiting
-        for its kernels to be launched one by one; elsewhere the module itself."""
-        if inputs[0].device.type != "cuda":
-            return self
-        twin = PredictionErrors(self.transformer, self.text_encoder, self._products)
-        twin._pad = self._pad
-        return torch.cuda.make_graphed_callables(twin, inputs, allow_unused_input=True)

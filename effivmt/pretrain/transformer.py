@@ -19,6 +19,7 @@ from effivmt.pretrain.log import Log
 from effivmt.pretrain.noise_levels import NoiseLevels
 from effivmt.pretrain.precision import fast_products
 from effivmt.pretrain.prediction import PredictionErrors
+from effivmt.pretrain.replay import replayed
 from effivmt.pretrain.text import MAX_TOKENS
 from effivmt.seeding import generator
 
@@ -116,7 +117,7 @@ def train_transformer(
             noise = torch.randn(clean.shape, generator=generator(seed, "noise", step, device=device), device=device)
             inputs = (clean, noise, sigmas, ids, mask, pad_bias, *(() if positions is None else (positions,)))
             if count not in ready:
-                ready[count] = errors_of.for_inputs(*inputs)
+                ready[count] = replayed(errors_of, inputs)
             errors = ready[count](*inputs)
             optimizer.zero_grad(set_to_none=True)
             levels.weigh(errors, sigmas, still=count == 1).backward()
