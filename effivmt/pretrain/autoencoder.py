@@ -38,6 +38,8 @@ CONFIG = {
     "latents_mean": [0.0] * 32,
     "latents_std": [1.0] * 32,
 }
+CROP = 32
+"""The width in pixels of what a step sees of a clip."""
 KINDS = {"object": 0.5, "camera": 0.2, "pair": 0.15, "figure": 0.15}
 
 
@@ -71,7 +73,6 @@ def train_autoencoder(
     steps: int,
     lengths: tuple[int, ...] = (5, 9),
     batch_frames: int = 72,
-    crop: int = 32,
     pool: int = 2000,
     learning_rate: float = 1e-3,
     decoder_only: bool = False,
@@ -81,11 +82,11 @@ def train_autoencoder(
 ) -> dict[str, list[float]]:
     """Trains `vae` in place, where it is, for `steps` steps, resuming from `folder`/autoencoder.safetensors.
 
-    A step sees about `batch_frames` frames of 32 x 32 pixels of `pool` clips, in square crops of `crop` pixels (of
-    larger ones as many frames as have as many pixels) and T frames, T drawn from `lengths`: short ones to learn looks
-    fast, then up to whole clips, since the causal convolutions reach back further than a short crop. `decoder_only`
-    leaves the encoder, and with it all latents, as they are. Products are in bfloat16 on a GPU. Loss: L1 + 2 MSE,
-    five-fold on the objects, + 2e-4 KL; AdamW with cosine decay. Returns the log of the losses.
+    A step sees about `batch_frames` frames of `pool` clips, in square crops of `CROP` pixels and T frames, T drawn from
+    `lengths`: short ones to learn looks fast, then up to whole clips, since the causal convolutions reach back further
+    than a short crop. Small steps learn more from as many frames than large ones. `decoder_only` leaves the encoder,
+    and with it all latents, as they are. Products are in bfloat16 on a GPU, which replays forward and backward as a
+    graph. Loss: L1 + 2 MSE, five-fold on the objects, + 2e-4 KL; AdamW with cosine decay. Returns the losses' log.
     """
     parameters = dict(vae.named_parameters())
     parts = (vae.decoder, vae.post_quant_conv) if decoder_only else (vae,)
@@ -101,11 +102,11 @@ def train_autoencoder(
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * min(1.0, (step + 1) / 200) * (0.01 + 0.99 * _cosine(step / steps))
         num_frames = lengths[int(torch.randint(len(lengths), (), generator=generator(seed, "length", step)))]
-        count = max(1, batch_frames * 32**2 // (num_frames * crop**2))
-        video, weight = clips.crops(seed, step, count, num_frames, crop)
+        count = max(1, batch_frames // num_frames)
+        video, weight = clips.crops(seed, step, count, num_frames, CROP)
         frames = (num_frames - 1) // 4 + 1
         noise = torch.randn(
-            (count, vae.config.z_dim, frames, crop // 8, crop // 8),
+            (count, vae.config.z_dim, frames, CROP // 8, CROP // 8),
             generator=generator(seed, "autoencoder", step, device=vae.device),
             device=vae.device,
         )

@@ -11,7 +11,7 @@ from diffusers import AutoencoderKLWan
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from effivmt.pretrain.autoencoder import encode_whole
+from effivmt.pretrain.autoencoder import decode_whole, encode_whole
 from effivmt.pretrain.drawing import Draw, drawing
 from effivmt.world.scenes import Clip
 
@@ -69,6 +69,38 @@ def latent_statistics(latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor
     """Mean and standard deviation, float32 (C,), of latents (M, C, F, h, w): the VAE's latents_mean and latents_std."""
     flat = latents.float().transpose(0, 1).flatten(1)
     return flat.mean(1), flat.std(1)
+
+
+@torch.no_grad()
+def channel_scales(vae: AutoencoderKLWan, latents: torch.Tensor, *, clips: int = 24, seed: int = 0) -> torch.Tensor:
+    """The standard deviations, float32 (C,), that normalised channels should have, of latents (M, C, F, h, w) before
+    normalisation: mean square 1 before they are clamped to [0.6, 1.8].
+
+    They are the fourth root of what a channel shows: the squared change of all pixels when it moves by its standard
+    deviation at one place of `clips` clips. What is coarse then stands out of more noise than what is fine, so that
+    sampling decides it first, as it does where latents are not whitened at all; the root keeps fine channels learnable.
+    """
+    _, deviations = latent_statistics(latents)
+    random, channels = torch.Generator().manual_seed(seed), latents.shape[1]
+    shown = torch.zeros(channels)
+    for index in torch.randperm(len(latents), generator=random)[:clips].tolist():
+        few = latents[index : index + 1, :, :3].float()
+        place = _busy_place(few, random)
+        moved = few.repeat(channels, 1, 1, 1, 1)
+        moved[:, :, -1, *place] += torch.diag(deviations)
+        few, moved = few.to(vae.device), moved.to(vae.device)
+        shown += (decode_whole(vae, moved) - decode_whole(vae, few)).square().flatten(1).sum(1).cpu()
+    scales = (shown / shown.mean()) ** 0.25
+    return (scales / scales.square().mean().sqrt()).clamp(0.6, 1.8)
+
+
+def _busy_place(latents: torch.Tensor, random: torch.Generator) -> tuple[int, int]:
+    """One of the six places (row, column) where the last frame of (1, C, F, h, w) is furthest from its median."""
+    last = latents[0, :, -1]
+    away = (last - last.flatten(1).median(1).values[:, None, None]).square().sum(0)
+    busiest = away.flatten().topk(min(6, away.numel())).indices
+    place = int(busiest[torch.randint(len(busiest), (), generator=random)])
+    return divmod(place, away.shape[1])
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ from effivmt.errors import ParamsError
 class Phase:
     """One run of a training loop: optimizer steps, the frames a sample may have (pixel for the autoencoder, latent
     frames for the transformer), learning rates; of the transformer's the shift of the noise levels (a larger one
-    trains what prompts decide), of the autoencoder's the width of crops in pixels."""
+    trains what prompts decide) and the decay of the running average of its weights."""
 
     name: str
     steps: int
@@ -17,7 +17,7 @@ class Phase:
     learning_rate: float
     final_rate: float = 1e-4
     flow_shift: float = 2.0
-    crop: int = 32
+    average: float = 0.999
 
 
 @dataclass(frozen=True)
@@ -64,19 +64,19 @@ PLANS = {
     "gpu": replace(
         _PROCESSOR,
         autoencoder=(
-            Phase("short", 4000, (5, 9), 1e-3),
-            Phase("long", 4000, (9, 17, 33, 33), 8e-4, crop=64),
+            Phase("short", 6500, (5, 9), 1e-3),
+            Phase("long", 13_500, (9, 17, 33), 1e-3),
         ),
         transformer=(
-            replace(_STILLS, steps=3000),
+            replace(_STILLS, steps=4000),
             replace(_SPARSE, steps=2000),
-            replace(_WHOLE, steps=14_000, frames=(9, 9, 3, 1), learning_rate=1e-3),
+            replace(_WHOLE, steps=53_000, frames=(9, 9, 9, 1), learning_rate=1e-3, average=0.9995),
         ),
-        crop_frames=1024,
+        crop_frames=288,
         crop_clips=4000,
-        batch=256,
-        clips=range(1024),
-        stills=range(512),
+        batch=64,
+        clips=range(1600),
+        stills=range(1024),
         scorer_steps={4: 6000},
         scorer_batch=256,
         scorer_clips=40_000,

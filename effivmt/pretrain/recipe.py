@@ -27,10 +27,14 @@ from effivmt.world.scenes import Mix, draw_clip, draw_still
 
 Report = Callable[[str, int, int, dict[str, float]], None]
 """Called with (step's name, units done, units in all, the newest figures)."""
-KINDS = {"object": 0.55, "camera": 0.15, "pair": 0.18, "figure": 0.12}
-MIX = Mix(motions=dict.fromkeys(NAMED, 1.0) | {"bouncing": 6.0, "moving in a circle": 24.0})
-"""Paths that turn back take many more clips to learn than straight ones, circles the most."""
-STILL_KINDS = {"object": 0.84, "camera": 0.05, "pair": 0.07, "figure": 0.04}
+KINDS = {"object": 0.42, "camera": 0.18, "pair": 0.28, "figure": 0.12}
+MIX = Mix(
+    patterned_object=0.2,
+    patterned_ground=0.12,
+    motions=dict.fromkeys(NAMED, 1.0) | {"bouncing": 3.0, "moving in a circle": 5.0},
+)
+"""Paths that turn back take more clips to learn than straight ones."""
+STILL_KINDS = {"object": 0.70, "camera": 0.05, "pair": 0.20, "figure": 0.05}
 STILL_MIX = Mix(patterned_object=0.07, patterned_ground=0.05)
 """A plain object on a plain ground shows its shape best, and in the clips it is one of many things."""
 
@@ -58,7 +62,6 @@ def train_autoencoder(
             steps=phase.steps,
             lengths=phase.frames,
             batch_frames=plan.crop_frames,
-            crop=phase.crop,
             pool=plan.crop_clips,
             save_every=_save_every(device, 250),
             learning_rate=phase.learning_rate,
@@ -91,8 +94,9 @@ def cache_latents(work: Path, report: Report, plan: Plan, device: torch.device) 
         )
     mean, std = vae.config.latents_mean, vae.config.latents_std
     if not any(mean):
-        clips = latents.load_latents(work / "clips", plan.clips)
-        mean, std = (x.tolist() for x in latents.latent_statistics(clips.latents))
+        clips = latents.load_latents(work / "clips", plan.clips).latents
+        mean, std = latents.latent_statistics(clips)
+        mean, std = mean.tolist(), (std / latents.channel_scales(vae, clips)).tolist()
     (work / "statistics.json").write_text(json.dumps({"mean": mean, "std": std}), encoding="utf-8")
 
 
@@ -128,6 +132,7 @@ def train_transformer(
             learning_rate=phase.learning_rate,
             final_rate=phase.final_rate,
             flow_shift=phase.flow_shift,
+            average=phase.average,
             seed=index,
             fast=True,
             save_every=_save_every(device, 200),

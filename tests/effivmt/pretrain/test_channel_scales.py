@@ -1,0 +1,31 @@
+"""How large the normalised channels of the latents are made."""
+
+import torch
+from diffusers import AutoencoderKLWan
+
+from effivmt.pretrain import autoencoder
+from effivmt.pretrain.latents import channel_scales
+
+
+def test_a_channel_that_shows_more_is_made_larger() -> None:
+    torch.manual_seed(0)
+    vae = AutoencoderKLWan(**autoencoder.CONFIG).eval()
+    latents = torch.randn(6, 32, 9, 2, 3)
+    with torch.no_grad():
+        vae.post_quant_conv.weight[:, 5] *= 10
+        vae.post_quant_conv.weight[:, 7] *= 0
+        vae.post_quant_conv.weight[:, 9] *= 2
+    scales = channel_scales(vae, latents, clips=4)
+    others = [index for index in range(32) if index not in (5, 7, 9)]
+    assert scales.shape == (32,) and scales.min() >= 0.6 - 1e-6 and scales.max() <= 1.8 + 1e-6
+    assert scales[5] == scales.max() > scales[9] > scales[others].median() > scales[7] - 1e-6
+    assert torch.allclose(scales[7], torch.tensor(0.6))
+
+
+def test_the_spread_of_a_channel_counts_as_much_as_its_weight() -> None:
+    torch.manual_seed(1)
+    vae = AutoencoderKLWan(**autoencoder.CONFIG).eval()
+    latents = torch.randn(6, 32, 9, 2, 2)
+    once = channel_scales(vae, latents, clips=4)
+    latents[:, 3] *= 4
+    assert channel_scales(vae, latents, clips=4)[3] > 1.3 * once[3]
