@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from effivmt.config import RenderParams
+from effivmt.config import RenderParams, load_params
 from effivmt.pretrain.examination import (
     Answer,
     caption_of,
@@ -73,7 +73,13 @@ def test_a_random_backbone_is_examined(backbone_folder):
 
 def test_the_shipped_autoencoder_gives_back_what_the_judge_can_read():
     psnr, answers = reconstruct(Path("data/wan-tiny"), "object", 6)
-    assert psnr > 25 and len(answers) >= 3 and shares(answers)["colour"] == shares(answers)["background"] == 1.0
+    assert psnr > 29 and len(answers) >= 3 and set(shares(answers).values()) == {1.0}
+
+
+def test_the_shipped_backbone_draws_what_captions_say_that_training_never_named():
+    params = load_params(Path("params.yaml")).render
+    right = shares(examine(Path("data/wan-tiny"), questions(6, motion=True), params=params))
+    assert right["colour"] == right["background"] == 1.0 and min(right["shape"], right["motion"]) >= 0.8, right
 
 
 def test_a_random_autoencoder_gives_back_nothing(backbone_folder):
