@@ -72,15 +72,16 @@ def latent_statistics(latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor
 
 
 @torch.no_grad()
-def channel_scales(vae: AutoencoderKLWan, latents: torch.Tensor, *, clips: int = 24, seed: int = 0) -> torch.Tensor:
-    """The standard deviations, float32 (C,), that normalised channels should have, of latents (M, C, F, h, w) before
-    normalisation: mean square 1 before they are clamped to [0.6, 1.8].
+def channel_scales(
+    vae: AutoencoderKLWan, latents: torch.Tensor, deviations: torch.Tensor, *, clips: int = 24, seed: int = 0
+) -> torch.Tensor:
+    """The standard deviations, float32 (C,), that normalised channels should have: mean square 1 before they are
+    clamped to [0.6, 1.8]. latents (M, C, F, h, w) and their `deviations` (C,) are those before normalisation.
 
     They are the fourth root of what a channel shows: the squared change of all pixels when it moves by its standard
     deviation at one place of `clips` clips. What is coarse then stands out of more noise than what is fine, so that
     sampling decides it first, as it does where latents are not whitened at all; the root keeps fine channels learnable.
     """
-    _, deviations = latent_statistics(latents)
     random, channels = torch.Generator().manual_seed(seed), latents.shape[1]
     shown = torch.zeros(channels)
     for index in torch.randperm(len(latents), generator=random)[:clips].tolist():

@@ -94,9 +94,9 @@ def cache_latents(work: Path, report: Report, plan: Plan, device: torch.device) 
         )
     mean, std = vae.config.latents_mean, vae.config.latents_std
     if not any(mean):
-        clips = latents.load_latents(work / "clips", plan.clips).latents
+        clips = latents.load_latents(work / "clips", plan.clips[:64]).latents
         mean, std = latents.latent_statistics(clips)
-        mean, std = mean.tolist(), (std / latents.channel_scales(vae, clips)).tolist()
+        mean, std = mean.tolist(), (std / latents.channel_scales(vae, clips, std)).tolist()
     (work / "statistics.json").write_text(json.dumps({"mean": mean, "std": std}), encoding="utf-8")
 
 
