@@ -27,7 +27,7 @@ class PadBias(WanAttnProcessor):
 
 
 class PredictionErrors(nn.Module):
-    """The mean squared error of each sample's velocity (equation 2), with the gradients of both models.
+    """The mean squared error of each sample's velocity (flow matching), with gradients for both models.
 
     Within `prepared` the transformer has a settable time axis and takes one padding token for many.
     """
