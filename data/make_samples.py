@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from effivmt.video import write_video
+from effivmt.media.video import write_video
 from effivmt.world.looks import Ground, Look
 from effivmt.world.motions import FPS, held_out
 from effivmt.world.scenes import Clip, describe, describe_ground, draw_clip, object_clip

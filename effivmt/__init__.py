@@ -6,4 +6,4 @@ B batch, F latent frames, T pixel frames, H W height and width, S tokens, N head
 L layers, R LoRA rank.
 """
 
-__version__ = "0.1.0"
+from effivmt.versions import __version__ as __version__

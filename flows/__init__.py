@@ -1,3 +1,3 @@
 """What runs: the flows and the command line."""
 
-import tasks  # noqa: F401  (its settings must stand before an engine is imported)
+import effivmt_tasks  # noqa: F401  (its settings must stand before an engine is imported)

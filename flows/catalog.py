@@ -10,15 +10,15 @@ from prefect.futures import as_completed
 from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from effivmt.batch import QUARANTINE, CatalogWatch, write_run
 from effivmt.catalog import Catalog, load_catalog
 from effivmt.config import Params
-from effivmt.inventory import write_inventory
-from tasks.artifacts import RunPage
-from tasks.clips import held_by, outcome_of, process
-from tasks.cluster import Cluster, release
-from tasks.location import tracking_uri
-from tasks.recording import Recorder
+from effivmt.pipeline.catalog_run import QUARANTINE, CatalogWatch, write_run
+from effivmt.pipeline.catalog_table import write_inventory
+from effivmt_tasks.artifacts import RunPage
+from effivmt_tasks.clips import held_by, outcome_of, process
+from effivmt_tasks.cluster import Cluster, release
+from effivmt_tasks.tracking.location import tracking_uri
+from effivmt_tasks.tracking.recorder import Recorder
 
 
 def run_catalog(

@@ -8,16 +8,16 @@ from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
 from prefect.states import Completed, Failed
 
-from effivmt.batch import CatalogWatch, Outcome
 from effivmt.catalog import load_catalog
 from effivmt.config import load_params
 from effivmt.errors import EffiVMTError
-from effivmt.selection import select_clips
-from effivmt.stages import STAGES
-from effivmt.store import Store
-from effivmt.workspace import Workspace
-from flows.catalog import run_catalog, summary
-from tasks.cluster import choose_cluster
+from effivmt.pipeline.catalog_run import CatalogWatch, Outcome
+from effivmt.pipeline.selection import select_clips
+from effivmt.pipeline.stages import STAGES
+from effivmt.pipeline.workspace import Workspace
+from effivmt.store.store import Store
+from effivmt_flows.catalog import run_catalog, summary
+from effivmt_tasks.cluster import choose_cluster
 
 Stage = Literal[STAGES]
 

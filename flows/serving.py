@@ -11,7 +11,7 @@ from prefect.types.entrypoint import EntrypointType
 from pydantic import ValidationError
 
 from effivmt.errors import ParamsError
-from flows.nightly import nightly
+from effivmt_flows.nightly import nightly
 
 
 def check_schedule(cron: str, timezone: str) -> None:

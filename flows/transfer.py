@@ -7,13 +7,13 @@ from prefect import flow
 
 from effivmt.catalog import Clip
 from effivmt.config import Params
-from effivmt.outputs import Outputs, write_outputs
-from effivmt.store import Store
-from effivmt.transfer import UNWATCHED, Transferred, Watch, run_clip
-from effivmt.workspace import Workspace
-from tasks.location import tracking_uri
-from tasks.recording import Recorder
-from tasks.stages import call_task
+from effivmt.pipeline.outputs import Outputs, write_outputs
+from effivmt.pipeline.transfer import UNWATCHED, Transferred, Watch, run_clip
+from effivmt.pipeline.workspace import Workspace
+from effivmt.store.store import Store
+from effivmt_tasks.stages import call_task
+from effivmt_tasks.tracking.location import tracking_uri
+from effivmt_tasks.tracking.recorder import Recorder
 
 
 @flow(name="transfer", flow_run_name="{clip.clip}", persist_result=False, validate_parameters=False)

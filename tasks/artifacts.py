@@ -15,8 +15,8 @@ from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
-from effivmt.batch import Outcome
 from effivmt.catalog import Catalog
+from effivmt.pipeline.catalog_run import Outcome
 
 INTERVAL = 5.0
 """Seconds between two updates of the progress."""

@@ -13,14 +13,14 @@ from prefect.futures import PrefectWrappedFuture
 from prefect.results import ResultRecord
 from prefect.states import Completed, Failed
 
-from effivmt.batch import CatalogWatch, Outcome, process_clip
 from effivmt.catalog import Clip
 from effivmt.config import Params
-from effivmt.planning import plan_clip
-from effivmt.store import Store
-from effivmt.transfer import directly
-from effivmt.workspace import Workspace
-from tasks.stages import call_task
+from effivmt.pipeline.catalog_run import CatalogWatch, Outcome, process_clip
+from effivmt.pipeline.plan import plan_clip
+from effivmt.pipeline.transfer import directly
+from effivmt.pipeline.workspace import Workspace
+from effivmt.store.store import Store
+from effivmt_tasks.stages import call_task
 
 _workspaces: dict[tuple[str, str], Workspace] = {}
 """Workspaces of this process by store and params: its backbone is loaded once, not once a task."""

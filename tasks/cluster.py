@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from effivmt import __version__
 from effivmt.errors import EffiVMTError, ParamsError
-from effivmt.placing import writing
+from effivmt.store.files import writing
 
 if TYPE_CHECKING:
     from prefect.futures import PrefectFuture

@@ -8,12 +8,12 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
-from effivmt import stages
-from effivmt.transfer import artifacts_of
+from effivmt.pipeline import stages
+from effivmt.pipeline.transfer import artifacts_of
 
 
 def call_task(function: Callable[..., object], *inputs: object) -> object:
-    """Runs a function of `effivmt.stages` as its Prefect task (a `Call` of `effivmt.transfer`), within a flow.
+    """Runs a function of `effivmt.pipeline.stages` as its Prefect task (a `Call` of `effivmt.pipeline.transfer`), within a flow.
 
     Raises what the function raises.
     """

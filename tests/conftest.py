@@ -16,13 +16,13 @@ from transformers import (
     UMT5EncoderModel,
 )
 
-from effivmt.backbone import Backbone
 from effivmt.catalog import Clip
 from effivmt.config import Params
+from effivmt.media.video import write_video
+from effivmt.method.backbone import Backbone
+from effivmt.pipeline.workspace import Workspace
 from effivmt.pretrain.text import make_tokenizer
-from effivmt.store import Store
-from effivmt.video import write_video
-from effivmt.workspace import Workspace
+from effivmt.store.store import Store
 from effivmt.world.looks import Ground, Look
 from effivmt.world.motions import held_out
 from effivmt.world.scenes import object_clip

@@ -8,20 +8,20 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from effivmt import stages
-from effivmt.artifact import Artifact
 from effivmt.benchmark import peer_stages
 from effivmt.benchmark.methods import Method
 from effivmt.catalog import Clip
 from effivmt.config import Params, Section
 from effivmt.errors import in_one_line
-from effivmt.stages import Rendered
-from effivmt.workspace import Workspace
+from effivmt.pipeline import stages
+from effivmt.pipeline.stages import Rendered
+from effivmt.pipeline.workspace import Workspace
+from effivmt.store.artifact import Artifact
 
 
 @dataclass(frozen=True)
 class Job:
-    """One method on one clip; `params`: the method's own; `peer`: those of its file in `effivmt.baselines`, if any."""
+    """One method on one clip; `params`: the method's own; `peer`: those of its file in `effivmt.benchmark.baselines`, if any."""
 
     method: Method
     params: Params

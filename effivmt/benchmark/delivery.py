@@ -8,7 +8,6 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from effivmt.artifact import Artifact
 from effivmt.benchmark.cells import Cell, Done
 from effivmt.benchmark.markdown import markdown
 from effivmt.benchmark.methods import Method
@@ -18,9 +17,10 @@ from effivmt.benchmark.scatter import scatter
 from effivmt.benchmark.suite import suite
 from effivmt.benchmark.tuning import tuning_scenes
 from effivmt.catalog import Clip
-from effivmt.placing import place, replacing, writing
-from effivmt.store import Store
-from effivmt.video import write_image, write_video
+from effivmt.media.video import write_image, write_video
+from effivmt.store.artifact import Artifact
+from effivmt.store.files import place, replacing, writing
+from effivmt.store.store import Store
 
 
 def write_comparison(

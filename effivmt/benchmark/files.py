@@ -15,7 +15,7 @@ from effivmt.benchmark.scene import Drawn, Scene
 from effivmt.benchmark.suite import quick, suite
 from effivmt.benchmark.tuning import tuning_scenes
 from effivmt.catalog import SEPARATOR
-from effivmt.video import write_video
+from effivmt.media.video import write_video
 from effivmt.world.motions import FPS
 
 CATALOG, QUICK, TUNING = "catalog.csv", "quick.csv", "tuning.csv"

@@ -1,6 +1,6 @@
 """What a comparison measures: the metrics of videos, and what it cost to make them."""
 
-from effivmt.evaluation.names import METRICS, Metric
+from effivmt.evaluation.metrics import METRICS, Metric
 
 COSTS = {
     "seconds": Metric(

@@ -1,6 +1,6 @@
 """What the benchmark compares: peers, ablations, controls and sweeps, each a name and how it differs from EffiVMT.
 
-A method of ours is the default params with some overridden; a peer has a file of its own in `effivmt.baselines`.
+A method of ours is the default params with some overridden; a peer has a file of its own in `effivmt.benchmark.baselines`.
 """
 
 from collections.abc import Sequence

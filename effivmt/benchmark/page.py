@@ -7,9 +7,9 @@ from pathlib import Path
 from effivmt.benchmark.markdown import HEADINGS, cell, claim_evidence
 from effivmt.benchmark.measures import COSTS, MEASURES
 from effivmt.benchmark.results import as_estimate
-from effivmt.embedding import File, Held, embed_image
-from effivmt.pages import described, template
-from effivmt.run_page import LIMIT
+from effivmt.report.inline_media import File, Held, embed_image
+from effivmt.report.run_page import LIMIT
+from effivmt.report.templating import described, template
 
 TABLE = (
     "motion_fidelity",

@@ -1,18 +1,16 @@
-"""The benchmark's own steps, (inputs, params) -> artifact in the store, beside those of `effivmt.stages`: of the peers,
+"""The benchmark's own steps, (inputs, params) -> artifact in the store, beside those of `effivmt.pipeline.stages`: of the peers,
 and of the reference's way through the autoencoder."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from effivmt.artifact import Artifact, Key
 from effivmt.benchmark.peers import peer_module
 from effivmt.catalog import Clip
 from effivmt.config import Section
-from effivmt.stages import Rendered, texts
-from effivmt.workspace import Workspace
-
-VERSIONS = {"peer_tune": 1, "peer_render": 1, "reconstruct": 1}
-"""Of each step's code and files: raised whenever the same inputs give another result."""
+from effivmt.pipeline.stages import Rendered, texts
+from effivmt.pipeline.workspace import Workspace
+from effivmt.store.artifact import Artifact, Key
+from effivmt.versions import BENCHMARK_VERSIONS
 
 
 def tune(work: Workspace, peer: str, params: Section, clip: Clip, ingested: Artifact) -> Artifact:
@@ -29,8 +27,8 @@ def tune(work: Workspace, peer: str, params: Section, clip: Clip, ingested: Arti
         import numpy as np
         from safetensors.torch import load_file
 
-        from effivmt.adapter import save_adapter
-        from effivmt.heads import HeadMap
+        from effivmt.method.adapter import save_adapter
+        from effivmt.method.heads import HeadMap
 
         work.backbone.keep("transformer")
         dense, single = (load_file(ingested.file(f"{name}.safetensors"))[name] for name in ("dense", "single"))
@@ -75,7 +73,7 @@ def render(work: Workspace, peer: str, params: Section, ingested: Artifact, prom
         def make(out: Path, _scratch: Path) -> None:
             from safetensors.torch import load_file
 
-            from effivmt.video import write_video
+            from effivmt.media.video import write_video
 
             work.backbone.keep("transformer", "vae")
             frames = peer_module(peer).generate(
@@ -104,7 +102,7 @@ def reconstruct(work: Workspace, ingested: Artifact) -> Artifact:
     def make(out: Path, _scratch: Path) -> None:
         from safetensors.torch import load_file
 
-        from effivmt.video import write_video
+        from effivmt.media.video import write_video
 
         work.backbone.keep("vae")
         frames = work.backbone.decode_video(load_file(ingested.file("dense.safetensors"))["dense"][0])
@@ -122,4 +120,4 @@ def _build(
     make: Callable[[Path, Path], None],
 ) -> Artifact:
     settings = {**settings, "precision": work.params.backbone.dtype}
-    return work.store.build(Key(stage, VERSIONS[stage], inputs, settings, work.folder.digest), make)
+    return work.store.build(Key(stage, BENCHMARK_VERSIONS[stage], inputs, settings, work.folder.digest), make)

@@ -24,8 +24,8 @@ FILE = "peers.yaml"
 
 
 def peer_module(name: str) -> ModuleType:
-    """The file of a peer in `effivmt.baselines`; slow to import."""
-    return import_module(f"effivmt.baselines.{name}")
+    """The file of a peer in `effivmt.benchmark.baselines`; slow to import."""
+    return import_module(f"effivmt.benchmark.baselines.{name}")
 
 
 def is_of_peer(override: str) -> bool:

@@ -12,7 +12,7 @@ from effivmt.benchmark.claims import judge_claims
 from effivmt.benchmark.measures import COSTS, MEASURES
 from effivmt.benchmark.methods import OURS, Method
 from effivmt.benchmark.statistics import DRAWS, LEVEL, Estimate, difference, estimate
-from effivmt.evaluation.names import METRICS
+from effivmt.evaluation.metrics import METRICS
 
 Row = Mapping[str, object]
 

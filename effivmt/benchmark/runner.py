@@ -12,8 +12,8 @@ from effivmt.benchmark.cells import Done, Job, failed, run_job
 from effivmt.benchmark.methods import Method
 from effivmt.benchmark.peers import PEERS, is_of_peer, peer_params, read_peers
 from effivmt.catalog import Catalog, Clip
-from effivmt.store import Store
-from effivmt.workspace import Workspace
+from effivmt.pipeline.workspace import Workspace
+from effivmt.store.store import Store
 
 DIED = "its worker process died (out of memory?); the next run goes on from its last checkpoint"
 

@@ -12,7 +12,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from effivmt.benchmark.methods import OURS
 from effivmt.benchmark.results import as_estimate
 from effivmt.benchmark.statistics import Estimate
-from effivmt.figures import BRANCH_COLOURS, INK, MUTED, OTHER_COLOURS, RULE
+from effivmt.media.figures import BRANCH_COLOURS, INK, MUTED, OTHER_COLOURS, RULE
 
 STYLES = {
     "method": ("o", BRANCH_COLOURS["spatial"]),

@@ -18,8 +18,8 @@ from effivmt.benchmark.cells import Done, Job
 from effivmt.benchmark.methods import METHODS, OURS
 from effivmt.benchmark.peers import PEERS, peer_params
 from effivmt.catalog import Clip
-from effivmt.evaluation.names import METRICS
-from effivmt.placing import replacing, writing
+from effivmt.evaluation.metrics import METRICS
+from effivmt.store.files import replacing, writing
 
 CANDIDATES: dict[str, tuple[dict[str, object], ...]] = {
     OURS: tuple({"heads.alpha": alpha} for alpha in (1.25, 2.0, 4.0, 8.0)),

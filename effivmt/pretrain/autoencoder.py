@@ -16,12 +16,12 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import WanResample, patchi
 from torch import nn
 from torch.nn import functional as F
 
-from effivmt.checkpoint import load_checkpoint, save_checkpoint
+from effivmt.method.checkpoint import load_checkpoint, save_checkpoint
+from effivmt.method.seeding import generator
 from effivmt.pretrain.drawing import drawing
 from effivmt.pretrain.log import Log
 from effivmt.pretrain.precision import fast_products
 from effivmt.pretrain.replay import replayed
-from effivmt.seeding import generator
 from effivmt.world.scenes import draw_clip
 
 CONFIG = {

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from effivmt.figures import curve
-from effivmt.video import write_image
+from effivmt.media.figures import curve
+from effivmt.media.video import write_image
 
 Log = Mapping[str, Sequence[float]]
 

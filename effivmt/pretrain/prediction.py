@@ -9,8 +9,8 @@ from diffusers.models.transformers.transformer_wan import WanAttnProcessor
 from torch import nn
 from transformers import UMT5EncoderModel
 
-from effivmt.objectives import add_noise, denoising_errors, velocity
-from effivmt.positions import time_positions_of
+from effivmt.method.losses import add_noise, denoising_errors, velocity
+from effivmt.method.rope import time_positions_of
 
 
 class PadBias(WanAttnProcessor):

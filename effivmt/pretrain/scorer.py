@@ -22,7 +22,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from effivmt.checkpoint import load_checkpoint, save_checkpoint
+from effivmt.method.checkpoint import load_checkpoint, save_checkpoint
 from effivmt.pretrain.drawing import drawing
 from effivmt.pretrain.log import Log
 from effivmt.pretrain.precision import fast_products

@@ -12,8 +12,9 @@ from diffusers import WanTransformer3DModel
 from torch import nn
 from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
 
-from effivmt.checkpoint import load_checkpoint, save_checkpoint
-from effivmt.objectives import draw_sigmas
+from effivmt.method.checkpoint import load_checkpoint, save_checkpoint
+from effivmt.method.losses import draw_sigmas
+from effivmt.method.seeding import generator
 from effivmt.pretrain.latents import Captioned
 from effivmt.pretrain.log import Log
 from effivmt.pretrain.noise_levels import NoiseLevels
@@ -21,7 +22,6 @@ from effivmt.pretrain.precision import fast_products
 from effivmt.pretrain.prediction import PredictionErrors
 from effivmt.pretrain.replay import replayed
 from effivmt.pretrain.text import MAX_TOKENS
-from effivmt.seeding import generator
 
 CONFIG = {
     "patch_size": (1, 2, 2),

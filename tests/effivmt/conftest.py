@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from webpage import BROKEN_OUT
 
-from effivmt.batch import CatalogWatch, run_catalog
 from effivmt.catalog import Catalog, load_catalog
 from effivmt.config import Params
-from effivmt.store import Store
-from effivmt.workspace import Workspace
+from effivmt.pipeline.catalog_run import CatalogWatch, run_catalog
+from effivmt.pipeline.workspace import Workspace
+from effivmt.store.store import Store
 
 
 @pytest.fixture

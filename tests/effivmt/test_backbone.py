@@ -10,10 +10,10 @@ import pytest
 import torch
 from diffusers import AutoencoderKLWan, WanPipeline
 
-from effivmt.backbone import Backbone
-from effivmt.backbone_folder import COMPONENTS
 from effivmt.config import BackboneParams
 from effivmt.errors import BackboneError, ParamsError
+from effivmt.method.backbone import Backbone
+from effivmt.method.backbone_folder import COMPONENTS
 
 
 def load(folder: Path, memo: Path | None = None, **changes) -> Backbone:

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 from pyarrow import parquet
 
-from effivmt.batch import CatalogWatch, failed_before, process_clip, run_catalog
 from effivmt.catalog import Catalog
 from effivmt.errors import EffiVMTError
-from effivmt.inventory import NAME, write_inventory
-from effivmt.planning import plan_clip
-from effivmt.stages import STAGES
-from effivmt.store import Store
-from effivmt.workspace import Workspace
+from effivmt.pipeline.catalog_run import CatalogWatch, failed_before, process_clip, run_catalog
+from effivmt.pipeline.catalog_table import NAME, write_inventory
+from effivmt.pipeline.plan import plan_clip
+from effivmt.pipeline.stages import STAGES
+from effivmt.pipeline.workspace import Workspace
+from effivmt.store.store import Store
 
 
 def run(workspace: Workspace, catalog: Catalog, out: Path) -> dict:

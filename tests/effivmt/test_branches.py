@@ -8,8 +8,8 @@ import torch
 from diffusers import WanTransformer3DModel
 from diffusers.models.transformers.transformer_wan import WanAttnProcessor
 
-from effivmt.branches import SplitInput, SplitOutput, branch_parameters, channels_of, dual_path
-from effivmt.heads import HeadMap
+from effivmt.method.dual_path import SplitInput, SplitOutput, branch_parameters, channels_of, dual_path
+from effivmt.method.heads import HeadMap
 
 MAPS = {
     "random": np.random.default_rng(0).random((2, 4)) < 0.5,

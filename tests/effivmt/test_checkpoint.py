@@ -4,8 +4,8 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-from effivmt import checkpoint
-from effivmt.checkpoint import load_checkpoint, save_checkpoint
+from effivmt.method import checkpoint
+from effivmt.method.checkpoint import load_checkpoint, save_checkpoint
 
 
 def make(seed: int = 0) -> tuple[dict[str, torch.Tensor], torch.optim.Optimizer]:

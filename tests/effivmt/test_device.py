@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from effivmt.device import pick_device
 from effivmt.errors import ParamsError
+from effivmt.method.device import pick_device
 
 
 def test_names_stand_for_devices() -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from effivmt.digests import canonical_json, sha256_bytes, sha256_file, sha256_tree
 from effivmt.errors import ParamsError, StoreError
+from effivmt.store.digests import canonical_json, sha256_bytes, sha256_file, sha256_tree
 
 
 class TestCanonicalJson:

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from effivmt.errors import EffiVMTError, ParamsError, VideoError
-from effivmt.figures import BRANCH_COLOURS, PAPER, contact_sheet, curve, head_map, smooth
-from effivmt.video import write_image
+from effivmt.media.figures import BRANCH_COLOURS, PAPER, contact_sheet, curve, head_map, smooth
+from effivmt.media.video import write_image
 
 PAD, GAP = 24, 8
 LEGEND_TOP = 380

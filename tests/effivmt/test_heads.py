@@ -8,10 +8,10 @@ import torch
 from diffusers import WanTransformer3DModel
 from torch.nn import functional as F
 
-from effivmt import heads
 from effivmt.config import HeadsParams
 from effivmt.errors import AdapterError
-from effivmt.heads import HeadMap, attention_scores, label_heads, load_head_map, save_head_map
+from effivmt.method import heads
+from effivmt.method.heads import HeadMap, attention_scores, label_heads, load_head_map, save_head_map
 
 TEXT_TOKENS = 7
 GRIDS = [(3, 4, 6), (2, 6, 4), (5, 8, 6)]  # latent frames, height, width; tokens are 2 x 2

@@ -7,6 +7,6 @@ HEAVY = {"torch", "diffusers", "transformers", "peft", "matplotlib", "cv2", "av"
 
 
 def test_asking_the_store_imports_nothing_heavy():
-    code = "import sys, effivmt.outputs, effivmt.transfer, flows.console; print(*sys.modules)"
+    code = "import sys, effivmt.pipeline.outputs, effivmt.pipeline.transfer, effivmt_flows.cli.console; print(*sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "effivmt.stages" in found.stdout.split() and not HEAVY & set(found.stdout.split())
+    assert "effivmt.pipeline.stages" in found.stdout.split() and not HEAVY & set(found.stdout.split())

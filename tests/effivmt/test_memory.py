@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from effivmt import memory
+from effivmt.store import memory
 
 SIZE = 128 * 2**20
 GROWS = f"""
 import numpy as np
-from effivmt.memory import peak_bytes, reset_peak
+from effivmt.store.memory import peak_bytes, reset_peak
 reset_peak()
 before = peak_bytes()
 np.ones({SIZE}, np.uint8)
@@ -24,8 +24,8 @@ BUILDS = f"""
 import sys
 from pathlib import Path
 import numpy as np
-from effivmt.artifact import Key
-from effivmt.store import Store
+from effivmt.store.artifact import Key
+from effivmt.store.store import Store
 
 def build(clip, size):
     def make(out, scratch):

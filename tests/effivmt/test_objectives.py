@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from effivmt.objectives import add_noise, denoising_loss, draw_sigmas, motion_loss, velocity
+from effivmt.method.losses import add_noise, denoising_loss, draw_sigmas, motion_loss, velocity
 
 
 @pytest.fixture

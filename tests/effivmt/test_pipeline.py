@@ -4,15 +4,15 @@ import csv
 import json
 from pathlib import Path
 
-from effivmt.batch import CatalogWatch
 from effivmt.catalog import Catalog
 from effivmt.config import Params
-from effivmt.digests import sha256_file
-from effivmt.pipeline import run_stage_over
-from effivmt.stages import STAGES
-from effivmt.store import Store
-from effivmt.tables import thinned, write_metrics
-from effivmt.workspace import Workspace
+from effivmt.pipeline.catalog_run import CatalogWatch
+from effivmt.pipeline.stage_run import run_stage_over
+from effivmt.pipeline.stages import STAGES
+from effivmt.pipeline.tables import thinned, write_metrics
+from effivmt.pipeline.workspace import Workspace
+from effivmt.store.digests import sha256_file
+from effivmt.store.store import Store
 
 
 def run(work: Workspace, catalog: Catalog, stage: str, out: Path) -> dict[str, str]:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from diffusers.models.transformers.transformer_wan import WanRotaryPosEmbed
 
-from effivmt.positions import rotary_embedding, rotate, sampled_indices, time_positions, time_positions_of
+from effivmt.method.rope import rotary_embedding, rotate, sampled_indices, time_positions, time_positions_of
 
 HEAD_WIDTHS = [12, 32, 64, 128]  # 128: Wan 2.1, 1.3B and 14B
 

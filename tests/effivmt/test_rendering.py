@@ -6,12 +6,12 @@ import torch
 from diffusers import UniPCMultistepScheduler, WanPipeline
 from safetensors.torch import save as to_bytes
 
-from effivmt.adapter import Adapter, to_stock_layout
-from effivmt.branches import dual_path
 from effivmt.config import IngestParams, RenderParams
-from effivmt.heads import label_heads
-from effivmt.rendering import render
-from effivmt.tuning import add_lora
+from effivmt.method.adapter import Adapter, to_stock_layout
+from effivmt.method.dual_path import dual_path
+from effivmt.method.heads import label_heads
+from effivmt.method.rendering import render
+from effivmt.method.tuning import add_lora
 
 SIZE = IngestParams(num_frames=9, height=32, width=48)
 PARAMS = RenderParams(steps=3, guidance_scale=4.0, flow_shift=5.0)

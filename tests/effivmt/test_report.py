@@ -13,10 +13,10 @@ import yaml
 from webpage import HOSTILE, Page, skeleton
 
 from effivmt.errors import VideoError
-from effivmt.evaluation.names import METRICS
-from effivmt.figures import head_map
-from effivmt.report import Failure, Report, Result, Timing, render_report
-from effivmt.video import write_image, write_video
+from effivmt.evaluation.metrics import METRICS
+from effivmt.media.figures import head_map
+from effivmt.media.video import write_image, write_video
+from effivmt.report.clip_page import Failure, Report, Result, Timing, render_report
 
 
 @pytest.fixture(scope="module")

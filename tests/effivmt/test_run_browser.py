@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from browser import Tab, browsing, find_browser
 
-from effivmt import run_page
-from effivmt.run_record import read_run
+from effivmt.report import run_page
+from effivmt.report.run_record import read_run
 
 pytestmark = pytest.mark.skipif(find_browser() is None, reason="no Chromium on the path (apt-get install chromium)")
 TIMES = """(() => {

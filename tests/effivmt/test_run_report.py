@@ -12,15 +12,15 @@ from statistics import fmean
 import pytest
 from webpage import BROKEN_OUT, HOSTILE, Page, skeleton
 
-from effivmt import run_page
-from effivmt.batch import CatalogWatch, run_catalog
 from effivmt.catalog import load_catalog
 from effivmt.errors import EffiVMTError
-from effivmt.evaluation.names import METRICS
-from effivmt.run_page import render_run
-from effivmt.run_record import read_run
-from effivmt.run_report import write_run_report
-from effivmt.workspace import Workspace
+from effivmt.evaluation.metrics import METRICS
+from effivmt.pipeline.catalog_run import CatalogWatch, run_catalog
+from effivmt.pipeline.workspace import Workspace
+from effivmt.report import run_page
+from effivmt.report.run_page import render_run
+from effivmt.report.run_record import read_run
+from effivmt.report.run_report import write_run_report
 
 CLIPS = ("one", "two")
 

@@ -8,17 +8,17 @@ import torch
 from diffusers import UniPCMultistepScheduler, WanPipeline
 from safetensors.torch import load_file
 
-from effivmt import stages
-from effivmt.adapter import fused, load_adapter, save_adapter
-from effivmt.artifact import Artifact
 from effivmt.catalog import Clip
 from effivmt.config import Params
 from effivmt.errors import AdapterError
-from effivmt.heads import HeadMap, load_head_map, save_head_map, split_heads
-from effivmt.rendering import render
-from effivmt.seeding import generator
-from effivmt.store import Store
-from effivmt.workspace import Workspace
+from effivmt.method.adapter import fused, load_adapter, save_adapter
+from effivmt.method.heads import HeadMap, load_head_map, save_head_map, split_heads
+from effivmt.method.rendering import render
+from effivmt.method.seeding import generator
+from effivmt.pipeline import stages
+from effivmt.pipeline.workspace import Workspace
+from effivmt.store.artifact import Artifact
+from effivmt.store.store import Store
 
 SPLITS = ("random", "swapped", "none")
 

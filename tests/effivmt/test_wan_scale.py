@@ -9,11 +9,11 @@ import torch
 from diffusers import WanTransformer3DModel
 from diffusers.models.transformers.transformer_wan import WanRotaryPosEmbed
 
-from effivmt.adapter import Adapter, check_fits, fused, load_adapter, save_adapter, to_comfyui, to_stock_layout
-from effivmt.branches import branch_parameters, dual_path
 from effivmt.config import SamplingParams, SpatialParams, TemporalParams
-from effivmt.heads import HeadMap, attention_scores, label_heads
-from effivmt.tuning import add_lora, tune_spatial, tune_temporal
+from effivmt.method.adapter import Adapter, check_fits, fused, load_adapter, save_adapter, to_comfyui, to_stock_layout
+from effivmt.method.dual_path import branch_parameters, dual_path
+from effivmt.method.heads import HeadMap, attention_scores, label_heads
+from effivmt.method.tuning import add_lora, tune_spatial, tune_temporal
 
 WAN_1_3B = {"num_layers": 30, "num_attention_heads": 12, "attention_head_dim": 128, "ffn_dim": 8960}
 WAN_14B = {"num_layers": 40, "num_attention_heads": 40, "attention_head_dim": 128, "ffn_dim": 13824}

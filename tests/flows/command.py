@@ -5,8 +5,8 @@ from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
 
-from effivmt.stages import STAGES
-from flows.cli import main
+from effivmt.pipeline.stages import STAGES
+from effivmt_flows.cli.main import main
 
 CAPTION = "a red square on a navy background"
 PROMPTS = ("a green circle on a gray background", "a yellow star on a black background")

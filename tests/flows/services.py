@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.error import URLError
 
-COMMAND = ("-c", "import sys; from flows.cli import main; sys.exit(main(sys.argv[1:]))")
+COMMAND = ("-c", "import sys; from effivmt_flows.cli.main import main; sys.exit(main(sys.argv[1:]))")
 """Python's arguments that make it `effivmt`."""
 
 

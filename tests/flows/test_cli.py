@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from command import CAPTION, PROMPTS, Ended, effivmt
 
-from effivmt.digests import sha256_file
-from effivmt.evaluation.names import METRICS
-from effivmt.transfer import StageRun
-from effivmt.video import read_frames
-from flows.console import StageBars
+from effivmt.evaluation.metrics import METRICS
+from effivmt.media.video import read_frames
+from effivmt.pipeline.transfer import StageRun
+from effivmt.store.digests import sha256_file
+from effivmt_flows.cli.console import StageBars
 
 DATA = Path(__file__).parents[2] / "data"
 
@@ -24,7 +24,7 @@ HEAVY = {"torch", "diffusers", "transformers", "prefect", "mlflow", "dvc", "nump
 
 
 def test_help_answers_at_once() -> None:
-    script = "import sys; from flows.cli import main; code = main(['--help']); print(*sys.modules); sys.exit(code)"
+    script = "import sys; from effivmt_flows.cli.main import main; code = main(['--help']); print(*sys.modules); sys.exit(code)"
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)

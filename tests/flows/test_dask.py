@@ -16,7 +16,7 @@ from distributed import LocalCluster
 from services import COMMAND, free_port, prefect_server, started, until
 
 from effivmt.errors import EffiVMTError
-from tasks.cluster import Cluster
+from effivmt_tasks.cluster import Cluster
 
 CLIPS, STEPS = 6, 150
 

@@ -7,7 +7,7 @@ import pytest
 from command import effivmt
 
 from effivmt.config import Params
-from flows.doctor import check_backbone, check_folder, check_space, check_versions
+from effivmt_flows.cli.doctor import check_backbone, check_folder, check_space, check_versions
 
 
 def test_sound_installation(project: Path, tmp_path: Path) -> None:

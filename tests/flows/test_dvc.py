@@ -15,7 +15,7 @@ import torch
 import yaml
 from command import effivmt
 
-from effivmt.stages import STAGES
+from effivmt.pipeline.stages import STAGES
 
 ROOT = Path(__file__).parents[2]
 CATALOG = """clip,video,caption,prompts
@@ -57,7 +57,7 @@ def repository(
     folder = tmp_path_factory.mktemp("dvc") / "repository"
     (folder / "data" / "samples").mkdir(parents=True)
     (folder / "effivmt").mkdir()
-    for name in ("dvc.yaml", ".dvcignore", ".gitignore", "effivmt/workspace.py"):
+    for name in ("dvc.yaml", ".dvcignore", ".gitignore", "effivmt/versions.py"):
         shutil.copy(ROOT / name, folder / name)
     (folder / ".dvc").mkdir()
     for name in ("config", ".gitignore"):

@@ -5,7 +5,7 @@ import time
 import pytest
 from rich.table import Table
 
-from flows.plain import NumberedLines, results_console
+from effivmt_flows.cli.plain import NumberedLines, results_console
 
 
 @pytest.mark.parametrize(("columns", "whole"), [(None, True), ("40", False)])

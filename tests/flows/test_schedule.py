@@ -49,7 +49,7 @@ def test_flow_reads_the_catalog_anew_and_fails_with_the_reason(
     monkeypatch.chdir(catalog.parent)  # mlflow.db
     from prefect.client.orchestration import get_client
 
-    from flows.nightly import nightly
+    from effivmt_flows.nightly import nightly
 
     places = {"params": project / "params.yaml", "store": catalog.parent / "store", "out": catalog.parent / "out"}
     state = nightly(catalog, **places, return_state=True)
@@ -71,9 +71,9 @@ def test_server_that_takes_no_artifact_costs_a_warning(catalog: Path, caplog: py
     from prefect import flow
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
-    from effivmt.batch import Outcome
     from effivmt.catalog import load_catalog
-    from tasks.artifacts import RunPage
+    from effivmt.pipeline.catalog_run import Outcome
+    from effivmt_tasks.artifacts import RunPage
 
     @flow
     def report() -> str:

@@ -42,7 +42,7 @@ def test_what_a_transfer_has_computed_is_a_hit(project: Path, transferred: Ended
 
 def test_hits_need_no_engine(project: Path, transferred: Ended, catalog: Path) -> None:
     command = words(project, catalog, "evaluate")
-    script = f"import sys; from flows.cli import main; main({command!r}); print(*sys.modules)"
+    script = f"import sys; from effivmt_flows.cli.main import main; main({command!r}); print(*sys.modules)"
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
     assert "good: hit" in ended.stderr
     assert not HEAVY & set(ended.stdout.splitlines()[-1].split())

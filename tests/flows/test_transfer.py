@@ -17,9 +17,9 @@ from command import PROMPTS, Ended, effivmt
 from PIL import Image
 from safetensors import safe_open
 
-from effivmt.adapter import load_adapter
-from effivmt.stages import STAGES
-from effivmt.video import read_frames
+from effivmt.media.video import read_frames
+from effivmt.method.adapter import load_adapter
+from effivmt.pipeline.stages import STAGES
 
 Arguments = Callable[..., list[str]]
 FILES = {"losses.json", "run.json", "adapter", "heads.png", "metrics.json", "reference.mp4", "report.html", "sheet.png"}
@@ -136,7 +136,11 @@ def long_run(project: Path, transferred: Ended, transfer_arguments: Arguments) -
 def test_killed_run_goes_on_to_the_same_bytes(long_run: Callable[[Path], list[str]], tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert effivmt(*long_run(whole)).code == 0
-    command = [sys.executable, "-c", "import sys; from flows.cli import main; sys.exit(main(sys.argv[1:]))"]
+    command = [
+        sys.executable,
+        "-c",
+        "import sys; from effivmt_flows.cli.main import main; sys.exit(main(sys.argv[1:]))",
+    ]
     arguments = long_run(killed)
     published = set((killed / "store" / "temporal").iterdir())
     process = subprocess.Popen([*command, *arguments], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
@@ -146,7 +150,7 @@ def test_killed_run_goes_on_to_the_same_bytes(long_run: Callable[[Path], list[st
     assert set((killed / "store" / "temporal").iterdir()) == published
     with safe_open(checkpoint, framework="np") as file:
         assert 1 <= int(file.metadata()["step"]) < LONG
-    listing = "import sys; from flows.cli import main; code = main(sys.argv[1:]); print(*sys.modules); sys.exit(code)"
+    listing = "import sys; from effivmt_flows.cli.main import main; code = main(sys.argv[1:]); print(*sys.modules); sys.exit(code)"
     rerun = subprocess.run([sys.executable, "-c", listing, *arguments], capture_output=True, text=True, timeout=200)
     assert rerun.returncode == 0, rerun.stderr
     assert Ended(0, "", rerun.stderr).outcomes() == {

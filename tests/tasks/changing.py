@@ -4,7 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
-from effivmt.digests import sha256_file
+from effivmt.store.digests import sha256_file
 
 PROMPTS = ("a green circle on a gray background", "a yellow star on a black background")
 STEPS = {"spatial": 2, "temporal": 3}

@@ -10,11 +10,11 @@ from loopback import Server, serve
 from mlflow.tracking import MlflowClient
 from prefect.testing.utilities import prefect_test_harness
 
-from effivmt.batch import CatalogWatch, run_catalog
 from effivmt.catalog import load_catalog
 from effivmt.config import Params
-from effivmt.store import Store
-from effivmt.workspace import Workspace
+from effivmt.pipeline.catalog_run import CatalogWatch, run_catalog
+from effivmt.pipeline.workspace import Workspace
+from effivmt.store.store import Store
 
 TUNING = {"rank": 2, "batch": 2}
 

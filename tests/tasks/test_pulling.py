@@ -11,12 +11,12 @@ from changing import change, renamed
 from loopback import Server
 from mlflow.tracking import MlflowClient
 
-from effivmt.digests import sha256_file
 from effivmt.errors import EffiVMTError
-from flows.cli import main
-from tasks.folders import read_note
-from tasks.pulling import pull, pull_to_cache
-from tasks.tracking import track_folder
+from effivmt.store.digests import sha256_file
+from effivmt_flows.cli.main import main
+from effivmt_tasks.tracking.folders import read_note
+from effivmt_tasks.tracking.pull import pull, pull_to_cache
+from effivmt_tasks.tracking.runs import track_folder
 
 REFERENCE = "models:/effivmt-stored@champion"
 
@@ -113,7 +113,7 @@ def test_no_registry(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_pulling_imports_nothing_heavy() -> None:
-    code = "import sys, tasks.pulling, mlflow.artifacts, mlflow.tracking\n"
+    code = "import sys, effivmt_tasks.tracking.pull, mlflow.artifacts, mlflow.tracking\n"
     code += "print({'torch', 'prefect', 'diffusers', 'peft'} & sys.modules.keys())"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "set()"

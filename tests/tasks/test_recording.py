@@ -15,12 +15,12 @@ from mlflow.tracking import MlflowClient
 from effivmt.catalog import load_catalog
 from effivmt.config import Params
 from effivmt.errors import EffiVMTError
-from flows.catalog import run_catalog
-from flows.cli import main
-from flows.transfer import transfer
-from tasks.folders import read_note
-from tasks.location import check_reachable, public_uri
-from tasks.recording import Recorder, sync
+from effivmt_flows.catalog import run_catalog
+from effivmt_flows.cli.main import main
+from effivmt_flows.transfer import transfer
+from effivmt_tasks.tracking.folders import read_note
+from effivmt_tasks.tracking.location import check_reachable, public_uri
+from effivmt_tasks.tracking.recorder import Recorder, sync
 
 NOWHERE = "http://127.0.0.1:9"
 
@@ -92,7 +92,7 @@ def test_sync_in_a_fresh_process(server: Server, out: Path) -> None:
         change_one(out / name)
 
     def call(uri: str) -> subprocess.CompletedProcess:
-        code = "import sys; from flows.cli import main; sys.exit(main())"
+        code = "import sys; from effivmt_flows.cli.main import main; sys.exit(main())"
         environment = os.environ | {"MLFLOW_TRACKING_URI": uri}
         return subprocess.run(
             [sys.executable, "-c", code, "sync", str(out)], env=environment, capture_output=True, text=True

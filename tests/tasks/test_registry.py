@@ -12,9 +12,9 @@ from diffusers import WanPipeline
 from loopback import Server
 from mlflow.tracking import MlflowClient
 
-from effivmt.digests import sha256_file
-from tasks.folders import Note
-from tasks.tracking import track_folder
+from effivmt.store.digests import sha256_file
+from effivmt_tasks.tracking.folders import Note
+from effivmt_tasks.tracking.runs import track_folder
 
 RENDERING = """
 import os, sys, mlflow.pyfunc
@@ -120,7 +120,7 @@ def test_pulled_adapter_works_in_stock_diffusers(
     registered: Note, server: Server, backbone_folder: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "adapter"
-    command = [sys.executable, "-c", "import sys; from flows.cli import main; sys.exit(main())"]
+    command = [sys.executable, "-c", "import sys; from effivmt_flows.cli.main import main; sys.exit(main())"]
     command += ["pull", "models:/effivmt-film/1", "--out", str(out)]
     environment = os.environ | {"MLFLOW_TRACKING_URI": server.uri}
     pulled = subprocess.run(command, env=environment, capture_output=True, text=True)

@@ -17,12 +17,12 @@ from prefect.client.schemas.objects import FlowRun
 from effivmt.catalog import Clip
 from effivmt.config import Params
 from effivmt.errors import EffiVMTError, VideoError
-from effivmt.outputs import Outputs
-from effivmt.stages import STAGES
-from effivmt.transfer import Transferred
-from flows.transfer import transfer
-from tasks.location import check_writable
-from tasks.tracking import flatten
+from effivmt.pipeline.outputs import Outputs
+from effivmt.pipeline.stages import STAGES
+from effivmt.pipeline.transfer import Transferred
+from effivmt_flows.transfer import transfer
+from effivmt_tasks.tracking.location import check_writable
+from effivmt_tasks.tracking.runs import flatten
 
 
 @dataclass

@@ -11,12 +11,12 @@ from diffusers import WanTransformer3DModel
 from safetensors.torch import load_file, save_file
 from safetensors.torch import save as to_bytes
 
-from effivmt.adapter import check_fits, load_adapter, save_adapter, to_stock_layout
-from effivmt.digests import sha256_file
 from effivmt.errors import AdapterError
-from effivmt.heads import BRANCHES
-from effivmt.manifest import read_facts
-from effivmt.rendering import render
+from effivmt.method.adapter import check_fits, load_adapter, save_adapter, to_stock_layout
+from effivmt.method.adapter_manifest import read_facts
+from effivmt.method.heads import BRANCHES
+from effivmt.method.rendering import render
+from effivmt.store.digests import sha256_file
 
 
 def edit_facts(folder: Path, change) -> None:

@@ -12,11 +12,11 @@ from diffusers import UniPCMultistepScheduler, WanPipeline
 from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 
-from effivmt.adapter import fused, load_adapter, to_comfyui, to_stock_layout
-from effivmt.branches import dual_path
-from effivmt.heads import BRANCHES
-from effivmt.rendering import render
-from effivmt.tuning import add_lora
+from effivmt.method.adapter import fused, load_adapter, to_comfyui, to_stock_layout
+from effivmt.method.dual_path import dual_path
+from effivmt.method.heads import BRANCHES
+from effivmt.method.rendering import render
+from effivmt.method.tuning import add_lora
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from effivmt.baselines.ditflow import (
+from effivmt.benchmark.baselines.ditflow import (
     DiTFlowParams,
     best_displacements,
     flow_loss,
@@ -13,7 +13,7 @@ from effivmt.baselines.ditflow import (
     reference_flow,
     token_places,
 )
-from effivmt.baselines.guided import optimise
+from effivmt.benchmark.baselines.guided import optimise
 
 GRID = (3, 4, 5)
 

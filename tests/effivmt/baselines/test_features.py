@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from effivmt.baselines.features import block_at, block_output, queries_and_keys, token_grid
+from effivmt.benchmark.baselines.features import block_at, block_output, queries_and_keys, token_grid
 
 
 @pytest.fixture

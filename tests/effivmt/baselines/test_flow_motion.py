@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from effivmt.baselines.flow_motion import FlowMotionParams, clean_prediction, guidance_loss
-from effivmt.baselines.guided import Moment
+from effivmt.benchmark.baselines.flow_motion import FlowMotionParams, clean_prediction, guidance_loss
+from effivmt.benchmark.baselines.guided import Moment
 
 PARAMS = FlowMotionParams()
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 from diffusers import UniPCMultistepScheduler
 
-from effivmt.baselines.guided import Moment, generate, guided_steps, optimise
+from effivmt.benchmark.baselines.guided import Moment, generate, guided_steps, optimise
 from effivmt.errors import EffiVMTError
-from effivmt.rendering import render
+from effivmt.method.rendering import render
 
 
 class TestGenerate:

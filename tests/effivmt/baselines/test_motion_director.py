@@ -7,10 +7,8 @@ import torch
 from diffusers import WanTransformer3DModel
 from safetensors.torch import save as to_bytes
 
-from effivmt import objectives
-from effivmt.adapter import fused
-from effivmt.baselines import motion_director
-from effivmt.baselines.motion_director import (
+from effivmt.benchmark.baselines import motion_director
+from effivmt.benchmark.baselines.motion_director import (
     MotionDirectorParams,
     added,
     debias,
@@ -20,7 +18,9 @@ from effivmt.baselines.motion_director import (
     tune,
 )
 from effivmt.errors import EffiVMTError
-from effivmt.seeding import generator
+from effivmt.method import losses as objectives
+from effivmt.method.adapter import fused
+from effivmt.method.seeding import generator
 
 PARAMS = MotionDirectorParams(rank=2, steps=4, batch=2, learning_rate=1e-2, save_every=1)
 NAMES = {

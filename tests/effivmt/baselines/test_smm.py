@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from effivmt.baselines.features import block_output
-from effivmt.baselines.smm import smm_loss, spatial_means
+from effivmt.benchmark.baselines.features import block_output
+from effivmt.benchmark.baselines.smm import smm_loss, spatial_means
 
 
 @pytest.fixture

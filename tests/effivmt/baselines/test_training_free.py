@@ -5,8 +5,8 @@ import pytest
 import torch
 from safetensors.torch import save as to_bytes
 
-from effivmt.baselines import ditflow, flow_motion, guided, smm
-from effivmt.rendering import render
+from effivmt.benchmark.baselines import ditflow, flow_motion, guided, smm
+from effivmt.method.rendering import render
 
 PEERS = {
     "ditflow": (ditflow, ditflow.DiTFlowParams(learning_rates=(0.02, 0.01))),

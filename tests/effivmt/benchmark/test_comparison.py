@@ -12,7 +12,6 @@ from markupsafe import escape
 from safetensors.torch import load_file
 from webpage import HOSTILE, Page
 
-from effivmt import stages
 from effivmt.benchmark import page, peer_stages, runner
 from effivmt.benchmark.cells import Done, Job, run_job
 from effivmt.benchmark.delivery import write_comparison
@@ -25,9 +24,10 @@ from effivmt.benchmark.statistics import Estimate
 from effivmt.catalog import Catalog, Clip
 from effivmt.config import Params, set_value
 from effivmt.errors import VideoError
-from effivmt.store import Store
-from effivmt.video import write_video
-from effivmt.workspace import Workspace
+from effivmt.media.video import write_video
+from effivmt.pipeline import stages
+from effivmt.pipeline.workspace import Workspace
+from effivmt.store.store import Store
 
 RUN = [name for name, method in METHODS.items() if method.kind != "sweep"]
 ABOUT = About("tiny", "wan-random", "0" * 64, "0.1.0", "abc123", 1)

@@ -10,7 +10,7 @@ from effivmt.benchmark.scene import NUM_FRAMES
 from effivmt.benchmark.suite import quick, suite
 from effivmt.benchmark.tuning import tuning_scenes
 from effivmt.catalog import load_catalog
-from effivmt.video import probe, read_frames
+from effivmt.media.video import probe, read_frames
 from effivmt.world.motions import SIZE
 
 DATA = Path(__file__).parents[3] / "data" / "motionbench-mini"

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from effivmt.errors import BackboneError
 from effivmt.evaluation.cotracker import CoTracker, grid_queries, one_span
-from effivmt.evaluation.measuring import load_instruments
+from effivmt.evaluation.measure import load_instruments
 from effivmt.evaluation.motion import compare_motion
 from effivmt.evaluation.tracks import BIRTHS
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from effivmt.config import RenderParams, load_params
-from effivmt.pretrain.examination import (
+from effivmt.pretrain.examinations.captions import (
     Answer,
     caption_of,
     examine,
@@ -15,7 +15,7 @@ from effivmt.pretrain.examination import (
     spread,
     true_paths,
 )
-from effivmt.pretrain.judge import judge
+from effivmt.pretrain.examinations.judge import judge
 from effivmt.world.looks import HELD_OUT_LOOKS, Ground, Look, names_held_out
 from effivmt.world.motions import NAMED, SIZE, named
 from effivmt.world.scenes import object_clip

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from effivmt.errors import VideoError
-from effivmt.pretrain.judge import judge, path_scores
+from effivmt.pretrain.examinations.judge import judge, path_scores
 from effivmt.world import motions
 from effivmt.world.looks import COLOURS, GROUNDS, SHAPES, Ground, Look, random_ground, random_look
 from effivmt.world.scenes import Clip, object_clip

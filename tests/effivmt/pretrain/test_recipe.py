@@ -12,9 +12,9 @@ from diffusers import WanPipeline
 from safetensors.torch import save_file
 from transformers import T5TokenizerFast, UMT5EncoderModel
 
-from effivmt.backbone import Backbone
 from effivmt.config import BackboneParams
 from effivmt.errors import BackboneError
+from effivmt.method.backbone import Backbone
 from effivmt.pretrain import recipe, text
 from effivmt.pretrain.latents import load_latents
 from effivmt.pretrain.plans import PLANS, Phase, Plan

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from effivmt.pretrain.scene_examination import SCENES, grade, scene_questions
-from effivmt.pretrain.scene_judge import judge_camera, judge_figure, judge_pair
+from effivmt.pretrain.examinations.scene_judge import judge_camera, judge_figure, judge_pair
+from effivmt.pretrain.examinations.scenes import SCENES, grade, scene_questions
 from effivmt.world.scenes import draw_clip
 
 WORLD = 9100

@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional as F
 from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel
 
+from effivmt.pretrain.examinations.scorer import Question, hard_questions, score_accuracy
 from effivmt.pretrain.scorer import (
     KINDS,
     MIX,
@@ -23,7 +24,6 @@ from effivmt.pretrain.scorer import (
     train_scorer,
     without_motion,
 )
-from effivmt.pretrain.scorer_examination import Question, hard_questions, score_accuracy
 from effivmt.pretrain.text import make_tokenizer
 from effivmt.world.looks import names_held_out
 from effivmt.world.scenes import Mix, draw_clip

@@ -4,8 +4,8 @@ import pytest
 from staging import Transfer, transfer
 
 from effivmt.catalog import Clip
-from effivmt.store import Store
-from effivmt.workspace import Workspace
+from effivmt.pipeline.workspace import Workspace
+from effivmt.store.store import Store
 
 
 @pytest.fixture

@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
-from effivmt import stages
-from effivmt.artifact import Artifact
 from effivmt.catalog import Clip
 from effivmt.config import Params
-from effivmt.stages import Rendered
-from effivmt.workspace import Workspace
+from effivmt.pipeline import stages
+from effivmt.pipeline.stages import Rendered
+from effivmt.pipeline.workspace import Workspace
+from effivmt.store.artifact import Artifact
 
 
 @dataclass

@@ -8,14 +8,14 @@ import torch
 from safetensors.torch import load_file
 from staging import changed, transfer, tune
 
-from effivmt import stages
-from effivmt.adapter import fused, load_adapter, to_stock_layout
-from effivmt.heads import load_head_map
-from effivmt.rendering import render
-from effivmt.store import Store
-from effivmt.tuning import tune_temporal
-from effivmt.video import read_clip, read_frames, write_video
-from effivmt.workspace import Workspace
+from effivmt.media.video import read_clip, read_frames, write_video
+from effivmt.method.adapter import fused, load_adapter, to_stock_layout
+from effivmt.method.heads import load_head_map
+from effivmt.method.rendering import render
+from effivmt.method.tuning import tune_temporal
+from effivmt.pipeline import stages
+from effivmt.pipeline.workspace import Workspace
+from effivmt.store.store import Store
 
 
 class TestTransfer:

@@ -8,13 +8,13 @@ import torch
 from safetensors.torch import load_file
 from staging import changed, transfer, tune
 
-from effivmt import stages
 from effivmt.errors import AdapterError, EffiVMTError, VideoError
-from effivmt.heads import load_head_map
-from effivmt.positions import sampled_indices
-from effivmt.store import Store
-from effivmt.video import read_frames, write_image, write_video
-from effivmt.workspace import Workspace
+from effivmt.media.video import read_frames, write_image, write_video
+from effivmt.method.heads import load_head_map
+from effivmt.method.rope import sampled_indices
+from effivmt.pipeline import stages
+from effivmt.pipeline.workspace import Workspace
+from effivmt.store.store import Store
 
 
 class TestSampling:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from effivmt.store import Store
+from effivmt.store.store import Store
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
-from effivmt.artifact import Key
-from effivmt.store import Store
+from effivmt.store.artifact import Key
+from effivmt.store.store import Store
 
 SPAWN = multiprocessing.get_context("spawn")
 KEY = Key("spatial", 1, {"clip": "c" * 64, "heads": "d" * 64}, {"steps": 50, "optimizer": {"lr": 1e-4}}, "b" * 64)

@@ -16,8 +16,8 @@ from storing import (
     make_until_killed,
 )
 
-from effivmt.digests import canonical_json, sha256_bytes, sha256_tree
 from effivmt.errors import ParamsError, StoreError
+from effivmt.store.digests import canonical_json, sha256_bytes, sha256_tree
 
 
 class TestKey:
@@ -195,5 +195,7 @@ class TestExplain:
 
 
 def test_import_is_light():
-    code = "import sys, effivmt.store; print(*sorted({'torch', 'numpy', 'pydantic', 'filelock'} & set(sys.modules)))"
+    code = (
+        "import sys, effivmt.store.store; print(*sorted({'torch', 'numpy', 'pydantic', 'filelock'} & set(sys.modules)))"
+    )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "\n"

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from storing import KEY, SPAWN, build_in_child, leftovers, make, make_until_killed, started_until_killed, unprivileged
 
-from effivmt.artifact import Artifact
 from effivmt.errors import StoreError
-from effivmt.store import Store
+from effivmt.store.artifact import Artifact
+from effivmt.store.store import Store
 
 
 class TestDamage:

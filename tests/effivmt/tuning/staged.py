@@ -6,8 +6,8 @@ from diffusers import WanTransformer3DModel
 from safetensors.torch import save as to_bytes
 
 from effivmt.config import SamplingParams, SpatialParams, TemporalParams
-from effivmt.heads import HeadMap
-from effivmt.tuning import Tuned, tune_spatial, tune_temporal
+from effivmt.method.heads import HeadMap
+from effivmt.method.tuning import Tuned, tune_spatial, tune_temporal
 
 FRAMES = 17  # pixel frames of the dense clip: 5 latent frames
 MAPS = {

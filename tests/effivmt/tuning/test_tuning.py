@@ -5,13 +5,13 @@ import pytest
 import torch
 from staged import FRAMES, MAPS, SAMPLING, Stage, head_map, state_of
 
-from effivmt import objectives
-from effivmt.adapter import fused, to_stock_layout
-from effivmt.branches import branch_parameters, dual_path
 from effivmt.errors import EffiVMTError
-from effivmt.positions import time_positions_of
-from effivmt.seeding import generator
-from effivmt.tuning import add_lora, sparse_sample
+from effivmt.method import losses as objectives
+from effivmt.method.adapter import fused, to_stock_layout
+from effivmt.method.dual_path import branch_parameters, dual_path
+from effivmt.method.rope import time_positions_of
+from effivmt.method.seeding import generator
+from effivmt.method.tuning import add_lora, sparse_sample
 
 
 class TestAddLora:

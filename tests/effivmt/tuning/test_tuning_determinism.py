@@ -9,12 +9,12 @@ from diffusers import WanPipeline
 from safetensors.torch import save as to_bytes
 from staged import SIZE, Stage, bytes_of, head_map, state_of
 
-from effivmt import objectives
-from effivmt.adapter import to_stock_layout
 from effivmt.config import SamplingParams, SpatialParams
-from effivmt.positions import sampled_indices, time_positions_of
-from effivmt.seeding import generator
-from effivmt.tuning import sparse_sample, tune_spatial
+from effivmt.method import losses as objectives
+from effivmt.method.adapter import to_stock_layout
+from effivmt.method.rope import sampled_indices, time_positions_of
+from effivmt.method.seeding import generator
+from effivmt.method.tuning import sparse_sample, tune_spatial
 
 
 class TestCountedRandomness:

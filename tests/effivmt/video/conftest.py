@@ -1,4 +1,4 @@
-"""Frames and videos that several tests of effivmt.video share."""
+"""Frames and videos that several tests of effivmt.media.video share."""
 
 import numpy as np
 import pytest

@@ -8,8 +8,8 @@ import av
 import numpy as np
 import pytest
 
-from effivmt import ffmpeg, video
 from effivmt.errors import VideoError
+from effivmt.media import ffmpeg, video
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 CODES = {  # by container: codec, its pixel format, its options

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from filming import CODES, GREEN, RED, clip, counting, damage, encode, failure, numbers, run_ffmpeg
 
-from effivmt import video
+from effivmt.media import video
 
 
 class TestDecoding:

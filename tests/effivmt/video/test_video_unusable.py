@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from filming import clip, counting, damage, encode, failure, numbers, packets_of
 
-from effivmt import ffmpeg, video
 from effivmt.errors import VideoError
+from effivmt.media import ffmpeg, video
 
 
 class TestUnusableFiles:

@@ -6,7 +6,7 @@ import pytest
 from filming import BLUE, GREEN, RED, WHITE, failure, psnr
 from PIL import Image
 
-from effivmt import video
+from effivmt.media import video
 
 
 class TestWriting:

@@ -1,0 +1,170 @@
+"""MotionDirector (arXiv 2310.08465, ECCV 2024): appearance and motion LoRAs on all heads, tuned jointly.
+
+A step does two things: the spatial LoRA learns single frames with the temporal one off; the temporal LoRA learns the
+whole clip with the spatial one present but frozen, by a loss in which the appearance that the frames share counts less.
+Rendered with the temporal LoRA alone (spatial scale 0), the prompt gives the appearance.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import torch
+from diffusers import WanTransformer3DModel
+from pydantic import Field
+from torch import nn
+
+from effivmt.config import Positive, Section
+from effivmt.errors import EffiVMTError
+from effivmt.method import losses as objectives
+from effivmt.method.checkpoint import load_checkpoint, save_checkpoint
+from effivmt.method.dual_path import PROJECTIONS
+from effivmt.method.heads import BRANCHES
+from effivmt.method.seeding import generator
+
+Lora = dict[str, torch.Tensor]
+"""Weights of one LoRA in the stock layout: `transformer.blocks.0.attn1.to_q.lora_A.weight` and so on."""
+
+
+class MotionDirectorParams(Section):
+    """MotionDirector's knobs; the defaults are its authors' for one video, flow_shift apart."""
+
+    rank: Positive = 32
+    steps: Positive = 300
+    batch: Positive = 1
+    """Single frames, and noisings of the whole clip, in one step."""
+    learning_rate: Annotated[float, Field(gt=0)] = 5e-4
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-2
+    flow_shift: Annotated[float, Field(gt=0)] = 3.0
+    """Noise levels are drawn as sigma = shift u / (1 + (shift - 1) u), u uniform."""
+    beta: Annotated[float, Field(ge=0)] = 1.0
+    """How much of the anchor frame phi takes away."""
+    save_every: Positive = 100
+    """Steps between checkpoints; a killed run goes on from the last one."""
+
+
+def tune(
+    transformer: WanTransformer3DModel,
+    dense: torch.Tensor,
+    single: torch.Tensor,
+    caption: torch.Tensor,
+    params: MotionDirectorParams,
+    *,
+    seed: int,
+    clip: str,
+    checkpoint: Path,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Lora]:
+    """The "spatial" and the "temporal" LoRA, in the stock layout, of a clip; the transformer is left as it was.
+
+    dense (1, C, F, h, w), the latents of the clip; single (M, C, 1, h, w), of its frames each encoded alone; caption
+    (1, tokens, channels). `clip` names the clip in the seeds; a checkpoint file at `checkpoint` is resumed. Raises
+    EffiVMTError when a loss is no longer finite.
+    """
+    transformer.requires_grad_(False)
+    caption = caption.to(transformer.device, transformer.dtype).expand(params.batch, -1, -1)
+    loras = {
+        name: draw_lora(transformer, params.rank, generator(seed, "motion_director", clip, name)) for name in BRANCHES
+    }
+    weights = {f"{name}.{key}": weight for name, lora in loras.items() for key, weight in lora.items()}
+    optimizer = torch.optim.AdamW(weights.values(), lr=params.learning_rate, weight_decay=params.weight_decay)
+    start, _ = load_checkpoint(checkpoint, weights, optimizer)
+    for step in range(start, params.steps):
+        random = generator(seed, "motion_director", clip, step)
+        frames = single[torch.randint(len(single), (params.batch,), generator=random)]
+        video = dense.expand(params.batch, -1, -1, -1, -1)
+        anchor = int(torch.randint(dense.shape[2], (), generator=random))
+        optimizer.zero_grad(set_to_none=True)
+        with added(transformer, loras["spatial"]):
+            spatial = objectives.denoising_loss(*_predict(transformer, frames, caption, params.flow_shift, random))
+            spatial.backward()
+        with added(transformer, frozen(loras["spatial"]), loras["temporal"]):
+            predicted, target = _predict(transformer, video, caption, params.flow_shift, random)
+            temporal = temporal_loss(predicted, target, params.beta, anchor)
+            temporal.backward()
+        for name, loss in (("spatial", spatial), ("temporal", temporal)):
+            if not loss.isfinite():
+                raise EffiVMTError(
+                    f"MotionDirector diverged: its {name} loss is {loss.item()} at step {step + 1} of {params.steps}; "
+                    "lower its learning_rate"
+                )
+        optimizer.step()
+        if (step + 1) % params.save_every == 0 and step + 1 < params.steps:
+            save_checkpoint(checkpoint, step + 1, weights, optimizer, {})
+        if progress is not None:
+            progress(step + 1, params.steps)
+    return {name: {key: weight.cpu().clone() for key, weight in frozen(lora).items()} for name, lora in loras.items()}
+
+
+def temporal_loss(predicted: torch.Tensor, target: torch.Tensor, beta: float, anchor: int) -> torch.Tensor:
+    """L_t = |v' - v|^2 + |phi(v') - phi(v)|^2, means over velocities (B, C, F, h, w): a scalar (paper, section 4.2)."""
+    debiased = objectives.denoising_loss(debias(predicted, beta, anchor), debias(target, beta, anchor))
+    return objectives.denoising_loss(predicted, target) + debiased
+
+
+def debias(x: torch.Tensor, beta: float, anchor: int) -> torch.Tensor:
+    """phi(x) = sqrt(beta^2 + 1) x - beta x_anchor over the latent frames of (B, C, F, h, w).
+
+    What the frames share shrinks by sqrt(beta^2 + 1) - beta, their differences grow by sqrt(beta^2 + 1).
+    """
+    return math.sqrt(beta**2 + 1) * x - beta * x[:, :, anchor : anchor + 1]
+
+
+def draw_lora(transformer: WanTransformer3DModel, rank: int, random: torch.Generator) -> Lora:
+    """A trainable float32 LoRA of all heads of every self-attention: A Kaiming uniform as in peft, B zero."""
+    lora = {}
+    for name, linear in _projections(transformer):
+        down = (torch.rand(rank, linear.in_features, generator=random) * 2 - 1) / math.sqrt(linear.in_features)
+        lora[f"{name}.lora_A.weight"] = down.to(linear.weight.device).requires_grad_()
+        lora[f"{name}.lora_B.weight"] = down.new_zeros(linear.out_features, rank).to(down.device).requires_grad_()
+    return lora
+
+
+def frozen(lora: Mapping[str, torch.Tensor]) -> Lora:
+    """The same weights, shared, but out of reach of gradients."""
+    return {name: weight.detach() for name, weight in lora.items()}
+
+
+@contextmanager
+def added(transformer: WanTransformer3DModel, *loras: Mapping[str, torch.Tensor]) -> Iterator[None]:
+    """Adds LoRAs of scale 1 to the outputs of their projections, x W' + x A' B', while the context lasts."""
+    hooks = [
+        linear.register_forward_hook(_adding(lora[f"{name}.lora_A.weight"], lora[f"{name}.lora_B.weight"]))
+        for name, linear in _projections(transformer)
+        for lora in loras
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _adding(down: torch.Tensor, up: torch.Tensor) -> Callable:
+    def hook(_module, args, output):
+        return output + (args[0].to(down.dtype) @ down.T @ up.T).to(output.dtype)
+
+    return hook
+
+
+def _projections(transformer: WanTransformer3DModel) -> Iterator[tuple[str, nn.Linear]]:
+    for layer, block in enumerate(transformer.blocks):
+        for projection in PROJECTIONS:
+            yield f"transformer.blocks.{layer}.attn1.{projection}", block.attn1.get_submodule(projection)
+
+
+def _predict(
+    transformer: WanTransformer3DModel,
+    latents: torch.Tensor,
+    caption: torch.Tensor,
+    shift: float,
+    random: torch.Generator,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Predicted and true velocity (B, C, F, h, w) of latents noised to random levels."""
+    noise = torch.randn(latents.shape, generator=random)
+    sigmas = objectives.draw_sigmas(len(latents), shift, random)
+    noised = objectives.add_noise(latents, noise, sigmas).to(transformer.device, transformer.dtype)
+    predicted = transformer(noised, (1000 * sigmas).to(transformer.device), caption, return_dict=False)[0]
+    return predicted, objectives.velocity(latents, noise).to(transformer.device)

@@ -1,0 +1,1 @@
+"""Video and image files: decoding, encoding, and figures."""

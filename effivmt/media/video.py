@@ -1,0 +1,182 @@
+"""Video and image files: what they hold, and their pixels as arrays.
+
+Frames are RGB uint8 (T, H, W, 3) as a player shows them: turned by the file's rotation, in its own colour matrix. Alpha
+is dropped: the colours are those stored under it. A file that cannot be used raises VideoError, in one line.
+"""
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from math import isfinite
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from effivmt.errors import VideoError
+from effivmt.media import ffmpeg
+
+SLACK = 0.001  # seconds; Matroska rounds its times to milliseconds, QuickTime to 1/600 s
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What a video file holds: `width` and `height` as shown (pixels), average `fps`, `duration` in seconds.
+
+    `num_frames` is None where the container does not say. `rotation` is the clockwise turn from the stored to the shown
+    frame (0, 90, 180 or 270 degrees), already counted in width and height. `codec` is libav's name, such as "h264".
+    """
+
+    path: Path
+    width: int
+    height: int
+    fps: float
+    duration: float
+    num_frames: int | None
+    rotation: int
+    codec: str
+
+
+def probe(path: Path) -> VideoInfo:
+    """Reads what a video file holds from its headers and its first frame, which must be decodable."""
+    first = next(ffmpeg.decode(path))
+    size = (first.frame.width, first.frame.height)
+    width, height = size if first.rotation in (0, 180) else size[::-1]
+    with ffmpeg.open_video(path) as (container, stream):
+        return VideoInfo(
+            path=path,
+            width=width,
+            height=height,
+            fps=float(ffmpeg.frame_rate(stream)),
+            duration=ffmpeg.duration(container, stream),
+            num_frames=stream.frames or None,
+            rotation=first.rotation,
+            codec=stream.codec_context.name,
+        )
+
+
+def read_clip(
+    path: Path, *, fps: float, num_frames: int, height: int, width: int, start: float = 0.0, end: float | None = None
+) -> np.ndarray:
+    """Samples `num_frames` frames at `fps` from `start` (seconds), scaled to cover (height, width) and centre-cropped.
+
+    Frame i is the one on display at start + i / fps, so that variable frame rates keep their timing; time 0 is the
+    first frame. Pixels that are not square are stretched to their shown shape. Frames are decoded one by one, no more
+    than needed: damage behind the clip does no harm. Raises VideoError if too few lie before `end` (seconds), the
+    video's own end, or damage.
+    """
+    name, need = f"{str(path)!r}", f"{num_frames} frames at {fps:g} fps need {num_frames / fps:.2f} s"
+    if not (isfinite(start) and start >= 0):
+        raise VideoError(f"start is {start} s for {name}, expected 0 or more: correct the trim")
+    if end is not None and not end > start:
+        raise VideoError(f"end is {end} s for {name}, expected more than the start of {start} s: correct the trim")
+    step = 1 / Fraction(fps).limit_denominator(100_000)
+    targets = [start + float(i * step) for i in range(num_frames)]
+    if end is not None and targets[-1] > end - SLACK:
+        raise VideoError(f"the trim of {name} has {end - start:.2f} s, {need}: widen it, or take fewer frames")
+    clip = np.empty((num_frames, height, width, 3), np.uint8)
+    filled, stop, damage = 0, 0.0, ""
+    try:
+        for picture in ffmpeg.decode(path, start):
+            stop = picture.time + picture.duration
+            on_display = sum(target < stop - SLACK for target in targets[filled:])
+            if on_display:
+                clip[filled : filled + on_display] = _fit(picture.to_rgb(), height, width, picture.aspect)
+                filled += on_display
+            if filled == num_frames:
+                return clip
+    except VideoError as error:
+        if stop == 0:
+            raise
+        damage = f"; {error}"
+    raise VideoError(
+        f"{name} is too short: it has {stop:.2f} s, {need} from {start:g} s on: give a longer clip{damage}"
+    )
+
+
+def read_frames(path: Path, *, max_frames: int = 2000) -> tuple[np.ndarray, float]:
+    """Reads a whole video at its own size, without stretching pixels: uint8 (T, H, W, 3), and its average fps.
+
+    All frames are in memory at once. Raises VideoError if there are more than `max_frames`, or any damage.
+    """
+    frames = []
+    for picture in ffmpeg.decode(path):
+        if len(frames) == max_frames:
+            raise VideoError(f"{str(path)!r} has more than {max_frames} frames, expected at most that: cut it first")
+        image = picture.to_rgb()
+        frames.append(image if not frames else _fit(image, *frames[0].shape[:2]))
+    with ffmpeg.open_video(path) as (_, stream):
+        return np.stack(frames), float(ffmpeg.frame_rate(stream))
+
+
+def read_images(folder: Path, *, height: int, width: int) -> np.ndarray:
+    """Reads the png, jpg, jpeg and webp files of a folder in order of name: uint8 (T, height, width, 3).
+
+    Each is turned by its EXIF orientation, scaled to cover (height, width) and centre-cropped; alpha is dropped, and of
+    an animation the first frame counts. Raises VideoError if the folder has no image, or one that cannot be decoded.
+    """
+    if not folder.is_dir():
+        raise VideoError(f"{str(folder)!r} is no folder, expected a folder of images: check the path")
+    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
+    if not paths:
+        raise VideoError(f"{str(folder)!r} holds no image, expected {', '.join(IMAGE_SUFFIXES)} files: add one")
+    return np.stack([_fit(_read_image(path), height, width) for path in paths])
+
+
+def write_video(path: Path, frames: np.ndarray, fps: float) -> None:
+    """Writes uint8 (T, H, W, 3) as an H.264 mp4 (yuv420p), whole or not at all; the same frames give the same bytes.
+
+    An odd height or width grows by one row or column, a copy of the last. Raises VideoError if it cannot be written.
+    """
+    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or not frames.size:
+        raise VideoError(f"frames for {str(path)!r} are {frames.dtype} {frames.shape}, expected uint8 (T, H, W, 3)")
+    odd = [(0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)]
+    with _replacing(path) as temporary:
+        ffmpeg.encode_h264(temporary, np.pad(frames, odd, mode="edge"), fps)
+
+
+def write_image(path: Path, image: np.ndarray) -> None:
+    """Writes RGB uint8 (H, W, 3) as a PNG, whole or not at all; raises VideoError if it cannot be written."""
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        raise VideoError(f"the image for {str(path)!r} is {image.dtype} {image.shape}, expected uint8 (H, W, 3)")
+    with _replacing(path) as temporary:
+        Image.fromarray(image).save(temporary, format="PNG")
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """Gives a temporary name beside `path` to write to, and renames it to `path` if the block succeeds."""
+    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        raise VideoError(
+            f"cannot write {str(path)!r} ({error.strerror}): check its folder and the free space"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _fit(image: np.ndarray, height: int, width: int, aspect: float = 1.0) -> np.ndarray:
+    """Scales (H, W, 3), of pixels `aspect` times as wide as high, to cover (height, width); crops centrally."""
+    own_height, own_width = image.shape[:2]
+    left = max(0.0, own_width - own_height * width / height / aspect) / 2
+    top = max(0.0, own_height - own_width * height / width * aspect) / 2
+    box = (left, top, own_width - left, own_height - top)
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC, box=box))
+
+
+def _read_image(path: Path) -> np.ndarray:
+    try:
+        with Image.open(path) as image:
+            upright = ImageOps.exif_transpose(image)
+            if upright.mode == "I;16":  # grey of 16 bits, which Pillow would clip to 8 instead of scaling
+                upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
+            return np.asarray(upright.convert("RGB"))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise VideoError(f"{str(path)!r} cannot be decoded ({error}), expected an image: replace it") from error

@@ -1,0 +1,211 @@
+"""The adapter folder: what tuning leaves, what the registry keeps and what users load.
+
+`spatial.safetensors` and `temporal.safetensors` are LoRAs of the *stock* transformer in diffusers' layout: the rows of
+B (q, k, v) and the columns of A (out) stand in the original head order, with zeros for the heads of the other kind, so
+`WanPipeline.load_lora_weights(folder, weight_name="spatial.safetensors")` needs no code of ours. `comfyui.safetensors`
+joins both by rank concatenation.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from diffusers import WanTransformer3DModel
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from effivmt.errors import AdapterError
+from effivmt.method.adapter_manifest import read_facts
+from effivmt.method.dual_path import PROJECTIONS, channels_of
+from effivmt.method.heads import BRANCHES, HeadMap, load_head_map, save_head_map
+from effivmt.store.digests import sha256_file
+
+_COMFYUI_NAMES = dict(zip(PROJECTIONS, ("q", "k", "v", "o"), strict=True))
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """An adapter in memory: stock-layout LoRA weights of each branch, the head map and the card's facts."""
+
+    spatial: dict[str, torch.Tensor]
+    temporal: dict[str, torch.Tensor]
+    heads: HeadMap
+    facts: dict[str, object]
+
+
+def to_stock_layout(weights: Mapping[str, torch.Tensor], heads: HeadMap) -> dict[str, torch.Tensor]:
+    """Scatters LoRA weights of split modules back to the stock head order, zeros elsewhere.
+
+    Takes `blocks.0.attn1.to_q.spatial.lora_A` (as in `tuning.Tuned.weights`) and so on, returns
+    `transformer.blocks.0.attn1.to_q.lora_A.weight` and so on. Weights of whole projections, named
+    `blocks.0.attn1.to_q.lora_A`, stay as they are.
+    """
+    stock = {}
+    for name, weight in weights.items():
+        module, branch, side = _parse(name)
+        layer, projection = int(module.split(".")[1]), module.split(".attn1.")[1]
+        is_temporal = heads.is_temporal[layer]
+        if branch is not None and (projection == "to_out.0") == (side == "lora_A"):
+            axis = 1 if side == "lora_A" else 0
+            width = weight.shape[axis] // int((is_temporal == (branch == "temporal")).sum())
+            shape = list(weight.shape)
+            shape[axis] = len(is_temporal) * width
+            weight = weight.new_zeros(shape).index_copy(axis, channels_of(is_temporal, width)[branch], weight)
+        stock[f"transformer.{module}.{side}.weight"] = weight.contiguous()
+    return stock
+
+
+def save_adapter(
+    folder: Path,
+    spatial: Mapping[str, torch.Tensor],
+    temporal: Mapping[str, torch.Tensor],
+    heads: HeadMap,
+    facts: Mapping[str, object],
+) -> None:
+    """Writes an adapter folder from stock-layout weights; `facts` (backbone, caption, params) go into adapter.json."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(dict(spatial), folder / "spatial.safetensors", metadata={"format": "pt"})
+    save_file(dict(temporal), folder / "temporal.safetensors", metadata={"format": "pt"})
+    save_file(to_comfyui(spatial, temporal), folder / "comfyui.safetensors", metadata={"format": "pt"})
+    save_head_map(folder / "heads.parquet", heads)
+    tuned = [branch for branch, weights in zip(BRANCHES, (spatial, temporal), strict=True) if weights]
+    (folder / "README.md").write_text(_card(facts, tuned), encoding="utf-8")
+    files = {path.name: sha256_file(path) for path in sorted(folder.iterdir()) if path.name != "adapter.json"}
+    document = {"format": "effivmt-adapter", "version": 1, **facts, "files": files}
+    (folder / "adapter.json").write_text(json.dumps(document, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def load_adapter(folder: Path) -> Adapter:
+    """Reads an adapter folder; AdapterError for a wrong digest, or a branch that changes nothing or is not finite.
+
+    One of the branches may have no weights at all, where its stage was left out.
+    """
+    facts = read_facts(folder)
+    weights = {}
+    for branch in BRANCHES:
+        try:
+            weights[branch] = load_file(folder / f"{branch}.safetensors")
+        except (OSError, SafetensorError) as error:
+            raise AdapterError(f"adapter file {folder / branch}.safetensors cannot be read: {error}") from error
+        if not all(tensor.isfinite().all() for tensor in weights[branch].values()):
+            raise AdapterError(f"adapter {folder}: a weight of its {branch} branch is not finite; tune it again")
+        if weights[branch] and not any(down.any() and up.any() for _, down, up in _pairs(weights[branch])):
+            raise AdapterError(f"adapter {folder}: its {branch} branch is zero and changes nothing; tune it again")
+    if not any(weights.values()):
+        raise AdapterError(f"adapter {folder}: it has no weights at all and changes nothing; tune it again")
+    return Adapter(weights["spatial"], weights["temporal"], load_head_map(folder / "heads.parquet"), facts)
+
+
+def check_fits(adapter: Adapter, transformer: WanTransformer3DModel, backbone_digest: str | None = None) -> None:
+    """Raises AdapterError, naming both sides, unless the adapter was made for this backbone."""
+    made_for = adapter.facts.get("backbone")
+    if backbone_digest is not None and isinstance(made_for, dict) and made_for.get("digest") != backbone_digest:
+        raise AdapterError(
+            f"the adapter was made for backbone {made_for.get('id')} (digest {str(made_for.get('digest'))[:12]}) but "
+            f"this backbone has digest {backbone_digest[:12]}; use the backbone it was made for"
+        )
+    modules = dict(transformer.named_modules())
+    for weights in (adapter.spatial, adapter.temporal):
+        for module, down, up in _pairs(weights):
+            linear = modules.get(module)
+            if not isinstance(linear, nn.Linear):
+                raise AdapterError(
+                    f"the adapter has a LoRA of {module} but the backbone has no such linear layer; "
+                    "use the backbone it was made for"
+                )
+            shapes = (tuple(up.shape), tuple(down.shape))
+            if shapes != ((linear.out_features, len(down)), (len(down), linear.in_features)):
+                raise AdapterError(
+                    f"the adapter's LoRA of {module} has B {shapes[0]} and A {shapes[1]} but the backbone's layer "
+                    f"needs ({linear.out_features}, R) and (R, {linear.in_features}); use the backbone it was made for"
+                )
+
+
+@contextmanager
+def fused(
+    transformer: WanTransformer3DModel, branches: Mapping[str, tuple[Mapping[str, torch.Tensor], float]]
+) -> Iterator[WanTransformer3DModel]:
+    """Adds LoRAs to the weights of a stock transformer while the context lasts: W + strength * B A, at no cost a step.
+
+    `branches` maps a name to (stock-layout weights, strength). On leaving, the original bytes are back.
+    """
+    loras: dict[str, list[tuple[torch.Tensor, torch.Tensor, float]]] = {}
+    for weights, strength in branches.values():
+        for module, down, up in _pairs(weights):
+            if strength != 0:
+                loras.setdefault(module, []).append((down, up, strength))
+    originals = {}
+    try:
+        for module, parts in loras.items():
+            weight = transformer.get_submodule(module).weight
+            to = {"device": weight.device, "dtype": torch.float32}
+            delta = sum(strength * (up.to(**to) @ down.to(**to)) for down, up, strength in parts)
+            originals[module] = weight.data
+            weight.data = (weight.data.float() + delta).to(weight.dtype)
+        yield transformer
+    finally:
+        for module, original in originals.items():
+            transformer.get_submodule(module).weight.data = original
+
+
+def to_comfyui(spatial: Mapping[str, torch.Tensor], temporal: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Both branches as one LoRA of rank R_spatial + R_temporal, under ComfyUI's names for Wan."""
+    joined = {}
+    for name in sorted({*spatial, *temporal}):
+        _, _, layer, _, rest = name.split(".", 4)
+        projection, side = rest.removesuffix(".weight").rsplit(".", 1)
+        parts = [weights[name] for weights in (spatial, temporal) if name in weights]
+        target = f"diffusion_model.blocks.{layer}.self_attn.{_COMFYUI_NAMES[projection]}.{side}.weight"
+        joined[target] = torch.cat(parts, dim=0 if side == "lora_A" else 1).contiguous()
+    return joined
+
+
+def _pairs(weights: Mapping[str, torch.Tensor]) -> Iterator[tuple[str, torch.Tensor, torch.Tensor]]:
+    """Module, A and B of every LoRA in stock-layout weights; AdapterError for any other name and for a lone half."""
+    for name in dict.fromkeys(name.replace(".lora_B.", ".lora_A.") for name in weights):
+        module = name.removeprefix("transformer.").removesuffix(".lora_A.weight")
+        halves = [f"transformer.{module}.{side}.weight" for side in ("lora_A", "lora_B")]
+        if name != halves[0] or not weights.keys() >= set(halves):
+            raise AdapterError(
+                f"the adapter has weights of {module} but not {' and '.join(halves)}, as stock diffusers names them; "
+                "make or pull it again"
+            )
+        yield module, *(weights[half] for half in halves)
+
+
+def _parse(name: str) -> tuple[str, str | None, str]:
+    """Projection, branch (None: all its heads) and side of a LoRA weight."""
+    module, side = name.rsplit(".", 1)
+    projection, _, branch = module.rpartition(".")
+    assert side in ("lora_A", "lora_B"), name
+    return (projection, branch, side) if branch in BRANCHES else (module, None, side)
+
+
+def _card(facts: Mapping[str, object], tuned: Sequence[str]) -> str:
+    """The model card, README.md of the adapter folder; it loads the branches that were `tuned`."""
+    names = {branch: name for branch, name in (("spatial", "appearance"), ("temporal", "motion")) if branch in tuned}
+    loads = "\n".join(
+        f'pipe.load_lora_weights(FOLDER, weight_name="{branch}.safetensors", adapter_name="{name}")'
+        for branch, name in names.items()
+    )
+    chosen = json.dumps(list(names.values())), json.dumps([1.0] * len(names))
+    listed = "\n".join(f"- {name}: {json.dumps(value, sort_keys=True)}" for name, value in sorted(facts.items()))
+    return f"""# EffiVMT motion adapter
+
+A pair of LoRAs for a Wan-2.1 transformer that carries the motion of one reference clip to new prompts
+(arXiv 2506.05207). `temporal.safetensors` holds the motion, `spatial.safetensors` the appearance of the clip.
+
+```python
+pipe = WanPipeline.from_pretrained(BACKBONE)
+{loads}
+pipe.set_adapters({chosen[0]}, {chosen[1]})
+```
+
+ComfyUI: load `comfyui.safetensors` (both, joined) with any LoRA loader.
+
+{listed}
+"""

@@ -1,0 +1,117 @@
+"""The frozen video model: any `WanPipeline` folder or hub id, its parts loaded when needed and released when not."""
+
+import gc
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline, WanTransformer3DModel
+from transformers import AutoTokenizer, UMT5EncoderModel
+
+from effivmt.config import BackboneParams
+from effivmt.errors import BackboneError
+from effivmt.method.backbone_folder import find_backbone
+from effivmt.method.device import pick_device
+
+
+class Backbone:
+    """The parts of one backbone in one process; each is loaded once and kept until `keep` lets it go.
+
+    `digest` identifies the weights and configs of all parts (a model card beside them does not count).
+    """
+
+    def __init__(self, params: BackboneParams, memo: Path | None = None) -> None:
+        """Finds the folder (downloading a hub id) and checks it; `memo` is a file that remembers digests."""
+        found = find_backbone(params.path, memo)
+        self.id, self.folder, self.digest = found.id, found.path, found.digest
+        self.params = params
+        self.device = pick_device(params.device, "backbone.device")
+        self.dtype = getattr(torch, params.dtype)
+        self._parts: dict[str, object] = {}
+
+    @property
+    def transformer(self) -> WanTransformer3DModel:
+        """The transformer, in the params' precision, on the device, in evaluation mode."""
+        return self._part("transformer", lambda: self._model(WanTransformer3DModel, "transformer", self.dtype))
+
+    @property
+    def vae(self) -> AutoencoderKLWan:
+        """The video autoencoder, in float32, on the device."""
+        return self._part("vae", lambda: self._model(AutoencoderKLWan, "vae", torch.float32))
+
+    def encode_texts(self, texts: Sequence[str]) -> list[torch.Tensor]:
+        """Prompt embeddings, float32 (tokens, channels) each, padded with zeros as `WanPipeline` pads them."""
+        encoder = self._part("text_encoder", lambda: self._model(UMT5EncoderModel, "text_encoder", self.dtype))
+        tokenizer = self._part("tokenizer", lambda: self._load(AutoTokenizer, "tokenizer"))
+        pipeline = WanPipeline(tokenizer=tokenizer, text_encoder=encoder, vae=None, scheduler=None)
+        with torch.no_grad():
+            return [
+                pipeline.encode_prompt(
+                    text,
+                    do_classifier_free_guidance=False,
+                    max_sequence_length=self.params.max_sequence_length,
+                    device=self.device,
+                )[0][0].float().cpu()
+                for text in texts
+            ]  # fmt: skip
+
+    def encode_video(self, frames: np.ndarray) -> torch.Tensor:
+        """Normalised latents float32 (C, F, h, w) of frames uint8 (T, H, W, 3), T = 4 (F - 1) + 1."""
+        video = torch.from_numpy(frames).permute(3, 0, 1, 2)[None].to(self.device).float() / 127.5 - 1
+        with torch.no_grad():
+            latents = self.vae.encode(video).latent_dist.mode()[0].cpu()
+        mean, std = self._latent_statistics()
+        return (latents - mean) / std
+
+    def decode_video(self, latents: torch.Tensor) -> np.ndarray:
+        """Frames uint8 (T, H, W, 3) of normalised latents (C, F, h, w), T = 4 (F - 1) + 1."""
+        mean, std = self._latent_statistics()
+        with torch.no_grad():
+            video = self.vae.decode((latents * std + mean)[None].to(self.device)).sample[0].cpu()
+        return ((video.permute(1, 2, 3, 0).clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).numpy()
+
+    def pipeline(self, flow_shift: float) -> WanPipeline:
+        """A stock pipeline over this backbone's transformer and VAE, for prompts that are encoded already."""
+        scheduler = self._load(UniPCMultistepScheduler, "scheduler", flow_shift=flow_shift)
+        pipeline = WanPipeline(
+            tokenizer=None, text_encoder=None, vae=self.vae, scheduler=scheduler, transformer=self.transformer
+        )
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline
+
+    def keep(self, *names: str) -> None:
+        """Releases every loaded part but these; tuning keeps the transformer alone."""
+        released = [self._parts.pop(name) for name in list(self._parts) if name not in names]
+        if released:
+            del released
+            gc.collect()
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+
+    def _latent_statistics(self) -> tuple[torch.Tensor, ...]:
+        """Mean and standard deviation (C, 1, 1, 1) of the VAE's latents."""
+        config = self.vae.config
+        return tuple(torch.tensor(v).view(-1, 1, 1, 1) for v in (config.latents_mean, config.latents_std))
+
+    def _part(self, name: str, load: Callable[[], object]):
+        if name not in self._parts:
+            self._parts[name] = load()
+        return self._parts[name]
+
+    def _model(self, kind: type, name: str, dtype: torch.dtype):
+        model = self._load(kind, name, **{"dtype" if kind is UMT5EncoderModel else "torch_dtype": dtype})
+        return model.to(self.device).eval().requires_grad_(False)
+
+    def _load(self, kind: type, name: str, **options):
+        try:
+            if kind in (WanTransformer3DModel, AutoencoderKLWan, UMT5EncoderModel):
+                options["use_safetensors"] = True
+            source = (self.folder / name,) if kind is AutoTokenizer else (self.folder,)
+            subfolder = {} if kind is AutoTokenizer else {"subfolder": name}
+            return kind.from_pretrained(*source, **subfolder, local_files_only=True, **options)
+        except (OSError, ValueError, KeyError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise BackboneError(
+                f"backbone {self.folder}: its {name} cannot be loaded ({reason}); expected a WanPipeline folder"
+            ) from error

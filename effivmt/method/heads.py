@@ -1,0 +1,210 @@
+"""Stage 1: which attention heads are spatial and which temporal (paper, section 3.2, equation 3).
+
+The attention map of a head, A = softmax(q k^T / sqrt(D)) over all S = F h w tokens, is compared with two templates of
+equal area. The spatial one lies along the main diagonal: for each query the nearest tokens of the flattened sequence,
+that is, of the same or a neighbouring frame. The temporal one lies along the parallel diagonals: for each query the
+tokens around the same position in every other frame. The query token itself belongs to neither. A head's score is the
+attention mass under a template. No S x S map is ever built: only the rows of some query tokens are, in blocks.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from diffusers import WanTransformer3DModel
+from torch import nn
+
+from effivmt.errors import AdapterError
+from effivmt.method.rope import rotate
+
+BRANCHES = ("spatial", "temporal")
+BOTH = "both"
+"""What the head map says of every head where the branches are not decoupled."""
+Split = Literal["classified", "random", "swapped", "none"]
+_BLOCK_BYTES = 256 * 2**20
+_COLUMNS = {
+    "layer": pa.int32(),
+    "head": pa.int32(),
+    "spatial_score": pa.float64(),
+    "temporal_score": pa.float64(),
+    "branch": pa.string(),
+}
+
+
+@dataclass(frozen=True)
+class HeadMap:
+    """spatial and temporal scores float64 (L, N) in [0, 1], and is_temporal bool (L, N).
+
+    Where the branches are not `decoupled`, each has all heads and is_temporal means nothing.
+    """
+
+    spatial: np.ndarray
+    temporal: np.ndarray
+    is_temporal: np.ndarray
+    decoupled: bool = True
+
+    @property
+    def branch(self) -> np.ndarray:
+        """str (L, N): "spatial" or "temporal"; "both" everywhere where the branches are not decoupled."""
+        if not self.decoupled:
+            return np.full(self.is_temporal.shape, BOTH)
+        return np.where(self.is_temporal, "temporal", "spatial")
+
+
+def label_heads(spatial: np.ndarray, temporal: np.ndarray, alpha: float) -> HeadMap:
+    """The paper's rule: a head is temporal iff S_spatial < alpha * S_temporal; scores (L, N)."""
+    return HeadMap(spatial, temporal, spatial < alpha * temporal)
+
+
+def split_heads(heads: HeadMap, split: Split, random: torch.Generator) -> HeadMap:
+    """The head map by which the branches are tuned, from the classified one: itself, or an ablation of it.
+
+    random: as many temporal heads in each layer, but drawn from `random`. swapped: each head in the other branch.
+    none: no decoupling, both branches on all heads.
+    """
+    if split == "swapped":
+        return replace(heads, is_temporal=~heads.is_temporal)
+    if split == "random":
+        drawn = [layer[torch.randperm(len(layer), generator=random).numpy()] for layer in heads.is_temporal]
+        return replace(heads, is_temporal=np.stack(drawn))
+    if split == "none":
+        return replace(heads, is_temporal=np.zeros_like(heads.is_temporal), decoupled=False)
+    return heads
+
+
+def attention_scores(
+    transformer: WanTransformer3DModel,
+    latents: torch.Tensor,
+    timestep: torch.Tensor,
+    text: torch.Tensor,
+    *,
+    band: float,
+    query_rows: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Spatial and temporal scores, each float64 (L, N), from one forward of the frozen transformer.
+
+    latents (1, C, F, H, W), already noised; timestep (1,) in [0, 1000]; text (1, tokens, channels). `band` is the width
+    of a temporal diagonal as a share of a frame's tokens. With `query_rows` >= S every row is used and the scores are
+    exact. Raises ValueError for fewer than two latent frames, where no head can be temporal.
+    """
+    _, p_h, p_w = transformer.config.patch_size
+    frames, frame_tokens = latents.shape[2], (latents.shape[3] // p_h) * (latents.shape[4] // p_w)
+    if frames < 2:
+        raise ValueError(f"head classification was given {frames} latent frame; expected at least 2")
+    rows = query_rows_of(frames * frame_tokens, query_rows)
+    width = band_tokens(frame_tokens, band)
+    keys = (spatial_template(rows, frames, frame_tokens, width), temporal_template(rows, frames, frame_tokens, width))
+    scores: list[torch.Tensor] = []
+    with torch.no_grad(), _watch_attention(transformer, lambda q, k: scores.append(_masses(q, k, rows, keys))):
+        transformer(latents, timestep, text, return_dict=False)
+    stacked = torch.stack(scores).double().cpu().numpy()
+    return stacked[:, 0], stacked[:, 1]
+
+
+def queries_and_keys(
+    attention: nn.Module, args: Sequence[object], kwargs: Mapping[str, object]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """q and k, each (S, N, D), after norm and RoPE, of a Wan self-attention that is called with one sample."""
+    hidden, rotary = args[0], kwargs["rotary_emb"] if "rotary_emb" in kwargs else args[3]
+    q = attention.norm_q(attention.to_q(hidden)).unflatten(2, (attention.heads, -1))
+    k = attention.norm_k(attention.to_k(hidden)).unflatten(2, (attention.heads, -1))
+    return rotate(q, *rotary)[0], rotate(k, *rotary)[0]
+
+
+def query_rows_of(tokens: int, count: int) -> torch.Tensor:
+    """Indices int64 of min(count, tokens) query tokens, one drawn from each of as many equal stretches."""
+    if count >= tokens:
+        return torch.arange(tokens)
+    stretch = tokens / count
+    offset = torch.rand(count, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return ((torch.arange(count) + offset) * stretch).floor().long()
+
+
+def band_tokens(frame_tokens: int, band: float) -> int:
+    """Width in tokens of a temporal diagonal, at least 1."""
+    return max(1, round(band * frame_tokens))
+
+
+def temporal_template(rows: torch.Tensor, frames: int, frame_tokens: int, width: int) -> torch.Tensor:
+    """Keys int64 (rows, (F - 1) * width): per query the `width` tokens nearest its position in every other frame."""
+    frame, place = rows // frame_tokens, rows % frame_tokens
+    others = torch.arange(frames - 1).expand(len(rows), -1)
+    others = others + (others >= frame[:, None])
+    start = (place - width // 2).clamp(0, frame_tokens - width)
+    return (others[:, :, None] * frame_tokens + start[:, None, None] + torch.arange(width)).flatten(1)
+
+
+def spatial_template(rows: torch.Tensor, frames: int, frame_tokens: int, width: int) -> torch.Tensor:
+    """Keys int64 (rows, (F - 1) * width): per query as many nearest tokens of the flattened sequence, less itself."""
+    area = (frames - 1) * width
+    start = (rows - area // 2).clamp(0, frames * frame_tokens - area - 1)
+    keys = start[:, None] + torch.arange(area)
+    return keys + (keys >= rows[:, None])
+
+
+def save_head_map(path: Path, heads: HeadMap) -> None:
+    """Writes heads.parquet: layer, head, spatial score, temporal score, branch."""
+    layer, head = np.indices(heads.is_temporal.shape).reshape(2, -1)
+    values = (layer, head, heads.spatial.ravel(), heads.temporal.ravel(), heads.branch.ravel().tolist())
+    table = pa.table(dict(zip(_COLUMNS, values, strict=True)), schema=pa.schema(_COLUMNS))
+    pq.write_table(table, path, compression="NONE")
+
+
+def load_head_map(path: Path) -> HeadMap:
+    """Reads heads.parquet; AdapterError unless it has its columns and one row for each head of each layer."""
+    try:
+        table = pq.read_table(path)
+        columns = {name: table[name].cast(kind).to_numpy() for name, kind in _COLUMNS.items()}
+    except (OSError, pa.ArrowException, KeyError) as error:
+        reason = " ".join(str(error).split())
+        raise AdapterError(f"head map {path} cannot be read ({reason}); make or pull the adapter again") from error
+    places = np.stack([columns["layer"], columns["head"]])
+    order = np.lexsort(places[::-1])
+    shape = tuple(len(np.unique(axis)) for axis in places)
+    whole = len(order) > 0 and np.array_equal(places[:, order], np.indices(shape).reshape(2, -1))
+    branches = set(columns["branch"])
+    if not whole or (branches - set(BRANCHES) and branches != {BOTH}):
+        raise AdapterError(
+            f"head map {path} has {table.num_rows} rows; expected one, {' or '.join(BRANCHES)} (or {BOTH} in all), for "
+            "each head of each layer; make or pull the adapter again"
+        )
+    grid = {name: values[order].reshape(shape) for name, values in columns.items()}
+    return HeadMap(grid["spatial_score"], grid["temporal_score"], grid["branch"] == "temporal", branches != {BOTH})
+
+
+@contextmanager
+def _watch_attention(transformer: WanTransformer3DModel, see) -> Iterator[None]:
+    """Calls see(q, k), each (S, N, D) after norm and RoPE, for every self-attention of the next forward, in order."""
+
+    def before(attention, args, kwargs):
+        see(*queries_and_keys(attention, args, kwargs))
+
+    hooks = [block.attn1.register_forward_pre_hook(before, with_kwargs=True) for block in transformer.blocks]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _masses(
+    q: torch.Tensor, k: torch.Tensor, rows: torch.Tensor, keys: tuple[torch.Tensor, torch.Tensor]
+) -> torch.Tensor:
+    """Mean attention mass under each template, float32 (2, N), over the query rows, in blocks of bounded memory."""
+    tokens, heads, head_width = q.shape
+    block = max(1, _BLOCK_BYTES // (4 * tokens * heads))
+    k = k.float().permute(1, 2, 0)
+    total = torch.zeros(2, heads, dtype=torch.float64, device=q.device)
+    for start in range(0, len(rows), block):
+        part = rows[start : start + block].to(q.device)
+        attention = (q[part].float().transpose(0, 1) @ k / head_width**0.5).softmax(-1)
+        for i, template in enumerate(keys):
+            under = template[start : start + block].to(q.device).expand(heads, -1, -1)
+            total[i] += attention.gather(2, under).sum((1, 2), dtype=torch.float64)
+    return total / len(rows)

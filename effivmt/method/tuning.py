@@ -1,0 +1,227 @@
+"""Stages 2 and 3: the appearance LoRA on single frames, then the motion LoRA on sparsely sampled frames.
+
+One loop serves both: it draws a batch, predicts the velocity, and steps AdamW on the LoRA of one branch. Everything
+random is counted from (seed, clip, stage, step), and the state is saved every few steps, so a killed run ends with the
+same bytes as one never killed.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from diffusers import WanTransformer3DModel
+from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.lora import LoraLayer
+
+from effivmt.config import LoraParams, SamplingParams, SpatialParams, TemporalParams
+from effivmt.errors import EffiVMTError
+from effivmt.method import losses as objectives
+from effivmt.method import rope as positions
+from effivmt.method.checkpoint import load_checkpoint, save_checkpoint
+from effivmt.method.dual_path import PROJECTIONS, branch_parameters, dual_path
+from effivmt.method.heads import HeadMap
+from effivmt.method.seeding import generator
+
+Progress = Callable[[int, int], None]
+"""Called with (steps done, steps in all)."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """latents (B, C, F, h, w) and, for sparse frames, their time positions (B, F), or None for stock positions."""
+
+    latents: torch.Tensor
+    positions: torch.Tensor | None
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """LoRA weights of one branch by module name (`blocks.0.attn1.to_q.spatial.lora_A`), and the loss curves.
+
+    Where the branches are not decoupled the modules are whole projections (`blocks.0.attn1.to_q.lora_A`).
+    """
+
+    weights: dict[str, torch.Tensor]
+    losses: dict[str, list[float]]
+
+
+def tune_spatial(
+    transformer: WanTransformer3DModel,
+    heads: HeadMap,
+    frames: torch.Tensor,
+    caption: torch.Tensor,
+    params: SpatialParams,
+    *,
+    seed: int,
+    clip: str,
+    checkpoint: Path,
+    progress: Progress | None = None,
+) -> Tuned:
+    """Stage 2: LoRA on the spatial branches, on single frames (M, C, 1, h, w) each encoded alone.
+
+    caption (1, tokens, channels); `clip` names the clip in the seeds; a checkpoint file at `checkpoint` is resumed.
+    Raises EffiVMTError when no head is spatial, and when the loss is no longer finite.
+    """
+
+    def draw(random: torch.Generator) -> Batch:
+        return Batch(frames[torch.randint(len(frames), (params.batch,), generator=random)], None)
+
+    return _tune(transformer, heads, "spatial", draw, caption, params, 0.0, seed, clip, checkpoint, progress)
+
+
+def tune_temporal(
+    transformer: WanTransformer3DModel,
+    heads: HeadMap,
+    latents: torch.Tensor,
+    caption: torch.Tensor,
+    params: TemporalParams,
+    sampling: SamplingParams,
+    num_frames: int,
+    *,
+    seed: int,
+    clip: str,
+    checkpoint: Path,
+    progress: Progress | None = None,
+) -> Tuned:
+    """Stage 3: LoRA on the temporal branches, on sparse frames with adaptive RoPE; L = L_denoise + lambda L_motion.
+
+    latents: (1, C, F, h, w) of the dense clip for `dense` and `latent` sampling, (phases, C, F', h, w) of the sampled
+    and then encoded frames for `pixel`; `num_frames` is T of the dense clip. The transformer is expected to hold the
+    spatial adapter merged. Raises EffiVMTError when no head is temporal, and when the loss is no longer finite.
+    """
+
+    def draw(random: torch.Generator) -> Batch:
+        picks = torch.randint(sampling.phases, (params.batch,), generator=random)
+        samples = [sparse_sample(latents, sampling, params.rope, num_frames, int(pick)) for pick in picks]
+        return Batch(torch.cat([s.latents for s in samples]), torch.cat([s.positions for s in samples]))
+
+    return _tune(
+        transformer, heads, "temporal", draw, caption, params, params.motion_weight, seed, clip, checkpoint, progress
+    )
+
+
+def sparse_sample(
+    latents: torch.Tensor, sampling: SamplingParams, rope: positions.RopeMode, num_frames: int, phase: int
+) -> Batch:
+    """The latents that a step sees at phase number `phase` of `sampling.phases`, and where they stand in time."""
+    if sampling.mode == "dense":
+        return Batch(latents, torch.arange(latents.shape[2], dtype=torch.float64)[None])
+    offset = phase / sampling.phases
+    if sampling.mode == "latent":
+        dense = latents.shape[2]
+        indices = positions.sampled_indices(dense, (sampling.frames - 1) // 4 + 1, offset)
+        at = positions.time_positions(rope, indices, dense, latent=True)
+        return Batch(latents[:, :, indices], at[None])
+    indices = positions.sampled_indices(num_frames, sampling.frames, offset)
+    at = positions.time_positions(rope, indices, num_frames, latent=False)
+    return Batch(latents[phase : phase + 1], at[None])
+
+
+def _tune(
+    transformer: WanTransformer3DModel,
+    heads: HeadMap,
+    branch: str,
+    draw: Callable[[torch.Generator], Batch],
+    caption: torch.Tensor,
+    params: LoraParams,
+    motion_weight: float,
+    seed: int,
+    clip: str,
+    checkpoint: Path,
+    progress: Progress | None,
+) -> Tuned:
+    device, dtype = transformer.device, transformer.dtype
+    caption = caption.to(device, dtype).expand(params.batch, -1, -1)
+    with (
+        _frozen(transformer, gradient_checkpointing=params.gradient_checkpointing),
+        dual_path(transformer, heads),
+        positions.time_positions_of(transformer) as rope,
+    ):
+        place = branch if heads.decoupled else None
+        weights = add_lora(transformer, place, params.rank, generator(seed, branch, clip, "init"))
+        optimizer = torch.optim.AdamW(weights.values(), lr=params.learning_rate, weight_decay=params.weight_decay)
+        start, losses = load_checkpoint(checkpoint, weights, optimizer)
+        for step in range(start, params.steps):
+            random = generator(seed, branch, clip, step)
+            batch = draw(random)
+            noise = torch.randn(batch.latents.shape, generator=random)
+            sigmas = objectives.draw_sigmas(params.batch, params.flow_shift, random)
+            noised = objectives.add_noise(batch.latents, noise, sigmas).to(device, dtype)
+            rope.positions = None if batch.positions is None else batch.positions.to(device)
+            predicted = transformer(noised, (1000 * sigmas).to(device), caption, return_dict=False)[0]
+            target = objectives.velocity(batch.latents, noise).to(device)
+            denoising = objectives.denoising_loss(predicted, target)
+            motion = objectives.motion_loss(predicted, target)
+            loss = denoising + motion_weight * motion
+            if not loss.isfinite():
+                raise EffiVMTError(
+                    f"{branch} tuning diverged: its loss is {loss.item()} at step {step + 1} of {params.steps}; "
+                    f"lower {branch}.learning_rate"
+                )
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            for group in optimizer.param_groups:
+                group["lr"] = params.learning_rate * _schedule(step, params.steps)
+            optimizer.step()
+            losses.setdefault("denoising", []).append(denoising.item())
+            if branch == "temporal":
+                losses.setdefault("motion", []).append(motion.item())
+            if (step + 1) % params.save_every == 0 and step + 1 < params.steps:
+                save_checkpoint(checkpoint, step + 1, weights, optimizer, losses)
+            if progress is not None:
+                progress(step + 1, params.steps)
+        result = {name: weight.detach().float().cpu().clone() for name, weight in weights.items()}
+    return Tuned(result, losses)
+
+
+@contextmanager
+def _frozen(transformer: WanTransformer3DModel, *, gradient_checkpointing: bool) -> Iterator[None]:
+    """Freezes the base weights; however the context ends, checkpointing is off and peft's mark gone afterwards."""
+    transformer.requires_grad_(False)
+    if gradient_checkpointing:
+        transformer.enable_gradient_checkpointing()
+    try:
+        yield
+    finally:
+        transformer.disable_gradient_checkpointing()
+        vars(transformer).pop("peft_config", None)  # its layers went as `dual_path` put the stock modules back
+
+
+def add_lora(
+    transformer: WanTransformer3DModel, branch: str | None, rank: int, random: torch.Generator
+) -> dict[str, torch.Tensor]:
+    """Adds a LoRA of scale 1 to one branch of a split transformer; returns its trainable weights by name.
+
+    `branch` None: to all heads of a transformer that is not split. A is drawn from `random` as peft draws it (Kaiming
+    uniform), B is zero: the output does not change yet. Raises EffiVMTError when no layer has a head of that kind.
+    """
+    if branch is not None and not branch_parameters(transformer, branch):
+        raise EffiVMTError(
+            f"no head of this backbone is {branch} on this clip, so there is nothing to tune; change heads.alpha "
+            "(a larger alpha makes more heads temporal)"
+        )
+    pattern = rf"blocks\.\d+\.attn1\.({'|'.join(p.replace('.', chr(92) + '.') for p in PROJECTIONS)})"
+    pattern += "" if branch is None else rf"\.{branch}"
+    config = LoraConfig(r=rank, lora_alpha=rank, target_modules=pattern)
+    inject_adapter_in_model(config, transformer)
+    weights = {}
+    for name, module in transformer.named_modules():
+        if isinstance(module, LoraLayer):
+            for side, layers in (("lora_A", module.lora_A), ("lora_B", module.lora_B)):
+                weight = layers["default"].weight
+                weight.data = weight.data.float()
+                weights[f"{name}.{side}"] = weight
+    with torch.no_grad():
+        for name, weight in weights.items():
+            if name.endswith("lora_A"):
+                bound = 1 / math.sqrt(weight.shape[1])
+                weight.copy_((torch.rand(weight.shape, generator=random) * 2 - 1) * bound)
+    return weights
+
+
+def _schedule(step: int, steps: int) -> float:
+    """Learning-rate factor: a short warm-up, constant, then a linear fall to a tenth over the last third."""
+    return min(1.0, (step + 1) / 10, 0.1 + 2.7 * (steps - step) / steps)

@@ -1,0 +1,77 @@
+"""The normalised catalog: one Parquet row a clip, with what its file holds."""
+
+from pathlib import Path
+
+import pyarrow as pa
+from pyarrow import parquet
+
+from effivmt.catalog import Catalog, Clip
+from effivmt.errors import VideoError
+from effivmt.store.digests import canonical_json, sha256_bytes, sha256_file
+from effivmt.store.files import replacing, writing
+
+NAME = "catalog.parquet"
+SCHEMA = pa.schema(
+    [
+        ("clip", pa.string()),
+        ("video", pa.string()),
+        ("caption", pa.string()),
+        ("prompts", pa.list_(pa.string())),
+        ("class", pa.string()),
+        ("start", pa.float64()),
+        ("end", pa.float64()),
+        ("appearance_images", pa.string()),
+        ("seed", pa.int64()),
+        ("sha256", pa.string()),
+        ("bytes", pa.int64()),
+        ("width", pa.int64()),
+        ("height", pa.int64()),
+        ("fps", pa.float64()),
+        ("duration", pa.float64()),
+        ("num_frames", pa.int64()),
+        ("rotation", pa.int64()),
+        ("codec", pa.string()),
+        ("fault", pa.string()),
+    ]
+)
+"""A catalog's own columns, then the file's digest and probe facts; `fault` says why they are missing."""
+
+
+def write_inventory(catalog: Catalog, out: Path) -> Path:
+    """Writes `out`/catalog.parquet unless it is up to date; paths are relative to the folder of the catalog file."""
+    root = catalog.path.resolve().parent
+    path, signature = out / NAME, {b"signature": _signature(catalog).encode()}
+    with writing(path):
+        if path.is_file() and (parquet.read_schema(path).metadata or {}).get(b"signature") == signature[b"signature"]:
+            return path
+        out.mkdir(parents=True, exist_ok=True)
+        rows = [_row(clip, root) for clip in catalog.clips]
+        with replacing(path) as temporary:
+            parquet.write_table(pa.Table.from_pylist(rows, SCHEMA.with_metadata(signature)), temporary)
+    return path
+
+
+def _signature(catalog: Catalog) -> str:
+    """Digest of the rows and of the files' sizes and times of change: while it lasts, no file is read again."""
+    stamps = []
+    for clip in catalog.clips:
+        stat = clip.video.stat() if clip.video.exists() else None
+        stamps.append([clip.model_dump(mode="json"), *((stat.st_size, stat.st_mtime_ns) if stat else ())])
+    return sha256_bytes(canonical_json(stamps))
+
+
+def _row(clip: Clip, root: Path) -> dict[str, object]:
+    from effivmt.media.video import probe  # slow to import, and an unchanged catalog needs no look at its files
+
+    row = clip.model_dump(mode="json", by_alias=True)
+    for name in ("video", "appearance_images"):
+        if row[name] is not None:
+            row[name] = Path(row[name]).relative_to(root).as_posix()
+    try:
+        info = probe(clip.video)
+        row |= {name: getattr(info, name) for name in ("width", "height", "fps", "duration", "num_frames")}
+        row |= {"rotation": info.rotation, "codec": info.codec}
+        row |= {"sha256": sha256_file(clip.video), "bytes": clip.video.stat().st_size}
+    except (VideoError, OSError) as error:
+        row["fault"] = " ".join(str(error).split())
+    return row

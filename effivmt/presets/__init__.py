@@ -1,0 +1,1 @@
+"""Params files by name, as `--params NAME` takes them; `tiny` is the defaults of `effivmt.config`."""

@@ -1,0 +1,1 @@
+"""What the embedded models are examined in: captions, scenes, the scorer's choices."""

@@ -1,0 +1,135 @@
+"""Examines a trained backbone: clips of captions that training never named, judged from their pixels."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from effivmt.config import BackboneParams, IngestParams, RenderParams
+from effivmt.method.backbone import Backbone
+from effivmt.method.rendering import render
+from effivmt.pretrain.autoencoder import decode_whole, encode_whole
+from effivmt.pretrain.examinations.judge import Verdict, judge
+from effivmt.world.looks import HELD_OUT_LOOKS
+from effivmt.world.motions import NAMED, SIZE
+from effivmt.world.scenes import draw_clip, with_article
+
+ATTRIBUTES = ("colour", "shape", "background", "motion")
+WORLD = 9000
+"""The world's data set that the spread of true paths is taken from; training never draws it."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What was asked for (`motion` None: left unsaid), the seed, the clip uint8 (T, H, W, 3), and its verdict."""
+
+    asked: dict[str, str | None]
+    caption: str
+    seed: int
+    frames: np.ndarray
+    verdict: Verdict
+
+    @property
+    def right(self) -> dict[str, bool]:
+        """For each attribute that was asked for, whether the clip shows it."""
+        return {name: getattr(self.verdict, name) == want for name, want in self.asked.items() if want is not None}
+
+
+def questions(count: int, *, motion: bool) -> list[dict[str, str | None]]:
+    """`count` combinations of a held-out look with a named motion, or with none; evenly spread, the same every time."""
+    looks, names = sorted(HELD_OUT_LOOKS), list(NAMED)
+    rng = np.random.default_rng(0)
+    order = [(look, name) for look in looks for name in (names if motion else [None])]
+    order = [order[i] for i in rng.permutation(len(order))]
+    chosen = [order[i % len(order)] for i in range(count)]
+    return [dict(zip(ATTRIBUTES, (*look, name), strict=True)) for look, name in chosen]
+
+
+def caption_of(asked: dict[str, str | None]) -> str:
+    """The caption that names everything asked for."""
+    thing = with_article(f"{asked['colour']} {asked['shape']}")
+    moving = f" {asked['motion']}" if asked["motion"] else ""
+    return f"{thing}{moving} on {with_article(asked['background'] + ' background')}"
+
+
+def examine(
+    folder: Path,
+    asked: list[dict[str, str | None]],
+    *,
+    params: RenderParams,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Answer]:
+    """Draws one clip of 33 frames for each question, with seeds 0, 1, 2, …, and judges it."""
+    captions = [caption_of(question) for question in asked]
+    clips = draw_captions(folder, captions, params=params, progress=progress)
+    return [
+        Answer(question, caption, seed, frames, judge(frames))
+        for seed, (question, caption, frames) in enumerate(zip(asked, captions, clips, strict=True))
+    ]
+
+
+def draw_captions(
+    folder: Path,
+    captions: list[str],
+    *,
+    params: RenderParams,
+    progress: Callable[[int, int], None] | None = None,
+) -> Iterator[np.ndarray]:
+    """One clip of 33 frames uint8 (T, H, W, 3) of the backbone in `folder` for each caption, with seeds 0, 1, 2, …"""
+    backbone = Backbone(BackboneParams(path=str(folder)))
+    negative = backbone.encode_texts([params.negative_prompt])[0]
+    for seed, caption in enumerate(captions):
+        yield render(backbone, None, backbone.encode_texts([caption])[0], negative, params, IngestParams(), seed)
+        if progress is not None:
+            progress(seed + 1, len(captions))
+
+
+def shares(answers: list[Answer]) -> dict[str, float]:
+    """The share of the answers that are right in each attribute asked for, in [0, 1]."""
+    return {
+        name: float(np.mean([answer.right[name] for answer in answers if name in answer.right]))
+        for name in ATTRIBUTES
+        if any(name in answer.right for answer in answers)
+    }
+
+
+def reconstruct(folder: Path, kind: str, count: int) -> tuple[float, list[Answer]]:
+    """How the backbone's autoencoder gives back `count` world clips of a kind: mean PSNR in dB, over peak 255.
+
+    Of plain objects also what the judge reads in them, asked for what is truly there.
+    """
+    vae, errors, answers = Backbone(BackboneParams(path=str(folder))).vae, [], []
+    for index in range(count):
+        clip = draw_clip(WORLD, index, kinds={kind: 1.0})
+        video = torch.from_numpy(clip.frames).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
+        with torch.no_grad():
+            given = decode_whole(vae, encode_whole(vae, video).chunk(2, dim=1)[0]).clamp(-1, 1)
+        frames = ((given[0].permute(1, 2, 3, 0) + 1) * 127.5).round().numpy().astype(np.uint8)
+        errors.append(float(np.square(frames.astype(float) - clip.frames).mean()))
+        if kind == "object" and clip.facts["look"].pattern == "plain":
+            look, ground = clip.facts["look"], clip.facts["ground"]
+            true = dict(zip(ATTRIBUTES, (look.colour, look.shape, ground.colour, clip.facts["phrase"]), strict=True))
+            answers.append(Answer(true, clip.caption, index, frames, judge(frames)))
+    return float(np.mean(10 * np.log10(255**2 / np.array(errors)))), answers
+
+
+def spread(paths: list[np.ndarray]) -> float:
+    """How far apart paths (T, 2) run: rms distance from their mean path over paths and frames, in frame widths.
+
+    Frames where no object is seen (NaN) do not count.
+    """
+    stacked = np.stack(paths)
+    return float(np.sqrt(np.nanmean(((stacked - np.nanmean(stacked, 0)) ** 2).sum(-1)))) / SIZE
+
+
+def true_paths(count: int) -> list[np.ndarray]:
+    """Paths of world clips whose captions say no motion, as training draws them."""
+    paths, index = [], 0
+    while len(paths) < count:
+        clip = draw_clip(WORLD, index, kinds={"object": 1.0})
+        if not any(name in clip.caption for name in NAMED):
+            paths.append(clip.facts["motion"].centre)
+        index += 1
+    return paths

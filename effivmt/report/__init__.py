@@ -1,0 +1,1 @@
+"""HTML pages: of one clip, and of a catalog run."""

@@ -1,0 +1,89 @@
+"""The report of one clip: a single HTML file that holds its videos, figures and numbers and needs no network."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+from effivmt.report.charts import Chart, loss_chart
+from effivmt.report.inline_media import embed_image, embed_video
+from effivmt.report.templating import described, template
+
+
+@dataclass(frozen=True)
+class Result:
+    """One rendered video with its prompt, seed and metrics (None: not defined), and the same without the adapter."""
+
+    prompt: str
+    seed: int
+    video: Path
+    metrics: Mapping[str, float | None]
+    without_adapter: Path | None = None
+    metrics_without_adapter: Mapping[str, float | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds that a stage took when it ran; `cached` where this run took its artifact from the store."""
+
+    seconds: float
+    cached: bool
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What went wrong in a stage, in one line."""
+
+    stage: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that the page of one clip shows; videos are H.264, VP8, VP9 or AV1 in .mp4 or .webm, `head_map` is a PNG.
+
+    `losses`: stage -> loss of each step. `timings`: stage -> Timing. `params`: nested, of plain YAML values.
+    """
+
+    clip: str
+    caption: str
+    reference: Path
+    backbone_id: str
+    backbone_digest: str
+    results: Sequence[Result] = ()
+    head_map: Path | None = None
+    losses: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    timings: Mapping[str, Timing] = field(default_factory=dict)
+    params: Mapping[str, object] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    failures: Sequence[Failure] = ()
+
+
+def render_report(data: Report) -> str:
+    """Render the HTML page of one clip, the same text for the same data.
+
+    Videos and images are embedded byte for byte as base64 data URIs; every text is escaped, and the page's own policy
+    lets a browser load nothing else. Raises VideoError for a video or image that is missing or that no browser shows.
+    """
+    return template("report.html.j2").render(
+        data=data,
+        reference=embed_video(data.reference),
+        results=[
+            (it, embed_video(it.video), it.without_adapter and embed_video(it.without_adapter)) for it in data.results
+        ],
+        metrics=described({name for it in data.results for name in (*it.metrics, *it.metrics_without_adapter)}),
+        head_map=data.head_map and embed_image(data.head_map),
+        charts=charts(data),
+        params=params_text(data),
+    )
+
+
+def charts(data: Report) -> list[Chart]:
+    """The loss curves of a clip."""
+    return [loss_chart(stage, losses) for stage, losses in data.losses.items() if len(losses)]
+
+
+def params_text(data: Report) -> str:
+    """The params of a clip as YAML; empty where there are none."""
+    return yaml.safe_dump(dict(data.params), sort_keys=False, allow_unicode=True, width=88) if data.params else ""

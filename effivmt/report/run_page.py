@@ -1,0 +1,188 @@
+"""Draws the page of a catalog run: one HTML file with the videos, figures and numbers of every clip."""
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+from effivmt.errors import VideoError
+from effivmt.report.charts import Chart
+from effivmt.report.clip_page import Report, Result, Timing, charts, params_text
+from effivmt.report.inline_media import File, Held
+from effivmt.report.run_record import ClipRecord, RunRecord
+from effivmt.report.templating import described, template
+
+LIMIT = 64 * 2**20
+"""Bytes of videos and images, as base64, up to which a page holds them; beyond, it links to the pages of the clips."""
+
+
+def render_run(out: Path, run: RunRecord) -> str:
+    """Render the HTML page of the run in `out`, the same text for the same files.
+
+    Every text is escaped, and the page's own policy lets a browser load nothing from elsewhere. Equal files are held
+    once. A clip whose folder is missing or damaged is shown with that as its fault.
+    """
+    entries = [_entry(out, record) for record in run.clips]
+    files = _collect(entries)
+    results = [result for entry in entries for result in entry.results]
+    metrics = described({name for it in results for name in (*it.metrics, *it.metrics_without_adapter)})
+    return template("run.html.j2").render(
+        run=run,
+        made_of=run.digest,
+        entries=entries,
+        files=files,
+        limit=LIMIT // 2**20,
+        metrics=metrics,
+        groups=_groups(entries),
+        group_names=list(dict.fromkeys(entry.record.group for entry in entries)),
+        videos=sum(1 + (result.without_adapter is not None) for result in results),
+        computing=sum(entry.seconds for entry in entries),
+    )
+
+
+@dataclass
+class Entry:
+    """A clip as the page shows it: `report` where it has results, else `fault` says why not."""
+
+    record: ClipRecord
+    report: Report | None = None
+    fault: str = ""
+
+    @property
+    def status(self) -> str:
+        """`done`, `hit`, or `failed` where there are no results."""
+        return self.record.status if self.report else "failed"
+
+    @property
+    def results(self) -> Sequence[Result]:
+        """Its rendered videos."""
+        return self.report.results if self.report else ()
+
+    @property
+    def charts(self) -> list[Chart]:
+        """Its loss curves."""
+        return charts(self.report)
+
+    @property
+    def params(self) -> str:
+        """Its params as YAML."""
+        return params_text(self.report)
+
+    @property
+    def seconds(self) -> float:
+        """What its stages took when they ran."""
+        return sum(it.seconds for it in self.report.timings.values()) if self.report else self.record.seconds
+
+    @property
+    def values(self) -> str:
+        """What clips are sorted by, JSON: its seconds and the means of its metrics with the adapter."""
+        names = dict.fromkeys(name for result in self.results for name in result.metrics)
+        means = {name: _mean(result.metrics.get(name) for result in self.results) for name in names}
+        return json.dumps({"seconds": self.seconds} | {name: it for name, it in means.items() if it is not None})
+
+    @property
+    def files(self) -> Iterator[Path]:
+        """Its videos and its head map."""
+        if self.report:
+            yield self.report.reference
+            for result in self.results:
+                yield result.video
+                if result.without_adapter:
+                    yield result.without_adapter
+            yield self.report.head_map
+
+
+@dataclass(frozen=True)
+class Group:
+    """The clips of one class: how many there are, how many failed, and their mean metrics over all videos."""
+
+    name: str | None
+    clips: int
+    failed: int
+    adapter: Mapping[str, float | None]
+    baseline: Mapping[str, float | None]
+
+
+def _entry(out: Path, record: ClipRecord) -> Entry:
+    if record.status == "failed":
+        return Entry(record, fault=record.reason)
+    try:
+        return Entry(record, _report(out / record.clip, record))
+    except (OSError, ValueError, KeyError, TypeError):
+        return Entry(record, fault=f"its folder {record.clip} is missing or incomplete; run this clip again")
+
+
+def _report(folder: Path, record: ClipRecord) -> Report:
+    """What the out folder of a clip holds; OSError, ValueError, KeyError or TypeError where it is not whole."""
+    metrics, losses = (json.loads((folder / f"{it}.json").read_text(encoding="utf-8")) for it in ("metrics", "losses"))
+    made = record.made
+    if made is None:
+        raise ValueError("run.json is not whole")
+    return Report(
+        clip=record.clip,
+        caption=record.caption,
+        reference=folder / "reference.mp4",
+        backbone_id=made["backbone"]["id"],
+        backbone_digest=made["backbone"]["digest"],
+        results=[
+            Result(
+                prompt=row["prompt"],
+                seed=row["seed"],
+                video=folder / row["video"],
+                metrics=row["adapter"],
+                without_adapter=folder / row["without_adapter"] if "without_adapter" in row else None,
+                metrics_without_adapter=row.get("baseline", {}),
+            )
+            for row in metrics["results"]
+        ],
+        head_map=folder / "heads.png",
+        losses={f"{stage} {name}": curve for stage, curves in losses.items() for name, curve in curves.items()},
+        timings={stage: Timing(**timing) for stage, timing in made["stages"].items()},
+        params=made["params"],
+        versions=made["versions"],
+    )
+
+
+def _collect(entries: Sequence[Entry]) -> dict[Path, File] | None:
+    """The files of all clips, equal ones as one; None where they are too large for a page.
+
+    A clip with a file that cannot be shown loses its report.
+    """
+    held = Held()
+    for entry in entries:
+        try:
+            for path in entry.files:
+                held.add(path)
+                if held.size > LIMIT:
+                    return None
+        except VideoError as error:
+            entry.report, entry.fault = None, f"{error}; run this clip again"
+    return held.files
+
+
+def _groups(entries: Sequence[Entry]) -> list[Group]:
+    """One group a class, in the order of the catalog, and where there are several one of all clips, named None."""
+    by_name: dict[str, list[Entry]] = {}
+    for entry in entries:
+        by_name.setdefault(entry.record.group or "", []).append(entry)
+    groups = [_group(name, members) for name, members in by_name.items()]
+    return groups if len(groups) == 1 else [*groups, _group(None, entries)]
+
+
+def _group(name: str | None, entries: Sequence[Entry]) -> Group:
+    results = [result for entry in entries for result in entry.results]
+    names = {name for result in results for name in (*result.metrics, *result.metrics_without_adapter)}
+    return Group(
+        name,
+        len(entries),
+        sum(entry.status == "failed" for entry in entries),
+        {name: _mean(result.metrics.get(name) for result in results) for name in names},
+        {name: _mean(result.metrics_without_adapter.get(name) for result in results) for name in names},
+    )
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    finite = [value for value in values if value is not None and math.isfinite(value)]
+    return fmean(finite) if finite else None

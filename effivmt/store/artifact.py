@@ -1,0 +1,84 @@
+"""A pipeline step's result and its key: what the result depends on, and which files it consists of."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from effivmt.errors import ParamsError, StoreError
+from effivmt.store.digests import canonical_json, files_digest, plain, sha256_bytes
+
+RESERVED = frozenset({"building", "locks", "scratch"})
+"""No stage may be called so: a store keeps folders of these names."""
+
+
+@dataclass(frozen=True)
+class Key:
+    """What an artifact depends on; two steps with equal keys give interchangeable results.
+
+    stage: letters a-z and `_`; version: of the stage's code and file layout; inputs: role -> digest, where the role
+    `clip` names the clip; params: only those that the stage reads; backbone: digest. ParamsError names a wrong part.
+    """
+
+    stage: str
+    version: int
+    inputs: Mapping[str, str]
+    params: Mapping[str, object]
+    backbone: str
+
+    def __post_init__(self):
+        if not isinstance(self.stage, str) or not re.fullmatch("[a-z_]+", self.stage) or self.stage in RESERVED:
+            raise ParamsError(f"stage {self.stage!r:.60}: expected letters a-z and '_', and not {sorted(RESERVED)}")
+        if type(self.version) is not int:
+            raise ParamsError(f"version {self.version!r:.60} of stage {self.stage}: expected a whole number")
+        for name, value in {"inputs": self.inputs, "params": self.params}.items():
+            if not isinstance(value, Mapping):
+                raise ParamsError(f"{name} of stage {self.stage} is a {type(value).__name__}: expected a mapping")
+            object.__setattr__(self, name, plain(value, name))  # a private copy: later changes leave the key alone
+        digests = {f"inputs.{role}": value for role, value in self.inputs.items()} | {"backbone": self.backbone}
+        for name, value in digests.items():
+            if not isinstance(value, str):
+                raise ParamsError(f"{name} of stage {self.stage} is {value!r:.60}: expected a digest (text)")
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON of all five parts: the artifact's address."""
+        return sha256_bytes(canonical_json(asdict(self)))
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One published result: an immutable folder whose files are listed by relative posix name with their SHA-256.
+
+    key: digest of the Key; inputs: the key's; seconds: what the work took when it was done; cached: it was done before
+    this call; processor_seconds: of all threads, and peak_bytes: resident memory at most, while it was done (None in
+    records of the time before they were noted).
+    """
+
+    key: str
+    stage: str
+    path: Path
+    files: Mapping[str, str]
+    inputs: Mapping[str, str]
+    seconds: float
+    cached: bool
+    processor_seconds: float | None = None
+    peak_bytes: int | None = None
+
+    def file(self, name: str) -> Path:
+        """Path of a listed file; StoreError names the file and the artifact when it is not listed or not there."""
+        self.digest(name)
+        if not (self.path / name).is_file():
+            raise StoreError(f"{name} is missing from artifact {self.path}: run stage {self.stage} again")
+        return self.path / name
+
+    def digest(self, name: str) -> str:
+        """SHA-256 of a listed file; StoreError names the file and the artifact when it is not listed."""
+        if name not in self.files:
+            raise StoreError(f"artifact {self.path} lists no file {name!r}: it has {', '.join(self.files)}")
+        return self.files[name]
+
+    @property
+    def content_digest(self) -> str:
+        """SHA-256 over the names and contents of the files, whenever and by whatever key they were made."""
+        return files_digest(self.files)

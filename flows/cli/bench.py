@@ -1,0 +1,104 @@
+"""The command `bench`: methods, clips and prompts into one comparison."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from effivmt.errors import ParamsError
+from effivmt_flows.cli.options import PARAMS, STORE, Overrides, ParamsFile, Quiet, StoreFolder
+
+if TYPE_CHECKING:
+    from effivmt.catalog import Clip
+
+SUITES = {name: Path(f"data/motionbench-mini/{file}.csv") for name, file in (("mini", "catalog"), ("quick", "quick"))}
+
+
+def bench(
+    suite: Annotated[str, typer.Option(metavar="NAME", help="mini, quick, or a catalog file.")] = "mini",
+    method: Annotated[list[str], typer.Option(metavar="NAME", help="A method, or all; repeatable.")] = [],  # noqa: B006
+    ablation: Annotated[
+        list[str], typer.Option(metavar="NAME", help="An ablation, control or sweep, a kind, or all; repeatable.")
+    ] = [],  # noqa: B006
+    only: Annotated[list[str], typer.Option(metavar="CLIP", help="Only this clip; repeatable.")] = [],  # noqa: B006
+    clips: Annotated[int | None, typer.Option(metavar="N", min=1, help="Clips at most, of each class in turn.")] = None,
+    prompts: Annotated[int | None, typer.Option(metavar="N", min=1, help="Prompts at most of each clip.")] = None,
+    workers: Annotated[int, typer.Option(metavar="N", min=1, help="Processes beside each other.")] = 1,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Receives tables, picture, page and videos.")] = Path(
+        "out/bench"
+    ),
+    peers: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Peers' params; default: peers.yaml beside the catalog.")
+    ] = None,
+    search: Annotated[
+        bool, typer.Option("--search", help="Tries each method's candidates instead; writes the best to --peers.")
+    ] = False,
+    names: Annotated[bool, typer.Option("--list", help="Prints the names there are.")] = False,
+    params: ParamsFile = PARAMS,
+    store: StoreFolder = STORE,
+    overrides: Overrides = [],  # noqa: B006
+    quiet: Quiet = False,
+) -> None:
+    """Compares methods on the same clips, with the same backbone, in one run; a run that was stopped goes on."""
+    from effivmt.benchmark.methods import METHODS, choose
+
+    if names:
+        for name, it in METHODS.items():
+            changed = f" ({', '.join(it.overrides)})" if it.overrides else ""
+            print(f"{it.kind:<9} {name:<20} {it.title}{changed}")
+        return
+    chosen, catalog = choose(method, ablation), _catalog(suite)
+    from effivmt import __version__
+    from effivmt.benchmark import runner
+    from effivmt.benchmark.delivery import write_comparison
+    from effivmt.benchmark.peers import FILE
+    from effivmt.benchmark.results import About
+    from effivmt.catalog import load_catalog
+    from effivmt.pipeline.workspace import Workspace
+    from effivmt.store.store import Store
+    from effivmt_flows.cli import bench_console
+
+    picked = runner.pick(load_catalog(catalog).only(tuple(only)), clips, prompts)
+    beside = catalog.parent / FILE
+    if search:
+        _search(picked, params, store, overrides, workers, peers or beside, quiet=quiet)
+        return
+    jobs = runner.plan(chosen, picked, params, peers or (beside if beside.is_file() else None), overrides)
+    folder = Workspace(Store(store), jobs[0].params).folder  # a wrong folder is told before the first job
+    with bench_console.watching(len(jobs), quiet=quiet) as see:
+        done = runner.run(store, jobs, workers, see)
+    name = suite if suite in SUITES else catalog.stem
+    about = About(name, folder.id, folder.digest, __version__, bench_console.commit(), workers)
+    summary = write_comparison(out, Store(store), about, chosen, done)
+    bench_console.print_summary(summary, out, quiet=quiet)
+    if summary["failures"]:
+        raise typer.Exit(1)
+
+
+def _search(
+    clips: list["Clip"], params: Path, store: Path, overrides: list[str], workers: int, peers: Path, *, quiet: bool
+) -> None:
+    from effivmt.benchmark import runner
+    from effivmt.benchmark.search import choose, plan, write_chosen
+    from effivmt.pipeline.workspace import Workspace
+    from effivmt.store.store import Store
+    from effivmt_flows.cli import bench_console
+
+    jobs = plan(clips, params, overrides)
+    folder = Workspace(Store(store), jobs[0].params).folder
+    with bench_console.watching(len(jobs), quiet=quiet) as see:
+        rows = choose(runner.run(store, jobs, workers, see))
+    names, prompts = ", ".join(clip.clip for clip in clips), sum(len(clip.prompts) for clip in clips)
+    write_chosen(peers, rows, f"Chosen on {names} (prompts: {prompts}) with {folder.id} ({folder.digest[:12]}).")
+    bench_console.print_search(rows, peers, quiet=quiet)
+    if any(row["score"] is None for row in rows):
+        raise typer.Exit(1)
+
+
+def _catalog(suite: str) -> Path:
+    """The catalog of a suite; ParamsError for a name of none."""
+    if suite in SUITES:
+        return SUITES[suite]
+    if Path(suite).suffix not in (".csv", ".jsonl", ".parquet"):
+        raise ParamsError(f"--suite {suite}: there is no such suite; expected {', '.join(SUITES)} or a catalog file")
+    return Path(suite)

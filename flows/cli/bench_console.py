@@ -1,0 +1,99 @@
+"""The terminal side of `bench`: a line or bar while it lasts, a table at its end, and which commit it ran."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from effivmt.benchmark.cells import Done
+from effivmt.benchmark.markdown import number
+from effivmt.benchmark.measures import MEASURES
+from effivmt.benchmark.search import told
+from effivmt_flows.cli.plain import NumberedLines, results_console
+
+SHOWN = ("motion_fidelity", "trajectory_error", "text_similarity", "appearance_leakage", "seconds")
+
+
+@contextmanager
+def watching(total: int, *, quiet: bool) -> Iterator[Callable[[Done], None]]:
+    """Shows jobs on stderr as they end: a bar on a terminal, else lines; nothing when quiet."""
+    if quiet:
+        yield lambda _: None
+    elif not sys.stderr.isatty():
+        lines = NumberedLines(total)
+        yield lambda done: lines.ended(_line(done))
+    else:
+        columns = (TextColumn("{task.description:<40}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=Console(stderr=True)) as progress:
+            bar = progress.add_task("comparing", total=total)
+
+            def see(done: Done) -> None:
+                progress.update(bar, advance=1, description=f"{done.job.method.name}: {done.job.clip.clip}"[:40])
+                if done.errors:
+                    progress.console.print(_line(done), style="red", markup=False)
+
+            yield see
+
+
+def commit() -> str | None:
+    """The Git commit of this code, with a `+` where tracked files differ from it; None outside a repository."""
+    here = Path(__file__).resolve().parent
+
+    def git(*words: str) -> str:
+        ended = subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True, timeout=30)
+        return ended.stdout.strip()
+
+    try:
+        found = git("rev-parse", "--short=12", "HEAD")
+        code = git("status", "--porcelain", "--untracked-files=no", "--", str(here), str(here.with_name("effivmt")))
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found + ("+" if code else "")
+
+
+def print_summary(summary: Mapping[str, object], out: Path, *, quiet: bool) -> None:
+    """Prints the means of the main measures, how many cells failed, and where the files lie."""
+    console = results_console()
+    if not quiet:
+        measures = [name for name in SHOWN if any(name in it["estimates"] for it in summary["methods"].values())]
+        title = f"{escape(summary['suite'])}: means over {summary['clips']} clips; intervals in results.md"
+        table = Table(title=title, title_justify="left")
+        table.add_column("method")
+        for name in measures:
+            table.add_column(MEASURES[name].label, justify="right")
+        for it in summary["methods"].values():
+            means = [it["estimates"].get(name) for name in measures]
+            table.add_row(
+                it["title"], *(number(n, m["mean"]) if m else "" for n, m in zip(measures, means, strict=True))
+            )
+        console.print(table)
+        if failed := sum(it["cells"] for it in summary["failures"]):
+            console.print(f"{failed} cells failed; reasons: {out / 'results.md'}", soft_wrap=True, markup=False)
+        console.print(f"page {out / 'index.html'}", soft_wrap=True, markup=False)
+    console.print(str(out), soft_wrap=True, markup=False)
+
+
+def print_search(rows: Sequence[Mapping[str, object]], peers: Path, *, quiet: bool) -> None:
+    """Prints every candidate of a search with its score, and where those chosen for the peers lie."""
+    console = results_console()
+    if not quiet:
+        table = Table("method", "values", "score", "of", "")
+        for row in rows:
+            values = ", ".join(f"{name}={value}" for name, value in row["values"].items())
+            score = "failed" if row["score"] is None else f"{row['score']:.3f}"
+            of = "" if row["means"] is None else told(row["means"])
+            table.add_row(row["maker"], escape(values), score, of, "chosen" if row["chosen"] else "")
+        console.print(table)
+    console.print(str(peers), soft_wrap=True, markup=False)
+
+
+def _line(done: Done) -> str:
+    if done.errors:
+        return f"{done.job.method.name}: {done.job.clip.clip}: failed: {'; '.join(done.errors)}"
+    return f"{done.job.method.name}: {done.job.clip.clip}: {'hit' if done.cached else 'done'}"

@@ -1,0 +1,158 @@
+"""Commands about a catalog: run, serve and stage."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from effivmt.errors import ParamsError
+from effivmt_flows.cli.options import (
+    CATALOG,
+    OUT,
+    PARAMS,
+    STORE,
+    Address,
+    Engine,
+    Force,
+    OutFolder,
+    Overrides,
+    ParamsFile,
+    Quiet,
+    Resource,
+    Runner,
+    StoreFolder,
+    check_stages,
+    load_params,
+)
+
+
+def run(
+    catalog: Annotated[Path, typer.Argument(metavar="[CATALOG]", help="CSV, JSONL or Parquet.")] = CATALOG,
+    out: OutFolder = OUT,
+    only: Annotated[list[str], typer.Option(metavar="CLIP", help="Runs this clip alone; repeatable.")] = [],  # noqa: B006
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Shows what would be done, and why.")] = False,
+    force: Force = [],  # noqa: B006
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Runs only what failed in the last run.")
+    ] = False,
+    engine: Engine = "prefect",
+    runner: Runner = "threads",
+    address: Address = "",
+    resource: Resource = "",
+    params: ParamsFile = PARAMS,
+    store: StoreFolder = STORE,
+    overrides: Overrides = [],  # noqa: B006
+    quiet: Quiet = False,
+) -> None:
+    """Transfers the motion of every clip of a catalog to its prompts."""
+    settings = load_params(params, overrides)
+    check_stages(force)
+    if runner == "dask" and engine == "local":
+        raise ParamsError("--runner dask and --engine local contradict one another; leave one out")
+    from effivmt.catalog import load_catalog
+    from effivmt.pipeline.selection import select_clips
+    from effivmt.pipeline.workspace import Workspace
+    from effivmt.store.store import Store
+    from effivmt_flows.cli import console
+    from effivmt_tasks.cluster import choose_cluster
+
+    cluster = choose_cluster(runner, address, resource)
+    chosen = select_clips(load_catalog(catalog), tuple(only), out if retry_failed else None)
+    if not chosen.clips:
+        print("nothing failed in the last run")
+        return
+    work = Workspace(Store(store), settings, force=frozenset(force))
+    _ = work.folder  # a wrong folder is told before an engine starts
+    if dry_run:
+        console.print_plan(work, chosen)
+        return
+    with console.watching_catalog(len(chosen.clips), quiet=quiet) as watch:
+        if engine == "prefect":
+            from effivmt_tasks.server import reach_server
+
+            reach_server(of_its_own="--runner dask" if cluster else "")
+            from effivmt_flows.catalog import run_catalog
+
+            record = run_catalog(chosen, settings, store, out, tuple(force), watch, cluster)
+        else:
+            from effivmt.pipeline.catalog_run import run_catalog
+
+            record = run_catalog(work, chosen, out, watch)
+    console.print_run(record, chosen, out, quiet=quiet)
+    if record["failed"]:
+        raise typer.Exit(1)
+
+
+def serve(
+    cron: Annotated[str, typer.Option(metavar="EXPRESSION", help="When to run, such as '0 2 * * *': at two at night.")],
+    catalog: Annotated[Path, typer.Argument(metavar="[CATALOG]", help="CSV, JSONL or Parquet.")] = CATALOG,
+    timezone: Annotated[str, typer.Option(metavar="ZONE", help="Of the cron expression.")] = "UTC",
+    name: Annotated[str, typer.Option(metavar="NAME", help="Of the deployment; default: the catalog file's.")] = "",
+    out: OutFolder = OUT,
+    runner: Runner = "threads",
+    address: Address = "",
+    resource: Resource = "",
+    params: ParamsFile = PARAMS,
+    store: StoreFolder = STORE,
+    overrides: Overrides = [],  # noqa: B006
+) -> None:
+    """Runs a catalog on a schedule until it is stopped; each run takes the rows that the catalog has by then.
+
+    Needs a Prefect server, which keeps the schedule: `prefect server start`, and its address in PREFECT_API_URL.
+    """
+    settings = load_params(params, overrides)
+    from effivmt.catalog import load_catalog
+    from effivmt.pipeline.workspace import Workspace
+    from effivmt.store.store import Store
+    from effivmt_flows.serving import check_schedule
+    from effivmt_flows.serving import serve as serve_runs
+    from effivmt_tasks.cluster import choose_cluster
+    from effivmt_tasks.server import reach_server
+
+    check_schedule(cron, timezone)
+    choose_cluster(runner, address, resource)
+    clips = load_catalog(catalog).clips
+    _ = Workspace(Store(store), settings).folder
+    reach_server(of_its_own="effivmt serve")
+    files = {"catalog": catalog, "params": params, "store": store, "out": out}
+    parameters = {option: str(path.resolve()) for option, path in files.items()}
+    parameters |= {"overrides": overrides, "runner": runner, "address": address, "resource": resource}
+    print(
+        f"serving {catalog} ({len(clips)} clips) at {cron!r} {timezone}; stop with Ctrl-C", file=sys.stderr, flush=True
+    )
+    serve_runs(name or catalog.stem, cron, timezone, parameters)
+    print("stopped; the schedule is paused until effivmt serve runs again", file=sys.stderr)
+
+
+def stage(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="ingest, heads, spatial, temporal, render or evaluate.")],
+    catalog: Annotated[Path, typer.Argument(metavar="[CATALOG]", help="CSV, JSONL or Parquet.")] = CATALOG,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Receives a folder for the stage.")] = Path("data/stages"),
+    params: ParamsFile = PARAMS,
+    store: StoreFolder = STORE,
+    overrides: Overrides = [],  # noqa: B006
+    quiet: Quiet = False,
+) -> None:
+    """Takes every clip of a catalog through one stage, without an engine: what dvc.yaml calls.
+
+    Earlier stages come from the store; what it lacks of them is computed.
+    """
+    settings = load_params(params, overrides)
+    from effivmt.catalog import load_catalog
+    from effivmt.pipeline.stage_run import run_stage_over
+    from effivmt.pipeline.stages import STAGES
+    from effivmt.pipeline.workspace import Workspace
+    from effivmt.store.store import Store
+    from effivmt_flows.cli import console
+
+    if name not in STAGES:
+        raise ParamsError(f"NAME is {name!r}; expected one of {', '.join(STAGES)}")
+    chosen = load_catalog(catalog)
+    work = Workspace(Store(store), settings)
+    _ = work.folder  # a wrong folder is told before the first clip
+    with console.watching_catalog(len(chosen.clips), quiet=quiet) as watch:
+        record = run_stage_over(work, chosen, name, out, watch)
+    console.print_run(record, chosen, out / name, quiet=quiet)
+    if record["failed"]:
+        raise typer.Exit(1)

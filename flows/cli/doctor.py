@@ -1,0 +1,199 @@
+"""What `effivmt doctor` looks at: each check says what it found or what to mend; a broken package stops no other."""
+
+import json
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+from effivmt.config import Params, load_params
+from effivmt.errors import EffiVMTError
+from effivmt_tasks.tracking.location import check_reachable, public_uri, tracking_uri
+
+SHOWN = ("torch", "diffusers", "peft", "transformers", "prefect", "mlflow", "dvc", "fastapi", "sqlalchemy")
+"""Packages that get a line of their own; the others share one."""
+GIB = 2**30
+LEAST_FREE = 5 * GIB
+"""Bytes; an adapter of the 14B model has half a gigabyte, the artifacts of its clip a few."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """What a check found; where that is a fault, `text` ends in what to do."""
+
+    name: str
+    text: str
+    ok: bool = True
+
+
+def examine(params_file: Path, overrides: tuple[str, ...], store: Path) -> Iterator[Check]:
+    """All checks, one by one as they are done; of the small install, only those that pulling needs."""
+    if not any(map(find_spec, ("torch", "prefect"))):
+        yield Check("packages", 'adapters can be pulled; everything else needs pip install "effivmt[full]"')
+        yield _guarded("mlflow runs", _mlflow)
+        return
+    yield from check_versions(metadata.requires("effivmt") or [], metadata.metadata("effivmt")["Requires-Python"])
+    yield _guarded("ffmpeg", _ffmpeg)
+    yield _guarded("machine", _machine)
+    yield _guarded("gpu", _gpu)
+    try:
+        params = load_params(params_file, overrides)
+    except EffiVMTError as error:
+        yield Check("params", str(error), ok=False)
+    else:
+        yield Check("params", str(params_file))
+        yield _guarded("backbone", lambda: check_backbone(params))
+        yield _guarded("scorer", lambda: _scorer(params))
+    yield check_folder("store", store)
+    yield check_space(store, LEAST_FREE)
+    yield _guarded("mlflow runs", _mlflow)
+
+
+def check_versions(requirements: list[str], python: str) -> Iterator[Check]:
+    """Compares Python and the installed packages with requirement lines ("torch==2.13.0"), also of the extra `full`."""
+    own = platform.python_version()
+    fits = own in SpecifierSet(python)
+    advice = "" if fits else "; make an environment with a supported Python"
+    yield Check("python", f"{own} (supported: {python}){advice}", fits)
+    others = 0
+    for requirement in map(Requirement, requirements):
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": "full"}):
+            continue
+        name, supported = requirement.name, f"(supported: {requirement.specifier or 'any'})"
+        install = f'pip install "{name}{requirement.specifier}"'
+        try:
+            version = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            yield Check(name, f"not installed {supported}; {install}", ok=False)
+            continue
+        if not requirement.specifier.contains(version, prereleases=True):
+            yield Check(name, f"{version} {supported}; {install}", ok=False)
+        elif name in SHOWN:
+            yield Check(name, f"{version} {supported}")
+        else:
+            others += 1
+    yield Check("packages", f"{others} others as required")
+
+
+def check_backbone(params: Params) -> Check:
+    """Opens every weights file of the backbone's components, and digests them all."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+    from safetensors import SafetensorError, safe_open
+
+    from effivmt.method.backbone import Backbone
+    from effivmt.method.backbone_folder import COMPONENTS
+
+    path, again = params.backbone.path, "copy or download the backbone again"
+    if not Path(path).is_dir():
+        try:
+            snapshot_download(path, local_files_only=True)
+        except HFValidationError:
+            advice = "set backbone.path to a WanPipeline folder or a hub id"
+            return Check("backbone", f"{path} is neither a folder nor a hub id; {advice}", ok=False)
+        except LocalEntryNotFoundError:
+            return Check("backbone", f"{path} is not on this machine; hf download {path}", ok=False)
+    backbone = Backbone(params.backbone)
+    for component in COMPONENTS:
+        folder = backbone.folder / component
+        for index in folder.glob("*.safetensors.index.json"):
+            parts = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+            if missing := sorted(part for part in parts if not (folder / part).is_file()):
+                return Check("backbone", f"{folder} lacks {missing[0]}; {again}", ok=False)
+        for file in sorted(folder.glob("*.safetensors")):
+            try:
+                with safe_open(file, framework="np"):
+                    pass
+            except (SafetensorError, OSError) as error:
+                return Check("backbone", f"{file} is damaged ({error}); {again}", ok=False)
+    return Check(
+        "backbone", f"{backbone.id}: {', '.join(COMPONENTS)}; digest {backbone.digest[:12]}; {backbone.device}"
+    )
+
+
+def check_folder(name: str, folder: Path) -> Check:
+    """Whether files can be made in a folder, or in the nearest one above it that exists."""
+    existing = _existing(folder)
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            return Check(name, f"{folder} can be written")
+    except OSError as error:
+        advice = f"change the permissions of {existing}, or choose another folder"
+        return Check(name, f"{folder} cannot be written ({error.strerror}); {advice}", ok=False)
+
+
+def check_space(folder: Path, least: int) -> Check:
+    """Whether the folder's disk has `least` bytes free."""
+    existing = _existing(folder)
+    free = shutil.disk_usage(existing).free
+    advice = "" if free >= least else f"; free some space, {least / GIB:.0f} GiB are needed"
+    return Check("disk", f"{free / GIB:.1f} GiB free at {existing}{advice}", free >= least)
+
+
+def _guarded(name: str, check: Callable[[], Check]) -> Check:
+    """The check, or what kept it from running."""
+    try:
+        return check()
+    except EffiVMTError as error:
+        return Check(name, str(error), ok=False)
+    except ImportError as error:
+        return Check(name, f"{error}; install EffiVMT again into a fresh environment", ok=False)
+    except (OSError, ValueError, KeyError, subprocess.SubprocessError) as error:
+        fault = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        return Check(name, f"{fault}; mend or replace it", ok=False)
+
+
+def _ffmpeg() -> Check:
+    import imageio_ffmpeg
+
+    program = imageio_ffmpeg.get_ffmpeg_exe()
+    shown = subprocess.run([program, "-version"], capture_output=True, text=True, timeout=30, check=True).stdout
+    return Check("ffmpeg", shown.split(" Copyright")[0])
+
+
+def _machine() -> Check:
+    import psutil
+
+    memory = psutil.virtual_memory()
+    size = f"{memory.available / GIB:.1f} of {memory.total / GIB:.1f} GiB memory free"
+    return Check("machine", f"{psutil.cpu_count()} CPU cores, {size}")
+
+
+def _gpu() -> Check:
+    import torch
+
+    if not torch.cuda.is_available():
+        return Check("gpu", "none is visible; everything runs on the CPU")
+    found = []
+    for index in range(torch.cuda.device_count()):
+        free, total = torch.cuda.mem_get_info(index)
+        found.append(f"{torch.cuda.get_device_name(index)}, {free / GIB:.1f} of {total / GIB:.1f} GiB free")
+    return Check("gpu", "; ".join(found))
+
+
+def _scorer(params: Params) -> Check:
+    from effivmt.evaluation.measure import load_instruments
+    from effivmt.method.verbosity import quiet_libraries
+
+    quiet_libraries()
+    load_instruments(Path(params.evaluate.scorer), params.evaluate.tracker)
+    return Check("scorer", " and ".join(filter(None, (params.evaluate.scorer, params.evaluate.cotracker))))
+
+
+def _mlflow() -> Check:
+    uri = tracking_uri()
+    check_reachable(uri)
+    return Check("mlflow runs", public_uri(uri))
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the nearest above it that exists; absolute."""
+    return next(path for path in (folder.resolve(), *folder.resolve().parents) if path.exists())

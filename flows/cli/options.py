@@ -1,0 +1,47 @@
+"""Options that several commands share, and what checks them."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from effivmt.errors import ParamsError
+
+if TYPE_CHECKING:
+    from effivmt.config import Params
+
+ParamsFile = Annotated[Path, typer.Option("--params", metavar="FILE", help="Parameters of all stages.")]
+StoreFolder = Annotated[
+    Path,
+    typer.Option("--store", metavar="DIR", envvar="EFFIVMT_STORE", help="Where artifacts are kept."),
+]
+Overrides = Annotated[
+    list[str], typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Overrides one parameter; repeatable.")
+]
+OutFolder = Annotated[
+    Path, typer.Option("--out", metavar="DIR", help="Receives a folder for each clip, and the tables.")
+]
+Force = Annotated[list[str], typer.Option(metavar="STAGE", help="Runs a stage again; repeatable.")]
+Engine = Annotated[
+    Literal["prefect", "local"], typer.Option(help="prefect: shown by Prefect, recorded in MLflow; local: neither.")
+]
+Runner = Annotated[Literal["threads", "dask"], typer.Option(help="Where clips run: here, or on a Dask cluster.")]
+Address = Annotated[str, typer.Option(metavar="tcp://HOST:PORT", help="Scheduler of the Dask cluster.")]
+Resource = Annotated[str, typer.Option(metavar="NAME", help="Dask resource that a clip takes one of, such as GPU.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress; prints only where the result lies.")]
+PARAMS, STORE, CATALOG, OUT = Path("params.yaml"), Path(".effivmt/store"), Path("data/catalog.csv"), Path("out")
+
+
+def check_stages(names: list[str]) -> None:
+    """Raises ParamsError for the name of a stage that there is not."""
+    from effivmt.pipeline.stages import STAGES
+
+    if unknown := [stage for stage in names if stage not in STAGES]:
+        raise ParamsError(f"--force {unknown[0]}: there is no such stage; expected one of {', '.join(STAGES)}")
+
+
+def load_params(path: Path, overrides: list[str]) -> "Params":
+    """The params file with the overrides of `--set`; ParamsError names the field that is wrong."""
+    from effivmt import config
+
+    return config.load_params(path, tuple(overrides))

@@ -1,0 +1,49 @@
+"""How well the embedded backbone takes over motion: what the judge reads in the pixels of transferred clips."""
+
+from pathlib import Path
+
+import numpy as np
+from rich.table import Table
+from safetensors.torch import load_file
+
+from effivmt.catalog import load_catalog
+from effivmt.config import Params
+from effivmt.media.video import read_frames
+from effivmt.pipeline.transfer import run_clip
+from effivmt.pipeline.workspace import Workspace
+from effivmt.pretrain.examinations.judge import judge, path_scores
+from effivmt.store.store import Store
+from effivmt_flows.cli.console import watching
+from effivmt_flows.cli.plain import results_console
+
+SINGLE = "single object"
+
+
+def run_transfer(catalog: Path, params: Params, store: Path) -> None:
+    """Takes the catalog's clips of one object through all stages and prints what the judge reads in the results.
+
+    A path is compared with the one that the judge reads in the reference: correlation, and rms error in frame widths.
+    """
+    clips = [clip for clip in load_catalog(catalog).clips if clip.group == SINGLE]
+    table = Table(
+        title=f"{Path(params.backbone.path).name}: motion of {len(clips)} clips of {catalog.name}", title_justify="left"
+    )
+    for heading in ("clip", "prompt", "correlation", "rms error", "colour", "shape", "correlation without adapter"):
+        table.add_column(heading)
+    rows = []
+    with watching(quiet=False) as watch:
+        work = Workspace(Store(store), params, watch.advanced)
+        for clip in clips:
+            result = run_clip(work, clip, watch=watch)
+            frames = load_file(result.ingested.file("frames.safetensors"))["frames"].numpy()
+            true_path = judge(frames).path
+            for rendered in result.rendered:
+                seen = {name: judge(read_frames(a.file("video.mp4"))[0]) for name, a in rendered.by_kind.items()}
+                correlation, rms = path_scores(seen["adapter"].path, true_path)
+                alone = path_scores(seen["baseline"].path, true_path)[0] if "baseline" in seen else np.nan
+                words = rendered.prompt.split()
+                rows.append((correlation, rms, seen["adapter"].colour in words, seen["adapter"].shape in words, alone))
+                table.add_row(clip.clip, rendered.prompt, *(f"{value:.2f}" for value in rows[-1]))
+    table.add_section()
+    table.add_row("mean", f"{len(rows)} videos", *(f"{value:.3f}" for value in np.mean(np.array(rows, float), axis=0)))
+    results_console().print(table)

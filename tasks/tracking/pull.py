@@ -1,0 +1,151 @@
+"""Registered adapters brought here and verified byte by byte. Needs neither torch nor Prefect.
+
+A version's tag holds the digest of its adapter.json, which lists the digests of all other files: whoever changes the
+artifact store alone is found out.
+"""
+
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from effivmt.errors import AdapterError, EffiVMTError, ParamsError
+from effivmt.method.adapter_manifest import read_facts
+from effivmt.store.digests import sha256_file
+from effivmt.store.files import writing
+from effivmt_tasks.tracking.location import check_reachable, database_file, public_uri, tracking_uri
+
+ADAPTER_SHA256 = "adapter_sha256"
+"""Tag of a version: SHA-256 of adapter.json."""
+MODEL_FOLDER = "model"
+"""Where a run keeps the model folder of the version it made."""
+ADAPTER = "artifacts/adapter"
+"""The adapter folder within a model folder."""
+PREFIX = "models:/"
+_REFERENCE = re.compile(r"models:/([^/@:]+)(?:@([^/@:]+)|/(\d+))")
+
+
+@dataclass(frozen=True)
+class Version:
+    """A version in the registry: where its model folder lies, and the digest of its adapter.json."""
+
+    reference: str
+    number: str
+    source: str
+    sha256: str
+
+
+def pull(reference: str, out: Path) -> Path:
+    """Brings the adapter of `models:/NAME@ALIAS` or `models:/NAME/VERSION` to the folder `out`, whole or not at all.
+
+    An `out` that holds it already stays. ParamsError for another form; AdapterError where the registry does not know it
+    or the artifact store does not give the very files that were registered; EffiVMTError where MLflow does not answer
+    or `out` is in use.
+    """
+    return fetch(resolve(reference), out)
+
+
+def pull_to_cache(reference: str, cache: Path) -> Path:
+    """The adapter's folder below `cache`, by its digest; one that is damaged there is pulled again."""
+    version = resolve(reference)
+    folder = cache / version.sha256
+    if folder.exists() and not _holds(folder, version):
+        with writing(folder):
+            shutil.rmtree(folder)
+    return fetch(version, folder)
+
+
+def resolve(reference: str) -> Version:
+    """Asks the registry; errors as of `pull`."""
+    match = _REFERENCE.fullmatch(reference)
+    if match is None:
+        raise ParamsError(f"{reference} is no registered adapter; expected models:/NAME@ALIAS or models:/NAME/VERSION")
+    name, alias, number = match.groups()
+    uri = tracking_uri()
+    file = database_file(uri)
+    if file is not None:
+        if not file.is_file():  # MLflow would make an empty one
+            raise EffiVMTError(f"there is no registry at {public_uri(uri)}; set MLFLOW_TRACKING_URI to where it is")
+        import sqlalchemy  # noqa: F401  (without it, as in the small install, MLflow gives another reason)
+    check_reachable(uri)
+    with _asking(reference):
+        from mlflow.tracking import MlflowClient
+
+        client = MlflowClient(tracking_uri=uri)
+        found = client.get_model_version_by_alias(name, alias) if alias else client.get_model_version(name, number)
+        source = client.get_model_version_download_uri(name, found.version)
+    if ADAPTER_SHA256 not in found.tags:
+        raise AdapterError(f"{reference} is no adapter that effivmt registered: it has no tag {ADAPTER_SHA256}")
+    return Version(reference, str(found.version), source, found.tags[ADAPTER_SHA256])
+
+
+def fetch(version: Version, out: Path) -> Path:
+    """Downloads a version beside `out`, verifies it and moves it there in one step; errors as of `pull`."""
+    if _holds(out, version):
+        return out
+    with writing(out):
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise EffiVMTError(f"--out {out} is in use; choose a folder that does not exist")
+        out.parent.mkdir(parents=True, exist_ok=True)
+        temporary = out.parent / f".{secrets.token_hex(8)}"
+        temporary.mkdir()
+    try:
+        with _asking(version.reference):
+            from mlflow.artifacts import download_artifacts
+
+            source = f"{version.source.rstrip('/')}/{ADAPTER}"
+            folder = Path(download_artifacts(source, dst_path=str(temporary), tracking_uri=tracking_uri()))
+        _verify(folder, version)
+        with writing(out):
+            os.replace(folder, out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return out
+
+
+def _verify(folder: Path, version: Version) -> None:
+    """AdapterError unless a folder holds the registered files and no others (a store that moved gives an empty one)."""
+    head = f"{version.reference} (version {version.number}) is not what was registered:"
+    tail = "; nothing was kept. Mend the artifact store, or register the adapter again"
+    manifest = folder / "adapter.json"
+    if not manifest.is_file():
+        raise AdapterError(f"{head} the artifact store has no adapter.json at {version.source}: moved or emptied{tail}")
+    if sha256_file(manifest) != version.sha256:
+        raise AdapterError(f"{head} the digest of adapter.json differs from the registry's{tail}")
+    try:
+        listed = {"adapter.json", *read_facts(folder)["files"]}
+    except AdapterError as error:
+        reason = str(error).removeprefix(f"adapter {folder}: ").partition(";")[0]
+        raise AdapterError(f"{head} {reason}{tail}") from error
+    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
+    if strangers := sorted(found - listed):
+        raise AdapterError(f"{head} {strangers[0]} is none of its files{tail}")
+
+
+def _holds(folder: Path, version: Version) -> bool:
+    """Whether a folder holds the version, whole."""
+    if not (folder / "adapter.json").is_file():
+        return False
+    try:
+        _verify(folder, version)
+    except AdapterError:
+        return False
+    return True
+
+
+@contextmanager
+def _asking(reference: str) -> Iterator[None]:
+    """Tells in one line what MLflow has to say."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except (MlflowException, OSError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise AdapterError(
+            f"{reference} cannot be had from MLflow at {public_uri(tracking_uri())}: {reason}"
+        ) from error

@@ -1,0 +1,161 @@
+"""MLflow's model registry: every recorded adapter is a version of the registered model `effivmt-<clip>`.
+
+The alias `champion` moves only to a version that is strictly better on the declared metric, the mean of `DECLARED` over
+the version's videos; every other newcomer is the `challenger`. A version without that metric is never champion.
+"""
+
+import json
+import subprocess
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import mlflow.pyfunc
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from mlflow.models import ModelSignature
+from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
+from mlflow.tracking import MlflowClient
+from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+
+import effivmt
+from effivmt.evaluation.metrics import METRICS
+from effivmt.pipeline.outputs import Outputs
+from effivmt.store.digests import sha256_file
+from effivmt_tasks.tracking.pull import ADAPTER_SHA256, MODEL_FOLDER
+
+DECLARED = "foreground_motion_fidelity"
+CHAMPION, CHALLENGER = "champion", "challenger"
+KINDS = {"adapter": "", "baseline": "without_adapter/"}
+"""Kind of video in metrics.json -> prefix of its metrics in MLflow."""
+_DESCRIPTION = 5000
+"""Characters that MLflow's database keeps of a description."""
+
+warnings.filterwarnings("ignore", "(?s).*An input example was not provided")  # it would be run, which takes a backbone
+
+
+def register(client: MlflowClient, outputs: Outputs, record: Mapping, run_id: str) -> ModelVersion:
+    """The registered version of a clip's adapter, made from the run's files unless the registry has these very bytes.
+
+    Metrics and alias follow the newest measurement. Raises MlflowException or OSError where MLflow cannot write.
+    """
+    name, digest = model_name(record["clip"]["clip"]), sha256_file(outputs.adapter / "adapter.json")
+    means = {metric: str(value) for metric, value in mean_metrics(read_results(outputs)).items()}
+    known = client.search_model_versions(f"name = '{name}' and tags.{ADAPTER_SHA256} = '{digest}'", max_results=1)
+    if known:
+        version = known[0]
+        for metric, value in means.items():
+            if version.tags.get(metric) != value:
+                client.set_model_version_tag(name, version.version, metric, value)
+    else:
+        with TemporaryDirectory(prefix="effivmt-") as temporary:
+            save_model(Path(temporary) / MODEL_FOLDER, outputs.adapter, record["params"])
+            client.log_artifacts(run_id, str(Path(temporary) / MODEL_FOLDER), MODEL_FOLDER)
+        _ensure_model(client, name, record["clip"])
+        version = client.create_model_version(
+            name,
+            f"{client.get_run(run_id).info.artifact_uri}/{MODEL_FOLDER}",
+            run_id,
+            tags=_tags(record) | {ADAPTER_SHA256: digest} | means,
+            description=(outputs.adapter / "README.md").read_text(encoding="utf-8")[:_DESCRIPTION],
+        )
+    _place_alias(client, name, str(version.version), means)
+    return version
+
+
+def save_model(folder: Path, adapter: Path, params: Mapping) -> None:
+    """Writes a pyfunc model folder: the code, the adapter's files, and the params that a rendering needs.
+
+    Input: prompts (strings, one unnamed column); output: an mp4 (bytes) each; params: seed and the two strengths.
+    """
+    render = params["render"]
+    choices = [
+        ParamSpec("seed", DataType.long, render["seeds"][0]),
+        ParamSpec("appearance_strength", DataType.double, float(render["appearance_strength"])),
+        ParamSpec("motion_strength", DataType.double, float(render["motion_strength"])),
+    ]
+    sections = {name: params[name] for name in ("backbone", "ingest", "sampling")}
+    sections["backbone"] = sections["backbone"] | {"device": "auto"}  # the user's machine may be another one
+    mlflow.pyfunc.save_model(
+        str(folder),
+        python_model=str(Path(__file__).with_name("pyfunc_model.py")),
+        artifacts={"adapter": str(adapter)},
+        signature=ModelSignature(Schema([ColSpec("string")]), Schema([ColSpec("binary")]), ParamSchema(choices)),
+        pip_requirements=[f"effivmt[full]=={effivmt.__version__}"],
+        model_config=sections | {"render": render | {"baseline": False}},
+    )
+
+
+def model_name(clip: str) -> str:
+    """Name of a clip's registered model."""
+    return f"effivmt-{clip}"
+
+
+def read_results(outputs: Outputs) -> list[dict]:
+    """The results of metrics.json: per video its prompt, seed, and metrics by kind."""
+    return json.loads(outputs.metrics.read_text(encoding="utf-8"))["results"]
+
+
+def metrics_of(row: Mapping) -> Iterator[tuple[str, float]]:
+    """Names (with the prefix of their kind) and values of one video's metrics."""
+    for kind, prefix in KINDS.items():
+        for name, value in row.get(kind, {}).items():
+            yield f"{prefix}{name}", value
+
+
+def mean_metrics(results: Sequence[Mapping]) -> dict[str, float]:
+    """`mean/<metric>` and `mean/without_adapter/<metric>` over all videos that have the metric."""
+    values: dict[str, list[float]] = {}
+    for row in results:
+        for name, value in metrics_of(row):
+            values.setdefault(f"mean/{name}", []).append(value)
+    return {name: sum(found) / len(found) for name, found in values.items()}
+
+
+def code_version() -> str:
+    """The commit of the checkout that this code runs from (`-dirty` where changed), else the package's version."""
+    root = Path(effivmt.__file__).resolve().parent.parent
+    if (root / ".git").exists():
+        command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+        try:
+            return subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout.strip()
+        except (OSError, subprocess.SubprocessError):  # no git here, or not one's own checkout
+            pass
+    return effivmt.__version__
+
+
+def _place_alias(client: MlflowClient, name: str, version: str, means: Mapping[str, str]) -> None:
+    """Makes a version champion or challenger; the champion stays where the version is no better, or is the champion."""
+    aliases = client.get_registered_model(name).aliases
+    holder, metric = aliases.get(CHAMPION), f"mean/{DECLARED}"
+    if holder is not None and str(holder) == version:
+        return
+    held = None if holder is None else client.get_model_version(name, str(holder)).tags.get(metric)
+    if metric in means and (holder is None or (held is not None and _better(float(means[metric]), float(held)))):
+        client.set_registered_model_alias(name, CHAMPION, version)
+        if str(aliases.get(CHALLENGER)) == version:
+            client.delete_registered_model_alias(name, CHALLENGER)
+    else:
+        client.set_registered_model_alias(name, CHALLENGER, version)
+
+
+def _better(new: float, old: float) -> bool:
+    return new > old if METRICS[DECLARED].better == "higher" else new < old
+
+
+def _tags(record: Mapping) -> dict[str, str]:
+    clip, backbone = record["clip"], record["backbone"]
+    tags = {"clip": clip["clip"], "caption": clip["caption"], "video_sha256": record["video"]["sha256"]}
+    tags |= {"backbone": backbone["id"], "backbone_digest": backbone["digest"]}
+    return tags | {"code": code_version(), "declared_metric": f"mean/{DECLARED}"}
+
+
+def _ensure_model(client: MlflowClient, name: str, clip: Mapping) -> None:
+    best = f"best version: {name}@{CHAMPION}, by the mean of {DECLARED} over its videos"
+    description = f"Motion of the clip {clip['clip']}: {clip['caption']} ({best})"
+    try:
+        client.create_registered_model(name, {"clip": clip["clip"]}, description[:_DESCRIPTION])
+    except MlflowException as error:
+        if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
+            raise

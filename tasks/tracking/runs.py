@@ -1,0 +1,123 @@
+"""MLflow: one run for each out folder of a clip, with its params, curves, metrics, files and registered adapter.
+
+Everything is read from the folder, so it does not matter who made it, nor when.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from mlflow.entities import Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+
+from effivmt.pipeline.outputs import Outputs
+from effivmt_tasks.tracking import registry
+from effivmt_tasks.tracking.folders import Note, read_note, read_record, write_note
+from effivmt_tasks.tracking.location import database_file, public_uri
+
+EXPERIMENT = "effivmt"
+
+
+def track_folder(client: MlflowClient, uri: str, folder: Path, parent: Callable[[], str | None] = lambda: None) -> Note:
+    """Records a clip's folder as a run, registers its adapter and leaves the note of both.
+
+    parent: gives the id of the run that a new run is to be a child of. A folder with these very contents that was
+    recorded before, from here or elsewhere, gets no second run. Raises MlflowException or OSError where MLflow cannot
+    write; the folder is then pending as before.
+    """
+    record, outputs = read_record(folder), Outputs(folder, ())
+    made_of, experiment = record["made_of"], experiment_id(client, uri)
+    before = read_note(folder)
+    if before is not None and before.uri == public_uri(uri) and not before.made_of:
+        with suppress(MlflowException):  # it may be gone; nothing refers to a run that was not completed
+            client.delete_run(before.run_id)
+    done = client.search_runs([experiment], f"tags.made_of = '{made_of}' and attributes.status = 'FINISHED'", 1, 1)
+    if done:
+        run_id = done[0].info.run_id
+    else:
+        above = parent()
+        tags = _tags(record) | ({MLFLOW_PARENT_RUN_ID: above} if above else {})
+        run_id = client.create_run(experiment, run_name=record["clip"]["clip"], tags=tags).info.run_id
+        write_note(folder, Note(public_uri(uri), run_id))
+        _log(client, run_id, record, outputs)
+        client.set_terminated(run_id)
+    version = registry.register(client, outputs, record, run_id)
+    for name, value in {"model": version.name, "model_version": version.version}.items():
+        client.set_tag(run_id, name, value)
+    note = Note(public_uri(uri), run_id, made_of, version.name, str(version.version))
+    write_note(folder, note)
+    return note
+
+
+def experiment_id(client: MlflowClient, uri: str) -> str:
+    """Id of our experiment, made where it is not there yet; files of an SQLite store lie in `mlartifacts` beside it."""
+    found = client.get_experiment_by_name(EXPERIMENT)
+    if found is None:
+        file = database_file(uri)
+        try:
+            return client.create_experiment(EXPERIMENT, file and (file.parent / "mlartifacts").as_uri())
+        except MlflowException:  # another process may have made it in the meantime
+            found = client.get_experiment_by_name(EXPERIMENT)
+            if found is None:
+                raise
+    return found.experiment_id
+
+
+def flatten(tree: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Dotted names and values of everything in nested mappings: ("temporal.rank", 16)."""
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _tags(record: Mapping) -> dict[str, str]:
+    clip, backbone = record["clip"], record["backbone"]
+    tags = {"clip": clip["clip"], "caption": clip["caption"], "made_of": record["made_of"]}
+    tags |= {"backbone": backbone["id"], "backbone_digest": backbone["digest"], "code": registry.code_version()}
+    return tags | {"video": record["video"]["name"], "video_sha256": record["video"]["sha256"]}
+
+
+def _log(client: MlflowClient, run_id: str, record: Mapping, outputs: Outputs) -> None:
+    """Params, tags, metrics and files of a run; the adapter is with the registered model."""
+    now = int(time.time() * 1000)
+    settings = [Param(name, str(value)) for name, value in flatten(record["params"])]
+    tags = [RunTag(f"prompt_{number}", prompt) for number, prompt in enumerate(record["clip"]["prompts"], 1)]
+    tags += [RunTag(f"version/{name}", version) for name, version in record["versions"].items()]
+    for start in range(0, max(len(settings), len(tags)), 100):  # MLflow's limits of one batch
+        batch = slice(start, start + 100)
+        client.log_batch(run_id, params=settings[batch], tags=tags[batch])
+    metrics = [Metric(name, value, now, step) for name, value, step in _metrics(record, outputs)]
+    for start in range(0, len(metrics), 1000):
+        client.log_batch(run_id, metrics=metrics[start : start + 1000])
+    for name in [*record["files"], outputs.run.name]:
+        if not name.startswith(f"{outputs.adapter.name}/"):
+            client.log_artifact(run_id, str(outputs.folder / name))
+
+
+def _metrics(record: Mapping, outputs: Outputs) -> Iterator[tuple[str, float, int]]:
+    """Name, value and step of all that MLflow plots.
+
+    `loss/<stage>/<name>` by step, from 1; `seconds/<stage>`; `prompt_<n>[/seed_<s>]/[without_adapter/]<metric>`; and
+    `mean/[without_adapter/]<metric>` over all videos.
+    """
+    for stage, curves in json.loads(outputs.losses.read_text(encoding="utf-8")).items():
+        for name, losses in curves.items():
+            for step, loss in enumerate(losses, 1):
+                yield f"loss/{stage}/{name}", loss, step
+    for stage, timing in record["stages"].items():
+        yield f"seconds/{stage}", timing["seconds"], 0
+    results = registry.read_results(outputs)
+    numbers = {prompt: number for number, prompt in enumerate(record["clip"]["prompts"], 1)}
+    several_seeds = len({row["seed"] for row in results}) > 1
+    for row in results:
+        seed = f"/seed_{row['seed']}" if several_seeds else ""
+        for name, value in registry.metrics_of(row):
+            yield f"prompt_{numbers[row['prompt']]}{seed}/{name}", value, 0
+    for name, value in registry.mean_metrics(results).items():
+        yield name, value, 0
