@@ -30,7 +30,7 @@ def _divides_into_tokens(value: int) -> int:
 DEFAULT_FILE = Path("params.yaml")
 """Read where no params are named."""
 EMBEDDED = ("wan-tiny", "clip-tiny")
-"""Names of the models that are installed with this package."""
+"""The models that are installed with this package."""
 Positive = Annotated[int, Field(gt=0)]
 FrameCount = Annotated[int, Field(ge=5), AfterValidator(_packs_into_latent_frames)]
 PixelSize = Annotated[int, Field(ge=16), AfterValidator(_divides_into_tokens)]
@@ -214,10 +214,13 @@ def load_params(source: str | Path | None = None, overrides: Sequence[str] = ())
 
 
 def find_embedded(name: str) -> Path:
-    """The folder of an embedded model by its name (`wan-tiny`, `clip-tiny`); of any other name, the path itself."""
-    if name in EMBEDDED and not Path(name).is_dir():
-        return Path(str(resources.files("effivmt_data"))) / name
-    return Path(name)
+    """The folder of an embedded model by its name; of any other name, or where a folder has that name, the path."""
+    return data_folder() / name if name in EMBEDDED and not Path(name).is_dir() else Path(name)
+
+
+def data_folder() -> Path:
+    """The installed folder of the embedded models (`EMBEDDED`), sample clips (`samples`) and the benchmark's clips."""
+    return Path(str(resources.files("effivmt_data")))
 
 
 def _read_tree(path: Path, known: str) -> dict[str, Any]:

@@ -38,7 +38,7 @@ GOOD = ("two_sided_motion_fidelity", "text_similarity")
 prompt be kept, and neither makes up for the other."""
 
 
-def plan(clips: Sequence[Clip], params: Path, overrides: Sequence[str]) -> list[Job]:
+def plan(clips: Sequence[Clip], params: str | Path | None, overrides: Sequence[str]) -> list[Job]:
     """A job for each candidate and clip, in that order. ParamsError names a field of the params that is wrong."""
     return [_job(maker, values, clip, params, overrides) for maker, values in _tried() for clip in clips]
 
@@ -84,7 +84,9 @@ def _tried() -> list[tuple[str, Mapping[str, object]]]:
     return [(maker, values) for maker, candidates in CANDIDATES.items() for values in candidates]
 
 
-def _job(maker: str, values: Mapping[str, object], clip: Clip, params: Path, overrides: Sequence[str]) -> Job:
+def _job(
+    maker: str, values: Mapping[str, object], clip: Clip, params: str | Path | None, overrides: Sequence[str]
+) -> Job:
     method = next(method for method in METHODS.values() if method.maker == maker)
     if maker in PEERS:
         return Job(method, method.params(params, overrides), clip, peer_params(maker, {maker: values}))

@@ -63,6 +63,10 @@ class RunSummary:
         """The counts and the time as text: "3 done, 4 hit, 1 failed in 12.3 s"."""
         return f"{self.done} done, {self.hit} hit, {self.failed} failed in {self.seconds:.1f} s"
 
+    def message(self, out: Path) -> str:
+        """The counts, and where the reasons of the failures are."""
+        return self.counts + (f"; reasons: {out / QUARANTINE}" if self.failed else "")
+
 
 def process_clip(work: Workspace, clip: Clip, out: Path, call: CallStage | None = None) -> ClipOutcome:
     """Takes one clip through all stages and writes `out/<clip>/`; never raises an Exception: errors are in the outcome.

@@ -6,13 +6,13 @@ from typing import Literal
 from effivmt.catalog import Clip
 from effivmt.errors import EffiVMTError, in_one_line
 from effivmt.pipeline.stages import STAGES, RenderedVideo
-from effivmt.pipeline.stages.evaluate import evaluate_key
-from effivmt.pipeline.stages.heads import HeadSource, heads_key, scope_clips
-from effivmt.pipeline.stages.ingest import ingest_key
-from effivmt.pipeline.stages.render import open_adapter, render_jobs, render_key
-from effivmt.pipeline.stages.spatial import SpatialInputs, spatial_key
-from effivmt.pipeline.stages.temporal import TemporalInputs, temporal_key
-from effivmt.pipeline.stages.text import text_key
+from effivmt.pipeline.stages.evaluation import evaluate_key
+from effivmt.pipeline.stages.head_classification import HeadSource, heads_key, scope_clips
+from effivmt.pipeline.stages.ingestion import ingest_key
+from effivmt.pipeline.stages.rendering import open_adapter, render_jobs, render_key
+from effivmt.pipeline.stages.spatial_tuning import SpatialInputs, spatial_key
+from effivmt.pipeline.stages.temporal_tuning import TemporalInputs, temporal_key
+from effivmt.pipeline.stages.text_embedding import text_key
 from effivmt.pipeline.transfer import adapter_folder
 from effivmt.pipeline.workspace import Workspace
 from effivmt.store import Artifact, Key

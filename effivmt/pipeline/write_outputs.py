@@ -83,6 +83,7 @@ def _write_files(work: Workspace, result: TransferResult, outputs: Outputs, made
         temporary.write_text(render_report(_report(work, result, outputs)), encoding="utf-8")
     for name in earlier - _listed_videos(outputs.metrics):
         (folder / name).unlink(missing_ok=True)
+    (folder / "run.json").unlink(missing_ok=True)  # the name of the record up to version 0.1
     with replacing(outputs.record) as temporary:
         temporary.write_text(json.dumps(_record(work, result, outputs, made_of), indent=1) + "\n", encoding="utf-8")
 

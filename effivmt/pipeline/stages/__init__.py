@@ -7,13 +7,13 @@ stage reads and the params that it reads, so a new prompt re-renders and never r
 stage 3 only. The work imports torch when it runs: asking for what the store has takes none.
 """
 
-from effivmt.pipeline.stages.evaluate import evaluate
-from effivmt.pipeline.stages.heads import heads
-from effivmt.pipeline.stages.ingest import ingest
-from effivmt.pipeline.stages.render import RenderedVideo, render
-from effivmt.pipeline.stages.spatial import spatial
-from effivmt.pipeline.stages.temporal import temporal
-from effivmt.pipeline.stages.text import embed_texts
+from effivmt.pipeline.stages.evaluation import evaluate
+from effivmt.pipeline.stages.head_classification import heads
+from effivmt.pipeline.stages.ingestion import ingest
+from effivmt.pipeline.stages.rendering import RenderedVideo, render
+from effivmt.pipeline.stages.spatial_tuning import spatial
+from effivmt.pipeline.stages.temporal_tuning import temporal
+from effivmt.pipeline.stages.text_embedding import embed_texts
 
 STAGES = ("ingest", "heads", "spatial", "temporal", "render", "evaluate")
 

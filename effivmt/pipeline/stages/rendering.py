@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from effivmt.method.adapter_manifest import read_facts
 from effivmt.pipeline.stages.tensors import load_tensor
-from effivmt.pipeline.stages.text import embed_texts
+from effivmt.pipeline.stages.text_embedding import embed_texts
 from effivmt.pipeline.workspace import Workspace
 from effivmt.store import Artifact, Key
 

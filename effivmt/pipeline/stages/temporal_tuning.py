@@ -5,9 +5,9 @@ from functools import partial
 from pathlib import Path
 
 from effivmt.catalog import Clip
-from effivmt.pipeline.stages.spatial import tuning_settings
+from effivmt.pipeline.stages.spatial_tuning import tuning_settings
 from effivmt.pipeline.stages.tensors import load_tensor
-from effivmt.pipeline.stages.text import embed_texts
+from effivmt.pipeline.stages.text_embedding import embed_texts
 from effivmt.pipeline.workspace import Workspace
 from effivmt.store import Artifact, Key
 from effivmt.store.digests import canonical_json

@@ -7,7 +7,7 @@ from pathlib import Path
 from effivmt.catalog import Clip
 from effivmt.config import LoraParams
 from effivmt.pipeline.stages.tensors import load_tensor
-from effivmt.pipeline.stages.text import embed_texts
+from effivmt.pipeline.stages.text_embedding import embed_texts
 from effivmt.pipeline.workspace import Workspace
 from effivmt.store import Artifact, Key
 from effivmt.store.digests import canonical_json

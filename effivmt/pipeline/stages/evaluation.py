@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from effivmt.catalog import Clip
-from effivmt.pipeline.stages.render import RenderedVideo
+from effivmt.pipeline.stages.rendering import RenderedVideo
 from effivmt.pipeline.stages.tensors import load_tensor
 from effivmt.pipeline.workspace import Workspace
 from effivmt.store import Artifact, Key

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from effivmt.catalog import Clip
 from effivmt.errors import EffiVMTError
-from effivmt.pipeline.stages.ingest import ingest
+from effivmt.pipeline.stages.ingestion import ingest
 from effivmt.pipeline.stages.tensors import load_tensor
-from effivmt.pipeline.stages.text import embed_texts
+from effivmt.pipeline.stages.text_embedding import embed_texts
 from effivmt.pipeline.workspace import Workspace
 from effivmt.store import Artifact, Key
 
