@@ -43,13 +43,16 @@ def run_catalog(
     callback = callback or Callback()
     remote = cluster is not None
     state = run(catalog, params, store, out, force=force, callback=callback, remote=remote, return_state=True)
-    return summary if isinstance(summary := state_data(state), RunSummary) else state.result()
+    assert isinstance(state, State)  # the types of Prefect allow for a coroutine, which this flow is not
+    if isinstance(summary := state_data(state), RunSummary):
+        return summary
+    return state.result()  # it raises what the flow raised
 
 
 @flow(
     name="catalog",
     flow_run_name="{catalog.path.name}",
-    task_runner=ThreadPoolTaskRunner(max_workers=1),
+    task_runner=ThreadPoolTaskRunner(max_workers=1),  # type: ignore[arg-type]  # Prefect's runner types are invariant
     persist_result=False,
     validate_parameters=False,
 )

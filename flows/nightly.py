@@ -15,12 +15,12 @@ from effivmt.errors import EffiVMTError, in_one_line
 from effivmt.pipeline.callbacks import Callback
 from effivmt.pipeline.catalog_run import ClipOutcome
 from effivmt.pipeline.selection import select_clips
-from effivmt.pipeline.stages import STAGES
 from effivmt.pipeline.workspace import open_workspace
 from effivmt_flows.catalog import run_catalog
 from effivmt_tasks.cluster import choose_cluster
 
-Stage = Literal[STAGES]
+Stage = Literal["ingest", "heads", "spatial", "temporal", "render", "evaluate"]
+"""The stages by name, as the schema of the deployment lists them."""
 
 
 @flow(name="nightly", persist_result=False)

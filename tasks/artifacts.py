@@ -59,10 +59,15 @@ class RunArtifacts:
             update = ArtifactUpdate(data=done, description=self._count(outcomes))
             self._send(lambda: self._client.update_artifact(artifact, update))
 
-    def _create(self, key: str, kind: str, data: object, description: str) -> UUID | None:
+    def _create(self, key: str, kind: str, data: str | float, description: str) -> UUID | None:
         """Id of the new artifact of the flow run; None where the server did not accept it."""
-        fields = {"key": f"{self._name}-{key}", "type": kind, "data": data, "description": description}
-        artifact = ArtifactCreate(**fields, flow_run_id=flow_run.id)
+        artifact = ArtifactCreate(
+            key=f"{self._name}-{key}",
+            type=kind,
+            data=data,
+            description=description,
+            flow_run_id=UUID(flow_run.id),
+        )
         return self._send(lambda: self._client.create_artifact(artifact).id)
 
     def _send(self, request: Callable[[], UUID | None]) -> UUID | None:

@@ -11,7 +11,7 @@ from typing import Any
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
-from prefect.futures import PrefectWrappedFuture
+from prefect.futures import PrefectFuture, PrefectWrappedFuture
 from prefect.results import ResultRecord
 from prefect.states import Completed, Failed
 
@@ -70,8 +70,9 @@ def state_data(state: State) -> Any:
     return state.data.result if isinstance(state.data, ResultRecord) else state.data
 
 
-def outcome_of(clip: Clip, future: PrefectWrappedFuture) -> ClipOutcome:
+def outcome_of(clip: Clip, future: PrefectFuture[State]) -> ClipOutcome:
     """Waits for a task `process` and returns its outcome; a task that ended without one has failed."""
+    assert isinstance(future, PrefectWrappedFuture)  # those of threads and of Dask are
     future.wait()
     fault: BaseException | str | None
     try:

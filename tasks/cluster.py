@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from effivmt.errors import EffiVMTError, ParamsError
 from effivmt.store.files import writing
@@ -16,7 +16,7 @@ from effivmt.versions import __version__
 
 if TYPE_CHECKING:
     from prefect.futures import PrefectFuture
-    from prefect_dask import DaskTaskRunner
+    from prefect.task_runners import TaskRunner
 
 TIMEOUT = "15s"
 """How long a scheduler may take to answer."""
@@ -67,7 +67,7 @@ class Cluster:
         for worker, found in seen.items():
             _check_worker(worker, found, folders)
 
-    def task_runner(self) -> DaskTaskRunner:
+    def task_runner(self) -> TaskRunner[Any]:
         """The task runner of a flow whose tasks run on the cluster."""
         import dask
         from prefect_dask import DaskTaskRunner
@@ -77,9 +77,9 @@ class Cluster:
         class SlotTaskRunner(DaskTaskRunner):
             """Prefect's runner; every task asks for the resource."""
 
-            def submit(self, *arguments: object, **named: object) -> PrefectFuture:
+            def submit(self, *args: Any, **kwargs: Any) -> Any:
                 with dask.annotate(resources=resources):
-                    return super().submit(*arguments, **named)
+                    return super().submit(*args, **kwargs)
 
         return SlotTaskRunner(address=self.address)
 
@@ -98,15 +98,20 @@ def choose_cluster(runner: str, address: str, resource: str) -> Cluster | None:
 def release(future: PrefectFuture) -> None:
     """Lets a cluster forget a task whose result is here; otherwise it would run again if the worker died."""
     with suppress(AttributeError):  # a thread's future has nothing to release
-        future.wrapped_future.release()
+        future.wrapped_future.release()  # type: ignore[attr-defined]  # of Dask's futures, whose class is not public
 
 
-def _report(marks: list[str]) -> Mapping[str, object]:
+class _WorkerReport(TypedDict):
+    version: str
+    seen: list[bool]
+
+
+def _report(marks: list[str]) -> _WorkerReport:
     """What a worker reports: its EffiVMT version, and which of the files it sees."""
     return {"version": __version__, "seen": [os.path.exists(mark) for mark in marks]}
 
 
-def _check_worker(worker: str, found: Mapping[str, object] | Exception, folders: Sequence[Path]) -> None:
+def _check_worker(worker: str, found: _WorkerReport | Exception, folders: Sequence[Path]) -> None:
     """Raises EffiVMTError for a worker that cannot process clips."""
     if isinstance(found, Exception):
         raise EffiVMTError(f"Dask worker {worker} cannot run EffiVMT ({_line(found)}); install it there")

@@ -15,7 +15,8 @@ from effivmt.pipeline.runner import P, Result, artifacts_of
 
 def call_as_task(stage: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> Result:
     """Calls a function of `effivmt.pipeline.stages` as a Prefect task, in a flow; raises what the stage raises."""
-    state: State[Result] = TASKS[stage.__name__](*args, return_state=True, **kwargs)
+    state = TASKS[stage.__name__](*args, return_state=True, **kwargs)
+    assert isinstance(state, State)  # the types of Prefect allow for a coroutine, which no stage is
     return state.result()
 
 
@@ -29,7 +30,8 @@ def _task(stage: Callable[..., Any]) -> Task[..., Any]:
             return Completed(name="Cached", message="The store had the result.", data=result)
         return result
 
-    return task(run, name=stage.__name__, cache_policy=NO_CACHE, persist_result=False)
+    make_task = task(name=stage.__name__, cache_policy=NO_CACHE, persist_result=False)
+    return make_task(run)
 
 
 TASKS = {name: _task(vars(stages)[name]) for name in stages.STAGES}

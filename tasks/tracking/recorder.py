@@ -54,7 +54,7 @@ class Recorder:
         """Records a clip's folder if it holds something new; returns whether MLflow now has it."""
         if not is_pending(folder, public_uri(self._uri)):
             return True
-        done = not self._given_up and self._try(lambda: self._record(folder))
+        done = not self._given_up and self._try(lambda client: self._record(client, folder))
         if not done:
             self.unrecorded.append(folder.name)
         return done
@@ -64,21 +64,24 @@ class Recorder:
         tracked = read_tracked(self._out) if self._catalog else None
         if self._parent is None or self._given_up or tracked is None or tracked.made_of:
             return
-        self._try(lambda: self._close(tracked))
+        self._try(lambda client: self._close(client, tracked))
 
     def resume(self) -> None:
         """Continues the catalog's run that is unfinished in MLflow, so that `close` can end it."""
         self._given_up = not self._try(self._begin)
 
-    def _try(self, work: Callable[[], None]) -> bool:
+    def _connect(self) -> "MlflowClient":
+        if self._client is None:
+            check_reachable(self._uri)
+            from mlflow.tracking import MlflowClient  # takes seconds, which a run with nothing to record saves
+
+            self._client = MlflowClient(tracking_uri=self._uri)
+        return self._client
+
+    def _try(self, work: Callable[["MlflowClient"], None]) -> bool:
         """Whether `work` succeeds; where MLflow no longer answers afterwards, nothing more is tried."""
         try:
-            if self._client is None:
-                check_reachable(self._uri)
-                from mlflow.tracking import MlflowClient  # seconds, which a run with nothing to record saves
-
-                self._client = MlflowClient(tracking_uri=self._uri)
-            work()
+            work(self._connect())
             return True
         except Exception as error:  # noqa: BLE001  (MLflow's faults are of many kinds, and none may end the run)
             self.reason = self.reason or in_one_line(error)[:300]
@@ -88,31 +91,31 @@ class Recorder:
             self._given_up = True
         return False
 
-    def _record(self, folder: Path) -> None:
+    def _record(self, client: "MlflowClient", folder: Path) -> None:
         from effivmt_tasks.tracking.runs import track_folder
 
         whole = False
         try:
-            track_folder(self._client, self._uri, folder, self._parent_run)
+            track_folder(client, self._uri, folder, lambda: self._parent_run(client))
             whole = True
         finally:
             tracked = read_tracked(folder)
             if not whole and tracked is not None and not tracked.made_of:
-                self._mark_failed(tracked)
+                self._mark_failed(client, tracked)
 
-    def _parent_run(self) -> str | None:
+    def _parent_run(self, client: "MlflowClient") -> str | None:
         if self._catalog and self._parent is None:
-            self._begin()
+            self._begin(client)
         return self._parent
 
-    def _mark_failed(self, tracked: TrackedRun) -> None:
+    def _mark_failed(self, client: "MlflowClient", tracked: TrackedRun) -> None:
         from mlflow.exceptions import MlflowException
 
         with suppress(EffiVMTError, MlflowException):
             check_reachable(self._uri)  # a server that is gone would cost another wait
-            self._client.set_terminated(tracked.run_id, "FAILED")
+            client.set_terminated(tracked.run_id, "FAILED")
 
-    def _begin(self) -> None:
+    def _begin(self, client: "MlflowClient") -> None:
         """Begins the catalog's run, or continues the one that the folder's tracked.json names."""
         from mlflow.exceptions import MlflowException
 
@@ -124,27 +127,27 @@ class Recorder:
             ours = not tracked.made_of or (self._over and tracked.made_of == self._digest())
             if ours:
                 with suppress(MlflowException):  # it may be gone
-                    if self._client.get_run(tracked.run_id).info.lifecycle_stage == "active":
+                    if client.get_run(tracked.run_id).info.lifecycle_stage == "active":
                         self._parent = tracked.run_id
                         return
         dataset = catalog_dataset(self._out / CATALOG, self._catalog)
         tags = {"catalog": self._catalog, "catalog_digest": dataset.dataset.digest, "code": code_version()}
-        experiment = experiment_id(self._client, self._uri)
-        run_id = self._client.create_run(experiment, run_name=self._catalog, tags=tags).info.run_id
+        experiment = experiment_id(client, self._uri)
+        run_id = client.create_run(experiment, run_name=self._catalog, tags=tags).info.run_id
         write_tracked(self._out, TrackedRun(public_uri(self._uri), run_id))
-        self._client.log_inputs(run_id, [dataset])
+        client.log_inputs(run_id, [dataset])
         self._parent = run_id
 
-    def _close(self, tracked: TrackedRun) -> None:
+    def _close(self, client: "MlflowClient", tracked: TrackedRun) -> None:
         from mlflow.entities import Metric
 
         record, now = read_record(self._out / RUN), int(time.time() * 1000)
         counts = [Metric(name, float(record[name]), now, 0) for name in ("done", "hit", "failed", "seconds")]
-        self._client.log_batch(tracked.run_id, metrics=counts)
+        client.log_batch(tracked.run_id, metrics=counts)
         for name in (RUN, CATALOG, QUARANTINE, "report.html"):
             if (file := self._out / name).is_file():
-                self._client.log_artifact(tracked.run_id, str(file))
-        self._client.set_terminated(tracked.run_id)
+                client.log_artifact(tracked.run_id, str(file))
+        client.set_terminated(tracked.run_id)
         write_tracked(self._out, TrackedRun(tracked.uri, tracked.run_id, self._digest()))
 
     def _digest(self) -> str:

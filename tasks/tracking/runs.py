@@ -62,7 +62,7 @@ def experiment_id(client: MlflowClient, uri: str) -> str:
     if found is None:
         file = database_file(uri)
         try:
-            return client.create_experiment(EXPERIMENT, file and (file.parent / "mlartifacts").as_uri())
+            return client.create_experiment(EXPERIMENT, (file.parent / "mlartifacts").as_uri() if file else None)
         except MlflowException:  # another process may have made it in the meantime
             found = client.get_experiment_by_name(EXPERIMENT)
             if found is None:
