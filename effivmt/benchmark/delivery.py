@@ -19,7 +19,7 @@ from effivmt.benchmark.tuning import tuning_scenes
 from effivmt.catalog import Clip
 from effivmt.media.video import write_image, write_video
 from effivmt.store.artifact import Artifact
-from effivmt.store.files import place, replacing, writing
+from effivmt.store.files import atomic_write, place, writing
 from effivmt.store.store import Store
 
 
@@ -47,7 +47,7 @@ def write_comparison(
 
 
 def _write(path: Path, write: Callable[[Path], object]) -> None:
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         write(temporary)
 
 

@@ -18,7 +18,7 @@ from effivmt.pipeline.outputs import write_outputs
 from effivmt.pipeline.transfer import UNWATCHED, Call, StageRun, Watch, directly, run_clip
 from effivmt.pipeline.workspace import Workspace
 from effivmt.report.run_report import write_run_report
-from effivmt.store.files import replacing, writing
+from effivmt.store.files import atomic_write, writing
 
 QUARANTINE = "quarantine.csv"
 RUN = "run.json"
@@ -139,9 +139,9 @@ def write_run(catalog: Catalog, outcomes: Sequence[Outcome], out: Path, seconds:
             **counts,
             "clips": rows,
         }
-        with replacing(out / RUN) as temporary:
+        with atomic_write(out / RUN) as temporary:
             temporary.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        with replacing(out / QUARANTINE) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        with atomic_write(out / QUARANTINE) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
             table = csv.writer(file, lineterminator="\n")
             table.writerow(["clip", "stage", "reason"])
             table.writerows([row["clip"], row["stage"], row["reason"]] for row in rows if row["status"] == "failed")

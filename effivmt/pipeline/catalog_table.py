@@ -8,7 +8,7 @@ from pyarrow import parquet
 from effivmt.catalog import Catalog, Clip
 from effivmt.errors import VideoError
 from effivmt.store.digests import canonical_json, sha256_bytes, sha256_file
-from effivmt.store.files import replacing, writing
+from effivmt.store.files import atomic_write, writing
 
 NAME = "catalog.parquet"
 SCHEMA = pa.schema(
@@ -46,7 +46,7 @@ def write_inventory(catalog: Catalog, out: Path) -> Path:
             return path
         out.mkdir(parents=True, exist_ok=True)
         rows = [_row(clip, root) for clip in catalog.clips]
-        with replacing(path) as temporary:
+        with atomic_write(path) as temporary:
             parquet.write_table(pa.Table.from_pylist(rows, SCHEMA.with_metadata(signature)), temporary)
     return path
 

@@ -20,7 +20,7 @@ from effivmt.pipeline.tables import write_losses, write_metrics
 from effivmt.pipeline.transfer import StageRun, stage_by_stage
 from effivmt.pipeline.workspace import Workspace
 from effivmt.store.artifact import Artifact
-from effivmt.store.files import place, replacing, writing
+from effivmt.store.files import atomic_write, place, writing
 
 FILES = "files.json"
 
@@ -52,7 +52,7 @@ def run_stage_over(work: Workspace, catalog: Catalog, stage: str, out: Path, wat
             write_losses(folder, list(placed))
         if stage == "evaluate":
             write_metrics(folder, out / "metrics", list(placed))
-        with replacing(folder / FILES) as temporary:
+        with atomic_write(folder / FILES) as temporary:
             temporary.write_text(json.dumps(placed, indent=1) + "\n", encoding="utf-8")
     counts = {status: sum(outcome.status == status for outcome in outcomes) for status in ("hit", "done", "failed")}
     rows = [asdict(outcome) for outcome in outcomes]

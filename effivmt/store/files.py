@@ -25,7 +25,7 @@ def place(store: Store, artifact: Artifact, name: str, target: Path) -> None:
     digest = artifact.digest(name)
     if target.is_file() and sha256_file(target) == digest:
         return
-    with replacing(target) as temporary:
+    with atomic_write(target) as temporary:
         shutil.copyfile(artifact.file(name), temporary)
         if sha256_file(temporary) != digest:
             store.verify(artifact)
@@ -41,7 +41,7 @@ def writing(target: Path) -> Iterator[None]:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Gives a name beside `path` to write to; a different file replaces `path`, an equal one or a failed one goes."""
     temporary = path.with_name(f".{secrets.token_hex(8)}{path.suffix}")
     try:
