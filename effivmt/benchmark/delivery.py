@@ -19,7 +19,7 @@ from effivmt.benchmark.tuning import tuning_scenes
 from effivmt.catalog import Clip
 from effivmt.media.video import write_image, write_video
 from effivmt.store.artifact import Artifact
-from effivmt.store.files import atomic_write, place, writing
+from effivmt.store.files import atomic_write, place, write_errors
 from effivmt.store.store import Store
 
 
@@ -33,7 +33,7 @@ def write_comparison(
     unsaid = {scene.name: scene.unsaid for scene in (*suite(), *tuning_scenes())}
     rows = [row_of(one, cell, unsaid.get(cell.clip)) for one in done for cell in one.cells]
     summary = summarise(about, methods, rows)
-    with writing(out):
+    with write_errors(out):
         out.mkdir(parents=True, exist_ok=True)
         clips = _place_videos(out / "videos", store, done)
         _write(out / "results.parquet", lambda path: write_rows(path, rows))

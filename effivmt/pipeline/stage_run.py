@@ -20,7 +20,7 @@ from effivmt.pipeline.tables import write_losses, write_metrics
 from effivmt.pipeline.transfer import StageRun, stage_by_stage
 from effivmt.pipeline.workspace import Workspace
 from effivmt.store.artifact import Artifact
-from effivmt.store.files import atomic_write, place, writing
+from effivmt.store.files import atomic_write, place, write_errors
 
 FILES = "files.json"
 
@@ -45,7 +45,7 @@ def run_stage_over(work: Workspace, catalog: Catalog, stage: str, out: Path, wat
         watch.began(clip.clip)
         outcomes.append(attempt(clip, process, watch))
         watch.ended(outcomes[-1])
-    with writing(folder):
+    with write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         _remove_stale(folder, placed)
         if stage in ("spatial", "temporal"):
@@ -65,7 +65,7 @@ def _place_files(work: Workspace, clip: Clip, run: StageRun, folder: Path) -> di
     Copies, never links: DVC may write-protect, replace or link what lies here, and none of it may reach the store.
     """
     placed = {}
-    with writing(folder):
+    with write_errors(folder):
         for name, (artifact, source) in sorted(_sources(clip, run).items()):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             place(work.store, artifact, source, folder / name)

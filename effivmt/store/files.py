@@ -15,7 +15,7 @@ from effivmt.store.store import Store
 
 def copy_file(store: Store, artifact: Artifact, name: str, target: Path) -> None:
     """Brings one file of an artifact to `target`, whole or not at all; StoreError where it is damaged."""
-    with writing(target):
+    with write_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         place(store, artifact, name, target)
 
@@ -32,7 +32,7 @@ def place(store: Store, artifact: Artifact, name: str, target: Path) -> None:
 
 
 @contextmanager
-def writing(target: Path) -> Iterator[None]:
+def write_errors(target: Path) -> Iterator[None]:
     """Turns an operating-system error into an EffiVMTError that names the place."""
     try:
         yield
