@@ -20,7 +20,7 @@ from effivmt.pipeline.tables import write_losses, write_metrics
 from effivmt.pipeline.transfer import StageRun, stage_by_stage
 from effivmt.pipeline.workspace import Workspace
 from effivmt.store.artifact import Artifact
-from effivmt.store.files import atomic_write, place, write_errors
+from effivmt.store.files import atomic_write, copy_verified, write_errors
 
 FILES = "files.json"
 
@@ -68,7 +68,7 @@ def _place_files(work: Workspace, clip: Clip, run: StageRun, folder: Path) -> di
     with write_errors(folder):
         for name, (artifact, source) in sorted(_sources(clip, run).items()):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            place(work.store, artifact, source, folder / name)
+            copy_verified(work.store, artifact, source, folder / name)
             placed[name] = artifact.digest(source)
     return placed
 

@@ -17,10 +17,10 @@ def copy_file(store: Store, artifact: Artifact, name: str, target: Path) -> None
     """Brings one file of an artifact to `target`, whole or not at all; StoreError where it is damaged."""
     with write_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        place(store, artifact, name, target)
+        copy_verified(store, artifact, name, target)
 
 
-def place(store: Store, artifact: Artifact, name: str, target: Path) -> None:
+def copy_verified(store: Store, artifact: Artifact, name: str, target: Path) -> None:
     """Copies a listed file unless the target has its digest; StoreError when the copy has not."""
     digest = artifact.digest(name)
     if target.is_file() and sha256_file(target) == digest:
