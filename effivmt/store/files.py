@@ -13,7 +13,7 @@ from effivmt.store.digests import sha256_file
 from effivmt.store.store import Store
 
 
-def copy_file(store: Store, artifact: Artifact, name: str, target: Path) -> None:
+def export_file(store: Store, artifact: Artifact, name: str, target: Path) -> None:
     """Brings one file of an artifact to `target`, whole or not at all; StoreError where it is damaged."""
     with write_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -112,7 +112,7 @@ def render(
     from effivmt.pipeline import stages
     from effivmt.pipeline.transfer import run_stage
     from effivmt.pipeline.workspace import Workspace
-    from effivmt.store.files import copy_file
+    from effivmt.store.files import export_file
     from effivmt.store.store import Store
     from effivmt_flows.cli import console
     from effivmt_tasks.tracking.pull import PREFIX, pull_to_cache
@@ -122,7 +122,7 @@ def render(
         work = Workspace(Store(store), settings, watch.advanced)
         (rendered,), _ = run_stage(stages.render, work, [prompt], folder, watch=watch)
     out.parent.mkdir(parents=True, exist_ok=True)
-    copy_file(work.store, rendered.artifact, "video.mp4", out)
+    export_file(work.store, rendered.artifact, "video.mp4", out)
     print(out)
 
 
