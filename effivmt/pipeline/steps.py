@@ -26,11 +26,11 @@ from effivmt.method.losses import add_noise
 from effivmt.method.rendering import render as render_frames
 from effivmt.method.rope import sampled_indices
 from effivmt.method.seeding import generator
-from effivmt.method.verbosity import quiet_libraries
+from effivmt.method.verbosity import silence_libraries
 from effivmt.store.artifact import Artifact
 from effivmt.store.digests import canonical_json
 
-quiet_libraries()
+silence_libraries()
 
 Units = Callable[[int, int], None]
 """Called with (units done, units in all)."""

@@ -141,11 +141,11 @@ def evaluate(
     settings = load_params(params, overrides)
     from effivmt.evaluation.measure import load_instruments, measure
     from effivmt.media.video import read_frames
-    from effivmt.method.verbosity import quiet_libraries
+    from effivmt.method.verbosity import silence_libraries
     from effivmt_flows.cli import console
     from effivmt_flows.cli.plain import results_console
 
-    quiet_libraries()
+    silence_libraries()
     videos = [read_frames(path)[0] for path in (reference, generated)]
     instruments = load_instruments(Path(settings.evaluate.scorer), settings.evaluate.tracker)
     metrics = measure(*videos, prompt, instruments, caption)
