@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from effivmt.catalog import Clip
 from effivmt.config import Params
-from effivmt.evaluation.measure import load_instruments, measure
+from effivmt.evaluation.measure import load_metric_models, measure
 from effivmt.media.figures import contact_sheet, head_map
 from effivmt.media.video import probe, read_clip, read_frames, read_images, write_image, write_video
 from effivmt.method import adapter as adapters
@@ -221,7 +221,7 @@ def evaluate(
     scorer: a CLIP model folder; tracker: a CoTracker checkpoint, or None for Lucas-Kanade.
     """
     backbone.keep("transformer", "vae")
-    reference, instruments = _tensor(ingested, "frames").numpy(), load_instruments(scorer, tracker)
+    reference, instruments = _tensor(ingested, "frames").numpy(), load_metric_models(scorer, tracker)
     rows = []
     for prompt, seed, artifacts in videos:
         row: dict[str, object] = {"prompt": prompt, "seed": seed}

@@ -139,7 +139,7 @@ def evaluate(
 ) -> None:
     """Prints the metrics of any two video files."""
     settings = load_params(params, overrides)
-    from effivmt.evaluation.measure import load_instruments, measure
+    from effivmt.evaluation.measure import load_metric_models, measure
     from effivmt.media.video import read_frames
     from effivmt.method.verbosity import silence_libraries
     from effivmt_flows.cli import console
@@ -147,7 +147,7 @@ def evaluate(
 
     silence_libraries()
     videos = [read_frames(path)[0] for path in (reference, generated)]
-    instruments = load_instruments(Path(settings.evaluate.scorer), settings.evaluate.tracker)
+    instruments = load_metric_models(Path(settings.evaluate.scorer), settings.evaluate.tracker)
     metrics = measure(*videos, prompt, instruments, caption)
     if as_json:
         print(json.dumps(metrics))
