@@ -226,7 +226,9 @@ def evaluate(
     for prompt, seed, artifacts in videos:
         row: dict[str, object] = {"prompt": prompt, "seed": seed}
         for kind, artifact in artifacts.items():
-            row[kind] = measure(reference, read_frames(artifact.file("video.mp4"))[0], prompt, instruments, caption)
+            row[kind] = measure(
+                reference, read_frames(artifact.file("video.mp4"))[0], prompt, instruments, caption=caption
+            )
         rows.append(row)
         progress(len(rows), len(videos))
     _write_json(out / "metrics.json", rows)
