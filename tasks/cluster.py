@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from effivmt.errors import EffiVMTError, ParamsError
-from effivmt.store.files import writing
+from effivmt.store.files import write_errors
 from effivmt.versions import __version__
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Cluster:
             marks = [folder / f".shared-{uuid.uuid4().hex}" for folder in folders]
             try:
                 for mark in marks:
-                    with writing(mark.parent):
+                    with write_errors(mark.parent):
                         mark.parent.mkdir(parents=True, exist_ok=True)
                         mark.touch()
                 seen = client.run(_report, [str(mark) for mark in marks], on_error="return")

@@ -36,12 +36,12 @@ def evaluate_videos(
     caption: what the reference shows, for the appearance leakage. VideoError for a file that cannot be read;
     BackboneError for a scorer that cannot be used.
     """
-    from effivmt.evaluation.measure import load_instruments, measure
+    from effivmt.evaluation.measure import load_metric_models, measure
     from effivmt.media.video import read_frames
-    from effivmt.method.verbosity import quiet_libraries
+    from effivmt.method.verbosity import silence_libraries
 
-    quiet_libraries()
+    silence_libraries()
     params = params or EvaluateParams()
     frames = [read_frames(Path(path))[0] for path in (reference, generated)]
-    instruments = load_instruments(params.scorer_folder, params.tracker)
-    return measure(frames[0], frames[1], prompt, instruments, caption=caption)
+    models = load_metric_models(params.scorer_folder, params.tracker)
+    return measure(frames[0], frames[1], prompt, models, caption=caption)

@@ -20,7 +20,7 @@ from effivmt.pipeline.transfer import run_clip
 from effivmt.pipeline.workspace import Workspace
 from effivmt.pipeline.write_outputs import write_outputs
 from effivmt.report.run_report import write_run_report
-from effivmt.store.files import replacing, writing
+from effivmt.store.files import atomic_write, write_errors
 
 QUARANTINE = "quarantine.csv"
 RUN = "run.json"
@@ -138,14 +138,14 @@ def write_run(catalog: Catalog, outcomes: Sequence[ClipOutcome], out: Path, seco
 
     Clips of the catalog that this run left out keep their outcome of the run before.
     """
-    with writing(out):
+    with write_errors(out):
         out.mkdir(parents=True, exist_ok=True)
         known = {outcome.clip: outcome for outcome in (*_earlier(out), *outcomes)}
         clips = [known[clip.clip] for clip in catalog.clips if clip.clip in known]
         summary = replace(summarize(catalog.path.name, outcomes, seconds), clips=clips)
-        with replacing(out / RUN) as temporary:
+        with atomic_write(out / RUN) as temporary:
             temporary.write_text(json.dumps(asdict(summary), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        with replacing(out / QUARANTINE) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        with atomic_write(out / QUARANTINE) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
             table = csv.writer(file, lineterminator="\n")
             table.writerow(["clip", "stage", "reason"])
             table.writerows([clip.clip, clip.stage, clip.reason] for clip in clips if clip.status == "failed")

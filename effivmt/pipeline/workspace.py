@@ -52,9 +52,9 @@ class Workspace:
         """The backbone, created on first use."""
         if self.loaded.backbone is None:
             from effivmt.method.backbone import Backbone
-            from effivmt.method.verbosity import quiet_libraries
+            from effivmt.method.verbosity import silence_libraries
 
-            quiet_libraries()
+            silence_libraries()
             self.loaded.backbone = Backbone(self.params.backbone, self._known_digests)
         return self.loaded.backbone
 

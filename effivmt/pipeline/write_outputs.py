@@ -13,7 +13,7 @@ from effivmt.pipeline.runner import StageRun
 from effivmt.pipeline.transfer import TransferResult
 from effivmt.pipeline.workspace import Workspace
 from effivmt.store.digests import canonical_json, sha256_bytes
-from effivmt.store.files import place, replacing, writing
+from effivmt.store.files import atomic_write, copy_verified, write_errors
 from effivmt.versions import __version__
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def write_outputs(work: Workspace, result: TransferResult, out: Path) -> Outputs
     work = work.for_clip(result.clip)
     folder = out / result.clip.clip
     outputs = Outputs(folder, tuple(folder / name for name in video_names(result.clip.prompts, result.rendered)))
-    with writing(folder):
+    with write_errors(folder):
         made_of = _made_of(work, result)
         if not outputs.current(made_of):
             _write_files(work, result, outputs, made_of)
@@ -64,27 +64,27 @@ def _write_files(work: Workspace, result: TransferResult, outputs: Outputs, made
     outputs.record.unlink(missing_ok=True)
     earlier = _listed_videos(outputs.metrics)
     for target, rendered in zip(outputs.videos, result.rendered, strict=True):
-        place(work.store, rendered.artifact, "video.mp4", target)
+        copy_verified(work.store, rendered.artifact, "video.mp4", target)
         if rendered.without_adapter is not None:
-            place(work.store, rendered.without_adapter, "video.mp4", without_adapter(target))
-    place(work.store, result.classified, "heads.png", outputs.heads)
+            copy_verified(work.store, rendered.without_adapter, "video.mp4", without_adapter(target))
+    copy_verified(work.store, result.classified, "heads.png", outputs.heads)
     in_adapter = [name for name in result.motion.files if name.startswith("adapter/")]
     for name in sorted(in_adapter, key=lambda name: name == "adapter/adapter.json"):  # last: it lists the others
-        place(work.store, result.motion, name, folder / name)
+        copy_verified(work.store, result.motion, name, folder / name)
     frames = load_file(result.ingested.file("frames.safetensors"))["frames"].numpy()
-    with replacing(outputs.reference) as temporary:
+    with atomic_write(outputs.reference) as temporary:
         write_video(temporary, frames, work.params.ingest.fps)
-    with replacing(outputs.sheet) as temporary:
+    with atomic_write(outputs.sheet) as temporary:
         write_image(temporary, _sheet(result, frames))
     for path, document in ((outputs.metrics, _metrics(result, outputs)), (outputs.losses, result.losses)):
-        with replacing(path) as temporary:
+        with atomic_write(path) as temporary:
             temporary.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    with replacing(outputs.report) as temporary:
+    with atomic_write(outputs.report) as temporary:
         temporary.write_text(render_report(_report(work, result, outputs)), encoding="utf-8")
     for name in earlier - _listed_videos(outputs.metrics):
         (folder / name).unlink(missing_ok=True)
     (folder / "run.json").unlink(missing_ok=True)  # the name of the record up to version 0.1
-    with replacing(outputs.record) as temporary:
+    with atomic_write(outputs.record) as temporary:
         temporary.write_text(json.dumps(_record(work, result, outputs, made_of), indent=1) + "\n", encoding="utf-8")
 
 

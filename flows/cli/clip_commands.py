@@ -107,7 +107,7 @@ def render(
     from effivmt.pipeline import stages
     from effivmt.pipeline.runner import StageRunner
     from effivmt.pipeline.workspace import open_workspace
-    from effivmt.store.files import copy_file
+    from effivmt.store.files import export_file
     from effivmt_flows.cli.progress import stage_progress
     from effivmt_tasks.tracking.pull import PREFIX, pull_to_cache
 
@@ -116,7 +116,7 @@ def render(
         work = open_workspace(settings, store, callback=callback)
         (video,) = StageRunner(callback).run(stages.render, work, [prompt], folder)
     out.parent.mkdir(parents=True, exist_ok=True)
-    copy_file(work.store, video.artifact, "video.mp4", out)
+    export_file(work.store, video.artifact, "video.mp4", out)
     print(out)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from effivmt.pipeline.catalog_run import RUN
 from effivmt.pipeline.outputs import RECORD, Outputs
-from effivmt.store.files import replacing
+from effivmt.store.files import atomic_write
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def read_tracked(folder: Path) -> TrackedRun | None:
 
 def write_tracked(folder: Path, tracked: TrackedRun) -> None:
     """Writes tracked.json, whole or not at all."""
-    with replacing(Outputs(folder, ()).tracked) as temporary:
+    with atomic_write(Outputs(folder, ()).tracked) as temporary:
         temporary.write_text(json.dumps(asdict(tracked), indent=1) + "\n", encoding="utf-8")
 
 

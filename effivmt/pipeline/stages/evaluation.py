@@ -50,19 +50,19 @@ def _evaluate(
     ingested: Artifact,
     rendered: Sequence[RenderedVideo],
 ) -> None:
-    from effivmt.evaluation.measure import load_instruments, measure
+    from effivmt.evaluation.measure import load_metric_models, measure
     from effivmt.media.video import read_frames
 
     work.backbone.keep("transformer", "vae")
     params, progress = work.params.evaluate, work.progress("evaluate")
     reference = load_tensor(ingested, "frames").numpy()
-    instruments = load_instruments(params.scorer_folder, params.tracker)
+    models = load_metric_models(params.scorer_folder, params.tracker)
     rows = []
     for video in rendered:
         row: dict[str, object] = {"prompt": video.prompt, "seed": video.seed}
         for kind, artifact in video.by_kind.items():
             frames = read_frames(artifact.file("video.mp4"))[0]
-            row[kind] = measure(reference, frames, video.prompt, instruments, caption=caption)
+            row[kind] = measure(reference, frames, video.prompt, models, caption=caption)
         rows.append(row)
         progress(len(rows), len(rendered))
     (out / "metrics.json").write_bytes(canonical_json(rows))
