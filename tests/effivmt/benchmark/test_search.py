@@ -45,7 +45,7 @@ def ended(jobs: list[search.Job], scores: dict[tuple[str, int], float], failing:
 def test_every_method_has_the_same_number_of_values_its_authors_among_them() -> None:
     assert search.CANDIDATES.keys() == {OURS, *PEERS}
     assert {len(candidates) for candidates in search.CANDIDATES.values()} == {4}
-    assert load_params(Path("params/wan2.1-1.3b.yaml")).heads.alpha in {
+    assert load_params(Path("effivmt/presets/wan2.1-1.3b.yaml")).heads.alpha in {
         it["heads.alpha"] for it in search.CANDIDATES[OURS]
     }
     for maker, candidates in search.CANDIDATES.items():
