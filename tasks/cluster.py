@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from effivmt import __version__
 from effivmt.errors import EffiVMTError, ParamsError
-from effivmt.store.files import writing
+from effivmt.store.files import write_errors
 
 if TYPE_CHECKING:
     from prefect.futures import PrefectFuture
@@ -56,7 +56,7 @@ class Cluster:
             marks = [folder / f".shared-{uuid.uuid4().hex}" for folder in folders]
             try:
                 for mark in marks:
-                    with writing(mark.parent):
+                    with write_errors(mark.parent):
                         mark.parent.mkdir(parents=True, exist_ok=True)
                         mark.touch()
                 seen = client.run(_look, [str(mark) for mark in marks], on_error="return")

@@ -19,7 +19,7 @@ from effivmt.benchmark.methods import METHODS, OURS
 from effivmt.benchmark.peers import PEERS, peer_params
 from effivmt.catalog import Clip
 from effivmt.evaluation.metrics import METRICS
-from effivmt.store.files import replacing, writing
+from effivmt.store.files import atomic_write, write_errors
 
 CANDIDATES: dict[str, tuple[dict[str, object], ...]] = {
     OURS: tuple({"heads.alpha": alpha} for alpha in (1.25, 2.0, 4.0, 8.0)),
@@ -71,7 +71,7 @@ def write_chosen(path: Path, rows: Sequence[Mapping[str, object]], about: str) -
         lines.append(f"# {row['maker']} {json.dumps(row['values'])}: {score}{' (chosen)' if row['chosen'] else ''}")
     chosen = {row["maker"]: row["values"] for row in rows if row["chosen"] and row["maker"] in PEERS}
     text = "\n".join(lines) + "\n" + yaml.safe_dump(chosen, sort_keys=False)
-    with writing(path.parent), replacing(path) as temporary:
+    with write_errors(path.parent), atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 

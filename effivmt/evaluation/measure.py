@@ -20,20 +20,20 @@ from effivmt.evaluation.tracks import Tracker, track
 
 
 @dataclass(frozen=True)
-class Instruments:
+class MetricModels:
     """What metrics are measured with."""
 
     scorer: ClipScorer
     tracker: Tracker
 
 
-def load_instruments(scorer: Path, tracker: Path | None) -> Instruments:
+def load_metric_models(scorer: Path, tracker: Path | None) -> MetricModels:
     """The CLIP model of a folder, and CoTracker by a checkpoint or else Lucas-Kanade; BackboneError if one is unfit."""
-    return Instruments(ClipScorer(scorer), CoTracker(tracker) if tracker else track)
+    return MetricModels(ClipScorer(scorer), CoTracker(tracker) if tracker else track)
 
 
 def measure(
-    reference: np.ndarray, generated: np.ndarray, prompt: str, instruments: Instruments, caption: str | None = None
+    reference: np.ndarray, generated: np.ndarray, prompt: str, instruments: MetricModels, caption: str | None = None
 ) -> dict[str, float]:
     """All metrics of one video, frames uint8 (T, H, W, 3), against the reference's frames and its own prompt.
 

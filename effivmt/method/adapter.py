@@ -40,7 +40,7 @@ class Adapter:
 def to_stock_layout(weights: Mapping[str, torch.Tensor], heads: HeadMap) -> dict[str, torch.Tensor]:
     """Scatters LoRA weights of split modules back to the stock head order, zeros elsewhere.
 
-    Takes `blocks.0.attn1.to_q.spatial.lora_A` (as in `tuning.Tuned.weights`) and so on, returns
+    Takes `blocks.0.attn1.to_q.spatial.lora_A` (as in `tuning.TuningResult.weights`) and so on, returns
     `transformer.blocks.0.attn1.to_q.lora_A.weight` and so on. Weights of whole projections, named
     `blocks.0.attn1.to_q.lora_A`, stay as they are.
     """

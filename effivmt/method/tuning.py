@@ -38,7 +38,7 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Tuned:
+class TuningResult:
     """LoRA weights of one branch by module name (`blocks.0.attn1.to_q.spatial.lora_A`), and the loss curves.
 
     Where the branches are not decoupled the modules are whole projections (`blocks.0.attn1.to_q.lora_A`).
@@ -59,7 +59,7 @@ def tune_spatial(
     clip: str,
     checkpoint: Path,
     progress: Progress | None = None,
-) -> Tuned:
+) -> TuningResult:
     """Stage 2: LoRA on the spatial branches, on single frames (M, C, 1, h, w) each encoded alone.
 
     caption (1, tokens, channels); `clip` names the clip in the seeds; a checkpoint file at `checkpoint` is resumed.
@@ -85,7 +85,7 @@ def tune_temporal(
     clip: str,
     checkpoint: Path,
     progress: Progress | None = None,
-) -> Tuned:
+) -> TuningResult:
     """Stage 3: LoRA on the temporal branches, on sparse frames with adaptive RoPE; L = L_denoise + lambda L_motion.
 
     latents: (1, C, F, h, w) of the dense clip for `dense` and `latent` sampling, (phases, C, F', h, w) of the sampled
@@ -132,7 +132,7 @@ def _tune(
     clip: str,
     checkpoint: Path,
     progress: Progress | None,
-) -> Tuned:
+) -> TuningResult:
     device, dtype = transformer.device, transformer.dtype
     caption = caption.to(device, dtype).expand(params.batch, -1, -1)
     with (
@@ -174,7 +174,7 @@ def _tune(
             if progress is not None:
                 progress(step + 1, params.steps)
         result = {name: weight.detach().float().cpu().clone() for name, weight in weights.items()}
-    return Tuned(result, losses)
+    return TuningResult(result, losses)
 
 
 @contextmanager

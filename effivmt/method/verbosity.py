@@ -4,7 +4,7 @@ import diffusers.utils.logging
 import transformers.utils.logging
 
 
-def quiet_libraries() -> None:
+def silence_libraries() -> None:
     """Silences diffusers and transformers: callers show progress of their own, and errors are raised."""
     for library in (transformers.utils.logging, diffusers.utils.logging):
         library.set_verbosity_error()

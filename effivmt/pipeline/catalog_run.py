@@ -18,7 +18,7 @@ from effivmt.pipeline.outputs import write_outputs
 from effivmt.pipeline.transfer import UNWATCHED, Call, StageRun, Watch, directly, run_clip
 from effivmt.pipeline.workspace import Workspace
 from effivmt.report.run_report import write_run_report
-from effivmt.store.files import replacing, writing
+from effivmt.store.files import atomic_write, write_errors
 
 QUARANTINE = "quarantine.csv"
 RUN = "run.json"
@@ -125,7 +125,7 @@ def write_run(catalog: Catalog, outcomes: Sequence[Outcome], out: Path, seconds:
 
     Clips of the catalog that this run left out keep what the last run said of them.
     """
-    with writing(out):
+    with write_errors(out):
         out.mkdir(parents=True, exist_ok=True)
         earlier = {row["clip"]: row for row in _earlier(out)}
         now = {outcome.clip: asdict(outcome) | {"hits": list(outcome.hits)} for outcome in outcomes}
@@ -139,9 +139,9 @@ def write_run(catalog: Catalog, outcomes: Sequence[Outcome], out: Path, seconds:
             **counts,
             "clips": rows,
         }
-        with replacing(out / RUN) as temporary:
+        with atomic_write(out / RUN) as temporary:
             temporary.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        with replacing(out / QUARANTINE) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        with atomic_write(out / QUARANTINE) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
             table = csv.writer(file, lineterminator="\n")
             table.writerow(["clip", "stage", "reason"])
             table.writerows([row["clip"], row["stage"], row["reason"]] for row in rows if row["status"] == "failed")

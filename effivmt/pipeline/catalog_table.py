@@ -8,7 +8,7 @@ from pyarrow import parquet
 from effivmt.catalog import Catalog, Clip
 from effivmt.errors import VideoError
 from effivmt.store.digests import canonical_json, sha256_bytes, sha256_file
-from effivmt.store.files import replacing, writing
+from effivmt.store.files import atomic_write, write_errors
 
 NAME = "catalog.parquet"
 SCHEMA = pa.schema(
@@ -41,12 +41,12 @@ def write_inventory(catalog: Catalog, out: Path) -> Path:
     """Writes `out`/catalog.parquet unless it is up to date; paths are relative to the folder of the catalog file."""
     root = catalog.path.resolve().parent
     path, signature = out / NAME, {b"signature": _signature(catalog).encode()}
-    with writing(path):
+    with write_errors(path):
         if path.is_file() and (parquet.read_schema(path).metadata or {}).get(b"signature") == signature[b"signature"]:
             return path
         out.mkdir(parents=True, exist_ok=True)
         rows = [_row(clip, root) for clip in catalog.clips]
-        with replacing(path) as temporary:
+        with atomic_write(path) as temporary:
             parquet.write_table(pa.Table.from_pylist(rows, SCHEMA.with_metadata(signature)), temporary)
     return path
 

@@ -10,7 +10,7 @@ from effivmt.pipeline.stages import Rendered
 from effivmt.pipeline.transfer import Transferred
 from effivmt.pipeline.workspace import Workspace
 from effivmt.store.digests import canonical_json, sha256_bytes
-from effivmt.store.files import writing
+from effivmt.store.files import write_errors
 
 LAYOUT = 2
 """Raised whenever the same results make other files."""
@@ -91,7 +91,7 @@ def write_outputs(work: Workspace, result: Transferred, out: Path) -> Outputs:
     work = work.for_clip(result.clip)
     folder = out / result.clip.clip
     outputs = Outputs(folder, tuple(folder / name for name in video_names(result.clip.prompts, result.rendered)))
-    with writing(folder):
+    with write_errors(folder):
         made_of = _made_of(work, result)
         if not outputs.current(made_of):
             from effivmt.pipeline.write_outputs import fill

@@ -8,8 +8,8 @@ from effivmt.pipeline.catalog_run import Noting
 from effivmt.pipeline.stages import STAGES
 from effivmt.pipeline.transfer import UNWATCHED, run_clip
 from effivmt.pipeline.workspace import Workspace
-from effivmt.versions import VERSIONS
 from effivmt.store.artifact import Artifact, Key
+from effivmt.versions import VERSIONS
 
 
 @dataclass(frozen=True)

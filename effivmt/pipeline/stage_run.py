@@ -20,7 +20,7 @@ from effivmt.pipeline.tables import write_losses, write_metrics
 from effivmt.pipeline.transfer import StageRun, stage_by_stage
 from effivmt.pipeline.workspace import Workspace
 from effivmt.store.artifact import Artifact
-from effivmt.store.files import place, replacing, writing
+from effivmt.store.files import atomic_write, copy_verified, write_errors
 
 FILES = "files.json"
 
@@ -45,14 +45,14 @@ def run_stage_over(work: Workspace, catalog: Catalog, stage: str, out: Path, wat
         watch.began(clip.clip)
         outcomes.append(attempt(clip, process, watch))
         watch.ended(outcomes[-1])
-    with writing(folder):
+    with write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         _remove_stale(folder, placed)
         if stage in ("spatial", "temporal"):
             write_losses(folder, list(placed))
         if stage == "evaluate":
             write_metrics(folder, out / "metrics", list(placed))
-        with replacing(folder / FILES) as temporary:
+        with atomic_write(folder / FILES) as temporary:
             temporary.write_text(json.dumps(placed, indent=1) + "\n", encoding="utf-8")
     counts = {status: sum(outcome.status == status for outcome in outcomes) for status in ("hit", "done", "failed")}
     rows = [asdict(outcome) for outcome in outcomes]
@@ -65,10 +65,10 @@ def _place_files(work: Workspace, clip: Clip, run: StageRun, folder: Path) -> di
     Copies, never links: DVC may write-protect, replace or link what lies here, and none of it may reach the store.
     """
     placed = {}
-    with writing(folder):
+    with write_errors(folder):
         for name, (artifact, source) in sorted(_sources(clip, run).items()):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            place(work.store, artifact, source, folder / name)
+            copy_verified(work.store, artifact, source, folder / name)
             placed[name] = artifact.digest(source)
     return placed
 

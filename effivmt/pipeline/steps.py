@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from effivmt.catalog import Clip
 from effivmt.config import Params
-from effivmt.evaluation.measure import load_instruments, measure
+from effivmt.evaluation.measure import load_metric_models, measure
 from effivmt.media.figures import contact_sheet, head_map
 from effivmt.media.video import probe, read_clip, read_frames, read_images, write_image, write_video
 from effivmt.method import adapter as adapters
@@ -26,11 +26,11 @@ from effivmt.method.losses import add_noise
 from effivmt.method.rendering import render as render_frames
 from effivmt.method.rope import sampled_indices
 from effivmt.method.seeding import generator
-from effivmt.method.verbosity import quiet_libraries
+from effivmt.method.verbosity import silence_libraries
 from effivmt.store.artifact import Artifact
 from effivmt.store.digests import canonical_json
 
-quiet_libraries()
+silence_libraries()
 
 Units = Callable[[int, int], None]
 """Called with (units done, units in all)."""
@@ -221,7 +221,7 @@ def evaluate(
     scorer: a CLIP model folder; tracker: a CoTracker checkpoint, or None for Lucas-Kanade.
     """
     backbone.keep("transformer", "vae")
-    reference, instruments = _tensor(ingested, "frames").numpy(), load_instruments(scorer, tracker)
+    reference, instruments = _tensor(ingested, "frames").numpy(), load_metric_models(scorer, tracker)
     rows = []
     for prompt, seed, artifacts in videos:
         row: dict[str, object] = {"prompt": prompt, "seed": seed}

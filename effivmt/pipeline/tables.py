@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import fmean
 
 from effivmt.evaluation.metrics import METRICS
-from effivmt.store.files import replacing
+from effivmt.store.files import atomic_write
 
 LOSSES, TABLE = "losses.csv", "metrics.csv"
 POINTS = 100
@@ -50,7 +50,7 @@ def write_metrics(folder: Path, summary: Path, clips: Sequence[str]) -> None:
     (summary / "clips").mkdir(parents=True, exist_ok=True)
     for name, kinds in files.items():
         document = {**kinds.get("adapter", {}), "without_adapter": kinds.get("baseline", {})}
-        with replacing(summary / name) as temporary:
+        with atomic_write(summary / name) as temporary:
             temporary.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
@@ -84,7 +84,7 @@ def _read(path: Path) -> object:
 
 
 def _write_csv(path: Path, heading: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+    with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(heading)
         table.writerows(rows)

@@ -17,7 +17,7 @@ from effivmt.pipeline.outputs import Outputs, without_adapter
 from effivmt.pipeline.transfer import StageRun, Transferred
 from effivmt.pipeline.workspace import Workspace
 from effivmt.report.clip_page import Report, Result, Timing, render_report
-from effivmt.store.files import place, replacing
+from effivmt.store.files import atomic_write, copy_verified
 
 PACKAGES = ("torch", "diffusers", "peft", "transformers")
 """Whose versions the report names, besides our own."""
@@ -35,26 +35,26 @@ def fill(work: Workspace, result: Transferred, outputs: Outputs, made_of: str) -
     outputs.run.unlink(missing_ok=True)
     earlier = _listed_videos(outputs.metrics)
     for target, rendered in zip(outputs.videos, result.rendered, strict=True):
-        place(work.store, rendered.artifact, "video.mp4", target)
+        copy_verified(work.store, rendered.artifact, "video.mp4", target)
         if rendered.baseline is not None:
-            place(work.store, rendered.baseline, "video.mp4", without_adapter(target))
-    place(work.store, result.classified, "heads.png", outputs.heads)
+            copy_verified(work.store, rendered.baseline, "video.mp4", without_adapter(target))
+    copy_verified(work.store, result.classified, "heads.png", outputs.heads)
     in_adapter = [name for name in result.motion.files if name.startswith("adapter/")]
     for name in sorted(in_adapter, key=lambda name: name == "adapter/adapter.json"):  # last: it vouches for the rest
-        place(work.store, result.motion, name, folder / name)
+        copy_verified(work.store, result.motion, name, folder / name)
     frames = load_file(result.ingested.file("frames.safetensors"))["frames"].numpy()
-    with replacing(outputs.reference) as temporary:
+    with atomic_write(outputs.reference) as temporary:
         write_video(temporary, frames, work.params.ingest.fps)
-    with replacing(outputs.sheet) as temporary:
+    with atomic_write(outputs.sheet) as temporary:
         write_image(temporary, _sheet(result, frames))
     for path, document in ((outputs.metrics, _metrics(result, outputs)), (outputs.losses, result.losses)):
-        with replacing(path) as temporary:
+        with atomic_write(path) as temporary:
             temporary.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    with replacing(outputs.report) as temporary:
+    with atomic_write(outputs.report) as temporary:
         temporary.write_text(render_report(_report(work, result, outputs)), encoding="utf-8")
     for name in earlier - _listed_videos(outputs.metrics):
         (folder / name).unlink(missing_ok=True)
-    with replacing(outputs.run) as temporary:
+    with atomic_write(outputs.run) as temporary:
         temporary.write_text(json.dumps(_run(work, result, outputs, made_of), indent=1) + "\n", encoding="utf-8")
 
 

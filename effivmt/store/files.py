@@ -13,26 +13,26 @@ from effivmt.store.digests import sha256_file
 from effivmt.store.store import Store
 
 
-def copy_file(store: Store, artifact: Artifact, name: str, target: Path) -> None:
+def export_file(store: Store, artifact: Artifact, name: str, target: Path) -> None:
     """Brings one file of an artifact to `target`, whole or not at all; StoreError where it is damaged."""
-    with writing(target):
+    with write_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        place(store, artifact, name, target)
+        copy_verified(store, artifact, name, target)
 
 
-def place(store: Store, artifact: Artifact, name: str, target: Path) -> None:
+def copy_verified(store: Store, artifact: Artifact, name: str, target: Path) -> None:
     """Copies a listed file unless the target has its digest; StoreError when the copy has not."""
     digest = artifact.digest(name)
     if target.is_file() and sha256_file(target) == digest:
         return
-    with replacing(target) as temporary:
+    with atomic_write(target) as temporary:
         shutil.copyfile(artifact.file(name), temporary)
         if sha256_file(temporary) != digest:
             store.verify(artifact)
 
 
 @contextmanager
-def writing(target: Path) -> Iterator[None]:
+def write_errors(target: Path) -> Iterator[None]:
     """Turns an operating-system error into an EffiVMTError that names the place."""
     try:
         yield
@@ -41,7 +41,7 @@ def writing(target: Path) -> Iterator[None]:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Gives a name beside `path` to write to; a different file replaces `path`, an equal one or a failed one goes."""
     temporary = path.with_name(f".{secrets.token_hex(8)}{path.suffix}")
     try:

@@ -112,7 +112,7 @@ def render(
     from effivmt.pipeline import stages
     from effivmt.pipeline.transfer import run_stage
     from effivmt.pipeline.workspace import Workspace
-    from effivmt.store.files import copy_file
+    from effivmt.store.files import export_file
     from effivmt.store.store import Store
     from effivmt_flows.cli import console
     from effivmt_tasks.tracking.pull import PREFIX, pull_to_cache
@@ -122,7 +122,7 @@ def render(
         work = Workspace(Store(store), settings, watch.advanced)
         (rendered,), _ = run_stage(stages.render, work, [prompt], folder, watch=watch)
     out.parent.mkdir(parents=True, exist_ok=True)
-    copy_file(work.store, rendered.artifact, "video.mp4", out)
+    export_file(work.store, rendered.artifact, "video.mp4", out)
     print(out)
 
 
@@ -139,15 +139,15 @@ def evaluate(
 ) -> None:
     """Prints the metrics of any two video files."""
     settings = load_params(params, overrides)
-    from effivmt.evaluation.measure import load_instruments, measure
+    from effivmt.evaluation.measure import load_metric_models, measure
     from effivmt.media.video import read_frames
-    from effivmt.method.verbosity import quiet_libraries
+    from effivmt.method.verbosity import silence_libraries
     from effivmt_flows.cli import console
     from effivmt_flows.cli.plain import results_console
 
-    quiet_libraries()
+    silence_libraries()
     videos = [read_frames(path)[0] for path in (reference, generated)]
-    instruments = load_instruments(Path(settings.evaluate.scorer), settings.evaluate.tracker)
+    instruments = load_metric_models(Path(settings.evaluate.scorer), settings.evaluate.tracker)
     metrics = measure(*videos, prompt, instruments, caption)
     if as_json:
         print(json.dumps(metrics))

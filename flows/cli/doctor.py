@@ -180,11 +180,11 @@ def _gpu() -> Check:
 
 
 def _scorer(params: Params) -> Check:
-    from effivmt.evaluation.measure import load_instruments
-    from effivmt.method.verbosity import quiet_libraries
+    from effivmt.evaluation.measure import load_metric_models
+    from effivmt.method.verbosity import silence_libraries
 
-    quiet_libraries()
-    load_instruments(Path(params.evaluate.scorer), params.evaluate.tracker)
+    silence_libraries()
+    load_metric_models(Path(params.evaluate.scorer), params.evaluate.tracker)
     return Check("scorer", " and ".join(filter(None, (params.evaluate.scorer, params.evaluate.cotracker))))
 
 

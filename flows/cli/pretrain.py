@@ -13,7 +13,7 @@ from effivmt.errors import ParamsError
 from effivmt.media.figures import contact_sheet
 from effivmt.media.video import write_image
 from effivmt.method.device import pick_device
-from effivmt.method.verbosity import quiet_libraries
+from effivmt.method.verbosity import silence_libraries
 from effivmt.pretrain import recipe
 from effivmt.pretrain.examinations.captions import (
     WORLD,
@@ -52,7 +52,7 @@ def run_step(step: str, work: Path, out: Path, plan: str, device: str, start: Pa
     """
     how, where = plan_of(plan), pick_device(device, "--device")
     torch.set_flush_denormal(True)
-    quiet_libraries()
+    silence_libraries()
     if step not in (*STEPS, "assemble"):
         raise ParamsError(f"STEP is {step!r}; expected one of {', '.join([*STEPS, 'assemble', 'judge', 'transfer'])}")
     if start is not None and step not in STARTED:
@@ -86,7 +86,7 @@ def run_judge(folder: Path, samples: int, params: Params, sheet: Path) -> None:
     `samples` clips of held-out captions, half as many without a motion phrase and a third as many of each other kind of
     scene; as many to reconstruct of each kind.
     """
-    quiet_libraries()
+    silence_libraries()
     with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) as bars:
 
         def bar(name: str, total: int) -> Callable[[int, int], None]:

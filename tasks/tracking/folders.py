@@ -7,7 +7,7 @@ from pathlib import Path
 
 from effivmt.pipeline.catalog_run import RUN
 from effivmt.pipeline.outputs import Outputs
-from effivmt.store.files import replacing
+from effivmt.store.files import atomic_write
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def read_note(folder: Path) -> Note | None:
 
 def write_note(folder: Path, note: Note) -> None:
     """Puts the note into the folder, whole or not at all."""
-    with replacing(Outputs(folder, ()).tracked) as temporary:
+    with atomic_write(Outputs(folder, ()).tracked) as temporary:
         temporary.write_text(json.dumps(asdict(note), indent=1) + "\n", encoding="utf-8")
 
 

@@ -7,7 +7,7 @@ from safetensors.torch import save as to_bytes
 
 from effivmt.config import SamplingParams, SpatialParams, TemporalParams
 from effivmt.method.heads import HeadMap
-from effivmt.method.tuning import Tuned, tune_spatial, tune_temporal
+from effivmt.method.tuning import TuningResult, tune_spatial, tune_temporal
 
 FRAMES = 17  # pixel frames of the dense clip: 5 latent frames
 MAPS = {
@@ -29,7 +29,7 @@ class Stage:
     def __init__(self, name: str, clip: dict[str, torch.Tensor], checkpoint) -> None:
         self.name, self.clip, self.checkpoint = name, clip, checkpoint
 
-    def __call__(self, transformer, heads=None, progress=None, sampling=SAMPLING, **changes) -> Tuned:
+    def __call__(self, transformer, heads=None, progress=None, sampling=SAMPLING, **changes) -> TuningResult:
         settings = {**SIZE, **changes}
         common = {"seed": 0, "clip": "clip", "checkpoint": self.checkpoint, "progress": progress}
         heads = heads or head_map()
@@ -41,7 +41,7 @@ class Stage:
         return tune_temporal(transformer, heads, latents, caption, params, sampling, FRAMES, **common)
 
 
-def bytes_of(tuned: Tuned) -> bytes:
+def bytes_of(tuned: TuningResult) -> bytes:
     return to_bytes(tuned.weights)
 
 
