@@ -57,7 +57,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Done:
+class JobResult:
     """What came of a job: its cells, the clip's ingest artifact (None: it failed), and whether the store had all."""
 
     job: Job
@@ -80,7 +80,7 @@ class Prepared:
     render: Callable[[str], Sequence[Rendered]]
 
 
-def run_job(work: Workspace, job: Job) -> Done:
+def run_job(work: Workspace, job: Job) -> JobResult:
     """All cells of one method on one clip; whatever goes wrong is in the cells that it spoils, and stops no other."""
     work, clip = work.for_clip(job.clip), job.clip
     ingested, cells, cached = None, [], []
@@ -88,7 +88,7 @@ def run_job(work: Workspace, job: Job) -> Done:
         ingested = stages.ingest(work, clip)
         prepared = prepare(work, job, ingested)
     except Exception as error:  # noqa: BLE001  (one bad cell never stops the comparison)
-        return Done(job, tuple(failed(job, clip.prompts, in_one_line(error))), ingested, cached=False)
+        return JobResult(job, tuple(failed(job, clip.prompts, in_one_line(error))), ingested, cached=False)
     for prompt in clip.prompts:
         try:
             for rendered in prepared.render(prompt):
@@ -98,7 +98,7 @@ def run_job(work: Workspace, job: Job) -> Done:
         except Exception as error:  # noqa: BLE001
             cells += failed(job, (prompt,), in_one_line(error))
     all_cached = all((*cached, *(artifact.cached for artifact in prepared.used)))
-    return Done(job, tuple(cells), ingested, all_cached and not any(cell.error for cell in cells))
+    return JobResult(job, tuple(cells), ingested, all_cached and not any(cell.error for cell in cells))
 
 
 def prepare(work: Workspace, job: Job, ingested: Artifact) -> Prepared:

@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from effivmt.benchmark.cells import Cell, Done
+from effivmt.benchmark.cells import Cell, JobResult
 from effivmt.benchmark.markdown import markdown
 from effivmt.benchmark.methods import Method
 from effivmt.benchmark.page import ClipTiles, Tile, render_page
@@ -24,7 +24,7 @@ from effivmt.store.store import Store
 
 
 def write_comparison(
-    out: Path, store: Store, about: About, methods: Sequence[Method], done: Sequence[Done]
+    out: Path, store: Store, about: About, methods: Sequence[Method], done: Sequence[JobResult]
 ) -> dict[str, object]:
     """Writes all files and returns what results.json holds; videos that an earlier run left and this one lacks go.
 
@@ -51,10 +51,10 @@ def _write(path: Path, write: Callable[[Path], object]) -> None:
         write(temporary)
 
 
-def _place_videos(folder: Path, store: Store, done: Sequence[Done]) -> list[ClipTiles]:
+def _place_videos(folder: Path, store: Store, done: Sequence[JobResult]) -> list[ClipTiles]:
     """Brings the videos into `folder` and says, clip by clip, what the page shows."""
     earlier, clips = set(folder.glob("*/*.mp4")), []
-    by_clip: dict[str, list[Done]] = {}
+    by_clip: dict[str, list[JobResult]] = {}
     for one in done:
         by_clip.setdefault(one.job.clip.clip, []).append(one)
     for name, jobs in by_clip.items():

@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from effivmt.benchmark.cells import Cell, Done
+from effivmt.benchmark.cells import Cell, JobResult
 from effivmt.benchmark.claims import judge_claims
 from effivmt.benchmark.measures import COSTS, MEASURES
 from effivmt.benchmark.methods import OURS, Method
@@ -29,7 +29,7 @@ class About:
     workers: int
 
 
-def row_of(done: Done, cell: Cell, unsaid: bool | None) -> dict[str, object]:
+def row_of(done: JobResult, cell: Cell, unsaid: bool | None) -> dict[str, object]:
     """The flat row of one cell; `unsaid`: the clip has looks that its caption does not name, None: not known."""
     return {
         "method": cell.method,

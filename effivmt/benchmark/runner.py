@@ -8,7 +8,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
-from effivmt.benchmark.cells import Done, Job, failed, run_job
+from effivmt.benchmark.cells import JobResult, Job, failed, run_job
 from effivmt.benchmark.methods import Method
 from effivmt.benchmark.peers import PEERS, is_of_peer, peer_params, read_peers
 from effivmt.catalog import Catalog, Clip
@@ -48,25 +48,25 @@ def pick(catalog: Catalog, clips: int | None, prompts: int | None) -> list[Clip]
     return [clip.model_copy(update={"prompts": clip.prompts[:prompts]}) for clip in chosen]
 
 
-def run(store: Path, jobs: Sequence[Job], workers: int, see: Callable[[Done], None]) -> list[Done]:
+def run(store: Path, jobs: Sequence[Job], workers: int, see: Callable[[JobResult], None]) -> list[JobResult]:
     """Does every job and returns what came of them, in their order; `see` is called with each as it ends.
 
     One worker is this process, with the threads it has; several are processes with one thread each.
     """
-    ended: dict[int, Done] = {}
+    ended: dict[int, JobResult] = {}
     for number, done in _here(store, jobs) if workers == 1 else _elsewhere(store, jobs, workers):
         ended[number] = done
         see(done)
     return [ended[number] for number in range(len(jobs))]
 
 
-def _here(store: Path, jobs: Sequence[Job]) -> Iterator[tuple[int, Done]]:
+def _here(store: Path, jobs: Sequence[Job]) -> Iterator[tuple[int, JobResult]]:
     loaded: dict[str, object] = {}
     for number, job in enumerate(jobs):
         yield number, run_job(Workspace(Store(store), job.params, loaded=loaded), job)
 
 
-def _elsewhere(store: Path, jobs: Sequence[Job], workers: int) -> Iterator[tuple[int, Done]]:
+def _elsewhere(store: Path, jobs: Sequence[Job], workers: int) -> Iterator[tuple[int, JobResult]]:
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, context, _begin_worker) as pool:
         try:
@@ -77,7 +77,7 @@ def _elsewhere(store: Path, jobs: Sequence[Job], workers: int) -> Iterator[tuple
                     yield number, future.result()
                 except BrokenProcessPool:
                     lost = failed(jobs[number], jobs[number].clip.prompts, DIED)
-                    yield number, Done(jobs[number], tuple(lost), None, cached=False)
+                    yield number, JobResult(jobs[number], tuple(lost), None, cached=False)
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
@@ -103,5 +103,5 @@ def _end_with(parent: multiprocessing.process.BaseProcess) -> None:
     os._exit(1)
 
 
-def _run_in_worker(store: Path, job: Job) -> Done:
+def _run_in_worker(store: Path, job: Job) -> JobResult:
     return run_job(Workspace(Store(store), job.params, loaded=_LOADED), job)

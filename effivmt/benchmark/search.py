@@ -14,7 +14,7 @@ from statistics import harmonic_mean
 import numpy as np
 import yaml
 
-from effivmt.benchmark.cells import Done, Job
+from effivmt.benchmark.cells import JobResult, Job
 from effivmt.benchmark.methods import METHODS, OURS
 from effivmt.benchmark.peers import PEERS, peer_params
 from effivmt.catalog import Clip
@@ -43,7 +43,7 @@ def plan(clips: Sequence[Clip], params: Path, overrides: Sequence[str]) -> list[
     return [_job(maker, values, clip, params, overrides) for maker, values in _tried() for clip in clips]
 
 
-def choose(done: Sequence[Done]) -> list[dict[str, object]]:
+def choose(done: Sequence[JobResult]) -> list[dict[str, object]]:
     """A row for each candidate in their order: {maker, values, means, score, chosen}.
 
     `done`: what came of the jobs of `plan`, in their order. `means` has those of `GOOD`. A maker's highest score is
@@ -92,7 +92,7 @@ def _job(maker: str, values: Mapping[str, object], clip: Clip, params: Path, ove
     return Job(method, method.params(params, (*overrides, *own)), clip)
 
 
-def _means(done: Sequence[Done]) -> dict[str, float] | None:
+def _means(done: Sequence[JobResult]) -> dict[str, float] | None:
     """Each of `GOOD`, over the prompts of each clip, then over the clips; None where a cell failed."""
     if any(one.errors for one in done):
         return None

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from effivmt.benchmark.cells import Done
+from effivmt.benchmark.cells import JobResult
 from effivmt.benchmark.markdown import number
 from effivmt.benchmark.measures import MEASURES
 from effivmt.benchmark.search import told
@@ -21,7 +21,7 @@ SHOWN = ("motion_fidelity", "trajectory_error", "text_similarity", "appearance_l
 
 
 @contextmanager
-def watching(total: int, *, quiet: bool) -> Iterator[Callable[[Done], None]]:
+def watching(total: int, *, quiet: bool) -> Iterator[Callable[[JobResult], None]]:
     """Shows jobs on stderr as they end: a bar on a terminal, else lines; nothing when quiet."""
     if quiet:
         yield lambda _: None
@@ -33,7 +33,7 @@ def watching(total: int, *, quiet: bool) -> Iterator[Callable[[Done], None]]:
         with Progress(*columns, console=Console(stderr=True)) as progress:
             bar = progress.add_task("comparing", total=total)
 
-            def see(done: Done) -> None:
+            def see(done: JobResult) -> None:
                 progress.update(bar, advance=1, description=f"{done.job.method.name}: {done.job.clip.clip}"[:40])
                 if done.errors:
                     progress.console.print(_line(done), style="red", markup=False)
@@ -93,7 +93,7 @@ def print_search(rows: Sequence[Mapping[str, object]], peers: Path, *, quiet: bo
     console.print(str(peers), soft_wrap=True, markup=False)
 
 
-def _line(done: Done) -> str:
+def _line(done: JobResult) -> str:
     if done.errors:
         return f"{done.job.method.name}: {done.job.clip.clip}: failed: {'; '.join(done.errors)}"
     return f"{done.job.method.name}: {done.job.clip.clip}: {'hit' if done.cached else 'done'}"

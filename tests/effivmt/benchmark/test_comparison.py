@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from webpage import HOSTILE, Page
 
 from effivmt.benchmark import page, peer_stages, runner
-from effivmt.benchmark.cells import Done, Job, run_job
+from effivmt.benchmark.cells import JobResult, Job, run_job
 from effivmt.benchmark.delivery import write_comparison
 from effivmt.benchmark.markdown import cell, claim_evidence, markdown
 from effivmt.benchmark.methods import METHODS, OURS
@@ -60,11 +60,11 @@ def clip(clip) -> Clip:
     return clip.model_copy(update={"prompts": clip.prompts[:1], "group": "single object"})
 
 
-_DONE: dict[str, Done] = {}
+_DONE: dict[str, JobResult] = {}
 
 
 @pytest.fixture
-def done(store, params, clip, backbone) -> dict[str, Done]:
+def done(store, params, clip, backbone) -> dict[str, JobResult]:
     """What came of each method, done once for all tests here."""
     if not _DONE:
         for name in RUN:
