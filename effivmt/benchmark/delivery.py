@@ -12,7 +12,7 @@ from effivmt.benchmark.cells import Cell, JobResult
 from effivmt.benchmark.markdown import markdown
 from effivmt.benchmark.methods import Method
 from effivmt.benchmark.page import ClipTiles, Tile, render_page
-from effivmt.benchmark.results import About, row_of, summarise, write_rows
+from effivmt.benchmark.results import RunInfo, row_of, summarise, write_rows
 from effivmt.benchmark.scatter import scatter
 from effivmt.benchmark.suite import suite
 from effivmt.benchmark.tuning import tuning_scenes
@@ -24,7 +24,7 @@ from effivmt.store.store import Store
 
 
 def write_comparison(
-    out: Path, store: Store, about: About, methods: Sequence[Method], done: Sequence[JobResult]
+    out: Path, store: Store, about: RunInfo, methods: Sequence[Method], done: Sequence[JobResult]
 ) -> dict[str, object]:
     """Writes all files and returns what results.json holds; videos that an earlier run left and this one lacks go.
 

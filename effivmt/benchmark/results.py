@@ -18,7 +18,7 @@ Row = Mapping[str, object]
 
 
 @dataclass(frozen=True)
-class About:
+class RunInfo:
     """What was run: the suite, the backbone (id, digest), the code (version, Git commit) and how many workers."""
 
     suite: str
@@ -63,7 +63,7 @@ def write_rows(path: Path, rows: Sequence[Row]) -> None:
     pq.write_table(pa.Table.from_pylist([dict(row) for row in rows], schema=pa.schema(schema)), path)
 
 
-def summarise(about: About, methods: Sequence[Method], rows: Sequence[Row]) -> dict[str, object]:
+def summarise(about: RunInfo, methods: Sequence[Method], rows: Sequence[Row]) -> dict[str, object]:
     """What results.json holds: of each method its estimates, differences, and estimates by class and by unsaid looks.
 
     An estimate is {mean, low, high, clips}; `differences` maps the method that was subtracted to its estimates; claims

@@ -52,7 +52,7 @@ def bench(
     from effivmt.benchmark import runner
     from effivmt.benchmark.delivery import write_comparison
     from effivmt.benchmark.peers import FILE
-    from effivmt.benchmark.results import About
+    from effivmt.benchmark.results import RunInfo
     from effivmt.catalog import load_catalog
     from effivmt.pipeline.workspace import Workspace
     from effivmt.store.store import Store
@@ -68,7 +68,7 @@ def bench(
     with bench_console.watching(len(jobs), quiet=quiet) as see:
         done = runner.run(store, jobs, workers, see)
     name = suite if suite in SUITES else catalog.stem
-    about = About(name, folder.id, folder.digest, __version__, bench_console.commit(), workers)
+    about = RunInfo(name, folder.id, folder.digest, __version__, bench_console.commit(), workers)
     summary = write_comparison(out, Store(store), about, chosen, done)
     bench_console.print_summary(summary, out, quiet=quiet)
     if summary["failures"]:

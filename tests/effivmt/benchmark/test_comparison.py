@@ -18,7 +18,7 @@ from effivmt.benchmark.delivery import write_comparison
 from effivmt.benchmark.markdown import cell, claim_evidence, markdown
 from effivmt.benchmark.methods import METHODS, OURS
 from effivmt.benchmark.peers import PEERS, peer_params
-from effivmt.benchmark.results import About, as_estimate
+from effivmt.benchmark.results import RunInfo, as_estimate
 from effivmt.benchmark.scatter import scatter
 from effivmt.benchmark.statistics import Estimate
 from effivmt.catalog import Catalog, Clip
@@ -30,7 +30,7 @@ from effivmt.pipeline.workspace import Workspace
 from effivmt.store.store import Store
 
 RUN = [name for name, method in METHODS.items() if method.kind != "sweep"]
-ABOUT = About("tiny", "wan-random", "0" * 64, "0.1.0", "abc123", 1)
+ABOUT = RunInfo("tiny", "wan-random", "0" * 64, "0.1.0", "abc123", 1)
 KNOBS = {"motion_director": ("steps=2", "rank=2"), "ditflow": ("adam_steps=1",), "smm": ("adam_steps=1",)}
 
 
