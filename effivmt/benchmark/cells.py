@@ -88,7 +88,7 @@ def run_job(work: Workspace, job: Job) -> JobResult:
         ingested = stages.ingest(work, clip)
         prepared = prepare(work, job, ingested)
     except Exception as error:  # noqa: BLE001  (one bad cell never stops the comparison)
-        return JobResult(job, tuple(failed(job, clip.prompts, in_one_line(error))), ingested, cached=False)
+        return JobResult(job, tuple(failed_cells(job, clip.prompts, in_one_line(error))), ingested, cached=False)
     for prompt in clip.prompts:
         try:
             for rendered in prepared.render(prompt):
@@ -96,7 +96,7 @@ def run_job(work: Workspace, job: Job) -> JobResult:
                 cells.append(_cell(job, prepared, rendered, evaluated))
                 cached += [rendered.artifact.cached, evaluated.cached]
         except Exception as error:  # noqa: BLE001
-            cells += failed(job, (prompt,), in_one_line(error))
+            cells += failed_cells(job, (prompt,), in_one_line(error))
     all_cached = all((*cached, *(artifact.cached for artifact in prepared.used)))
     return JobResult(job, tuple(cells), ingested, all_cached and not any(cell.error for cell in cells))
 
@@ -122,7 +122,7 @@ def prepare(work: Workspace, job: Job, ingested: Artifact) -> Prepared:
     return Prepared((ingested,), None, lambda prompt: peer_stages.render(work, maker, job.peer, ingested, prompt))
 
 
-def failed(job: Job, prompts: Sequence[str], reason: str) -> list[Cell]:
+def failed_cells(job: Job, prompts: Sequence[str], reason: str) -> list[Cell]:
     """The cells of these prompts, which a failure has spoiled."""
     seeds = job.params.render.seeds
     return [Cell(job.method.name, job.clip.clip, prompt, seed, reason) for prompt in prompts for seed in seeds]

@@ -8,7 +8,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
-from effivmt.benchmark.cells import JobResult, Job, failed, run_job
+from effivmt.benchmark.cells import JobResult, Job, failed_cells, run_job
 from effivmt.benchmark.methods import Method
 from effivmt.benchmark.peers import PEERS, is_of_peer, peer_params, read_peers
 from effivmt.catalog import Catalog, Clip
@@ -76,7 +76,7 @@ def _elsewhere(store: Path, jobs: Sequence[Job], workers: int) -> Iterator[tuple
                 try:
                     yield number, future.result()
                 except BrokenProcessPool:
-                    lost = failed(jobs[number], jobs[number].clip.prompts, DIED)
+                    lost = failed_cells(jobs[number], jobs[number].clip.prompts, DIED)
                     yield number, JobResult(jobs[number], tuple(lost), None, cached=False)
         except BaseException:
             pool.shutdown(cancel_futures=True)
