@@ -48,15 +48,15 @@ def pick(catalog: Catalog, clips: int | None, prompts: int | None) -> list[Clip]
     return [clip.model_copy(update={"prompts": clip.prompts[:prompts]}) for clip in chosen]
 
 
-def run(store: Path, jobs: Sequence[Job], workers: int, see: Callable[[JobResult], None]) -> list[JobResult]:
-    """Does every job and returns what came of them, in their order; `see` is called with each as it ends.
+def run(store: Path, jobs: Sequence[Job], workers: int, on_job_end: Callable[[JobResult], None]) -> list[JobResult]:
+    """Does every job and returns what came of them, in their order; `on_job_end` is called with each as it ends.
 
     One worker is this process, with the threads it has; several are processes with one thread each.
     """
     ended: dict[int, JobResult] = {}
     for number, done in _here(store, jobs) if workers == 1 else _elsewhere(store, jobs, workers):
         ended[number] = done
-        see(done)
+        on_job_end(done)
     return [ended[number] for number in range(len(jobs))]
 
 

@@ -65,8 +65,8 @@ def bench(
         return
     jobs = runner.plan(chosen, picked, params, peers or (beside if beside.is_file() else None), overrides)
     folder = Workspace(Store(store), jobs[0].params).folder  # a wrong folder is told before the first job
-    with bench_console.watching(len(jobs), quiet=quiet) as see:
-        done = runner.run(store, jobs, workers, see)
+    with bench_console.watching(len(jobs), quiet=quiet) as on_job_end:
+        done = runner.run(store, jobs, workers, on_job_end)
     name = suite if suite in SUITES else catalog.stem
     about = RunInfo(name, folder.id, folder.digest, __version__, bench_console.commit(), workers)
     summary = write_comparison(out, Store(store), about, chosen, done)
@@ -86,8 +86,8 @@ def _search(
 
     jobs = plan(clips, params, overrides)
     folder = Workspace(Store(store), jobs[0].params).folder
-    with bench_console.watching(len(jobs), quiet=quiet) as see:
-        rows = choose(runner.run(store, jobs, workers, see))
+    with bench_console.watching(len(jobs), quiet=quiet) as on_job_end:
+        rows = choose(runner.run(store, jobs, workers, on_job_end))
     names, prompts = ", ".join(clip.clip for clip in clips), sum(len(clip.prompts) for clip in clips)
     write_chosen(peers, rows, f"Chosen on {names} (prompts: {prompts}) with {folder.id} ({folder.digest[:12]}).")
     bench_console.print_search(rows, peers, quiet=quiet)

@@ -33,12 +33,12 @@ def watching(total: int, *, quiet: bool) -> Iterator[Callable[[JobResult], None]
         with Progress(*columns, console=Console(stderr=True)) as progress:
             bar = progress.add_task("comparing", total=total)
 
-            def see(done: JobResult) -> None:
+            def on_job_end(done: JobResult) -> None:
                 progress.update(bar, advance=1, description=f"{done.job.method.name}: {done.job.clip.clip}"[:40])
                 if done.errors:
                     progress.console.print(_line(done), style="red", markup=False)
 
-            yield see
+            yield on_job_end
 
 
 def commit() -> str | None:
