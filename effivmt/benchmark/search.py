@@ -67,7 +67,7 @@ def write_chosen(path: Path, rows: Sequence[Mapping[str, object]], about: str) -
     good = "; ".join(METRICS[name].label for name in GOOD)
     lines = [f"# {about}", f"# Score: the harmonic mean of these, each averaged over prompts and clips: {good}."]
     for row in rows:
-        score = "failed" if row["score"] is None else f"{row['score']:.3f} of {told(row['means'])}"
+        score = "failed" if row["score"] is None else f"{row['score']:.3f} of {format_means(row['means'])}"
         lines.append(f"# {row['maker']} {json.dumps(row['values'])}: {score}{' (chosen)' if row['chosen'] else ''}")
     chosen = {row["maker"]: row["values"] for row in rows if row["chosen"] and row["maker"] in PEERS}
     text = "\n".join(lines) + "\n" + yaml.safe_dump(chosen, sort_keys=False)
@@ -75,7 +75,7 @@ def write_chosen(path: Path, rows: Sequence[Mapping[str, object]], about: str) -
         temporary.write_text(text, encoding="utf-8")
 
 
-def told(means: Mapping[str, float]) -> str:
+def format_means(means: Mapping[str, float]) -> str:
     """The means that a score is of, as text: 0.412 and 0.680."""
     return " and ".join(f"{means[name]:.3f}" for name in GOOD)
 

@@ -14,7 +14,7 @@ from rich.table import Table
 from effivmt.benchmark.cells import JobResult
 from effivmt.benchmark.markdown import number
 from effivmt.benchmark.measures import MEASURES
-from effivmt.benchmark.search import told
+from effivmt.benchmark.search import format_means
 from effivmt_flows.cli.plain import NumberedLines, results_console
 
 SHOWN = ("motion_fidelity", "trajectory_error", "text_similarity", "appearance_leakage", "seconds")
@@ -87,7 +87,7 @@ def print_search(rows: Sequence[Mapping[str, object]], peers: Path, *, quiet: bo
         for row in rows:
             values = ", ".join(f"{name}={value}" for name, value in row["values"].items())
             score = "failed" if row["score"] is None else f"{row['score']:.3f}"
-            of = "" if row["means"] is None else told(row["means"])
+            of = "" if row["means"] is None else format_means(row["means"])
             table.add_row(row["maker"], escape(values), score, of, "chosen" if row["chosen"] else "")
         console.print(table)
     console.print(str(peers), soft_wrap=True, markup=False)
