@@ -31,8 +31,8 @@ class Job:
 
 @dataclass(frozen=True)
 class Cell:
-    """One video. `metrics` by name; `preparing` and `rendering`: the seconds of its artifacts before and in rendering,
-    evaluation and text encoding apart; `processor`: the processor's seconds of both; `peak_bytes`: the most resident
+    """One video. `metrics` by name; `preparing_seconds` and `rendering_seconds`: the seconds of its artifacts before and in rendering,
+    evaluation and text encoding apart; `processor_seconds`: the processor's seconds of both; `peak_bytes`: the most resident
     memory that one of them took; either None where a record does not say. `video`: the artifact (video.mp4), `adapter`:
     the one with the weights behind it; None where a method tunes nothing. A failed cell has only an `error`.
     """
@@ -43,9 +43,9 @@ class Cell:
     seed: int
     error: str = ""
     metrics: dict[str, float] | None = None
-    preparing: float | None = None
-    rendering: float | None = None
-    processor: float | None = None
+    preparing_seconds: float | None = None
+    rendering_seconds: float | None = None
+    processor_seconds: float | None = None
     peak_bytes: int | None = None
     video: Artifact | None = None
     adapter: Artifact | None = None
@@ -53,7 +53,7 @@ class Cell:
     @property
     def seconds(self) -> float | None:
         """From the reference's file to the video."""
-        return None if self.error else self.preparing + self.rendering
+        return None if self.error else self.preparing_seconds + self.rendering_seconds
 
 
 @dataclass(frozen=True)
@@ -143,9 +143,9 @@ def _cell(job: Job, prepared: Prepared, rendered: Rendered, evaluated: Artifact)
         prompt=rendered.prompt,
         seed=rendered.seed,
         metrics=row["adapter"],
-        preparing=sum(artifact.seconds for artifact in prepared.used),
-        rendering=rendered.artifact.seconds,
-        processor=None if None in busy else sum(busy),
+        preparing_seconds=sum(artifact.seconds for artifact in prepared.used),
+        rendering_seconds=rendered.artifact.seconds,
+        processor_seconds=None if None in busy else sum(busy),
         peak_bytes=None if None in peaks else max(peaks),
         video=rendered.artifact,
         adapter=prepared.adapter,

@@ -112,11 +112,11 @@ class TestMethods:
         looks = stages.spatial(work, clip, ingested, heads)
         motion = stages.temporal(work, clip, ingested, heads, looks)
         (ours,) = done[OURS].cells
-        assert ours.preparing == sum(a.seconds for a in (ingested, heads, looks, motion))
-        assert ours.rendering == ours.video.seconds and ours.adapter.key == motion.key
+        assert ours.preparing_seconds == sum(a.seconds for a in (ingested, heads, looks, motion))
+        assert ours.rendering_seconds == ours.video.seconds and ours.adapter.key == motion.key
         (alone,), (guided,) = done["backbone"].cells, done["smm"].cells
-        assert alone.preparing == 0 and alone.adapter is None
-        assert guided.preparing == ingested.seconds and guided.video.stage == "peer_render"
+        assert alone.preparing_seconds == 0 and alone.adapter is None
+        assert guided.preparing_seconds == ingested.seconds and guided.video.stage == "peer_render"
         assert done["motion-director"].cells[0].adapter.stage == "peer_tune"
 
     def test_the_reconstruction_is_the_reference_decoded(self, done, store, params, clip, backbone, tmp_path):
@@ -127,7 +127,7 @@ class TestMethods:
         assert len(frames) == work.params.ingest.num_frames
         write_video(tmp_path / "copy.mp4", frames, work.params.ingest.fps)
         assert (tmp_path / "copy.mp4").read_bytes() == found.video.file("video.mp4").read_bytes()
-        assert found.preparing == ingested.seconds and found.adapter is None
+        assert found.preparing_seconds == ingested.seconds and found.adapter is None
 
     def test_motion_director_renders_without_its_looks(self, done, store, params, clip):
         made = job(params, "motion-director", clip)
