@@ -37,7 +37,7 @@ def tune(work: Workspace, peer: str, params: Section, clip: Clip, ingested: Arti
             dense,
             single,
             load_file(caption.file("embedding.safetensors"))["embedding"][None],
-            params,
+            params=params,
             seed=work.params.seed,
             clip=inputs["clip"],
             checkpoint=scratch / "peer.safetensors",
@@ -73,22 +73,25 @@ def render(work: Workspace, peer: str, params: Section, ingested: Artifact, prom
         def make(out: Path, _scratch: Path) -> None:
             from safetensors.torch import load_file
 
+            from effivmt.benchmark.baselines.guided import GuidedRequest
             from effivmt.media.video import write_video
 
             work.backbone.keep("transformer", "vae")
-            frames = peer_module(peer).generate(
-                work.backbone,
-                load_file(ingested.file("dense.safetensors"))["dense"],
-                *(
-                    load_file(embedded[text].file("embedding.safetensors"))["embedding"]
-                    for text in (prompt, own.negative_prompt)
-                ),
-                own,
-                work.params.ingest,
-                seed,
-                params,
-                work.units("peer_render"),
+            positive, negative = (
+                load_file(embedded[text].file("embedding.safetensors"))["embedding"]
+                for text in (prompt, own.negative_prompt)
             )
+            request = GuidedRequest(
+                backbone=work.backbone,
+                reference=load_file(ingested.file("dense.safetensors"))["dense"],
+                prompt=positive,
+                negative=negative,
+                render=own,
+                size=work.params.ingest,
+                seed=seed,
+                progress=work.units("peer_render"),
+            )
+            frames = peer_module(peer).generate(request, params)
             write_video(out / "video.mp4", frames, work.params.ingest.fps)
 
         return _build(work, "peer_render", inputs, {**settings, "seed": seed}, make)

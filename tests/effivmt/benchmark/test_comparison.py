@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from webpage import HOSTILE, Page
 
 from effivmt.benchmark import page, peer_stages, runner
-from effivmt.benchmark.cells import JobResult, Job, run_job
+from effivmt.benchmark.cells import Job, JobResult, run_job
 from effivmt.benchmark.delivery import write_comparison
 from effivmt.benchmark.markdown import cell, claim_evidence, markdown
 from effivmt.benchmark.methods import METHODS, OURS

@@ -26,7 +26,9 @@ def params_file(tmp_path: Path, params) -> Path:
     return path
 
 
-def ended(jobs: list[search.Job], scores: dict[tuple[str, int], float], failing: set[tuple[str, int]]) -> list[JobResult]:
+def ended(
+    jobs: list[search.Job], scores: dict[tuple[str, int], float], failing: set[tuple[str, int]]
+) -> list[JobResult]:
     """A cell a job with its candidate's score, or failed on the second clip."""
     done = []
     for job in jobs:
