@@ -8,7 +8,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
-from effivmt.benchmark.cells import JobResult, Job, failed_cells, run_job
+from effivmt.benchmark.cells import Job, JobResult, failed_cells, run_job
 from effivmt.benchmark.methods import Method
 from effivmt.benchmark.peers import PEERS, is_of_peer, peer_params, read_peers
 from effivmt.catalog import Catalog, Clip

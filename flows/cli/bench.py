@@ -69,7 +69,7 @@ def bench(
         done = runner.run(store, jobs, workers, on_job_end)
     name = suite if suite in SUITES else catalog.stem
     about = RunInfo(name, folder.id, folder.digest, __version__, bench_console.commit(), workers)
-    summary = write_comparison(out, Store(store), about, chosen, done)
+    summary = write_comparison(out, Store(store), about, chosen, results=done)
     bench_console.print_summary(summary, out, quiet=quiet)
     if summary["failures"]:
         raise typer.Exit(1)

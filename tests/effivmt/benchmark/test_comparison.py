@@ -18,9 +18,9 @@ from effivmt.benchmark.delivery import write_comparison
 from effivmt.benchmark.markdown import cell, claim_evidence, markdown
 from effivmt.benchmark.methods import METHODS, OURS
 from effivmt.benchmark.peers import PEERS, peer_params
-from effivmt.benchmark.results import RunInfo, as_estimate
+from effivmt.benchmark.results import RunInfo
 from effivmt.benchmark.scatter import scatter
-from effivmt.benchmark.statistics import Estimate
+from effivmt.benchmark.statistics import Estimate, as_estimate
 from effivmt.catalog import Catalog, Clip
 from effivmt.config import Params, set_value
 from effivmt.errors import VideoError
@@ -191,9 +191,8 @@ def written(done, store, tmp_path) -> tuple[Path, dict]:
     )
     bad = replace(done["smm"], job=replace(done["smm"].job, clip=other))
     bad = replace(bad, cells=(replace(bad.cells[0], clip="other", error=HOSTILE, metrics=None, video=None),))
-    summary = write_comparison(
-        tmp_path / "out", Store(store), ABOUT, [METHODS[name] for name in RUN], [*chosen, good, bad]
-    )
+    methods = [METHODS[name] for name in RUN]
+    summary = write_comparison(tmp_path / "out", Store(store), ABOUT, methods, results=[*chosen, good, bad])
     return tmp_path / "out", summary
 
 
@@ -304,7 +303,7 @@ class TestPage:
     def test_above_the_limit_it_links_to_the_files(self, written, done, store, monkeypatch):
         monkeypatch.setattr(page, "LIMIT", 1)
         out = written[0]
-        write_comparison(out, Store(store), ABOUT, [METHODS[OURS]], [done[OURS]])
+        write_comparison(out, Store(store), ABOUT, [METHODS[OURS]], results=[done[OURS]])
         shown = Page((out / "index.html").read_text())
         links = [attributes["href"] for tag, attributes in shown.elements if tag == "a"]
         assert links == ["videos/zigzag/reference.mp4", "videos/zigzag/effivmt-1.mp4"]
