@@ -51,7 +51,7 @@ def tune(work: Workspace, peer: str, params: Section, clip: Clip, ingested: Arti
             "clip": {"caption": clip.caption, "digest": inputs["clip"]},
             "params": {"peer": peer, **params.model_dump(mode="json")},
         }
-        save_adapter(out / "adapter", loras["spatial"], loras["temporal"], heads, facts)
+        save_adapter(out / "adapter", loras["spatial"], loras["temporal"], heads, facts=facts)
 
     return _build(work, "peer_tune", inputs, settings, make)
 

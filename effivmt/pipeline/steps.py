@@ -127,7 +127,7 @@ def spatial(
         found,
         _tensor(ingested, "single"),
         _tensor(caption, "embedding")[None],
-        params.spatial,
+        params=params.spatial,
         seed=params.seed,
         clip=ingested.digest("single.safetensors"),
         checkpoint=scratch / "spatial.safetensors",
@@ -161,9 +161,9 @@ def temporal(
             found,
             _tensor(ingested, name),
             _tensor(caption, "embedding")[None],
-            params.temporal,
-            params.sampling,
-            params.ingest.num_frames,
+            params=params.temporal,
+            sampling=params.sampling,
+            num_frames=params.ingest.num_frames,
             seed=params.seed,
             clip=digest,
             checkpoint=scratch / "temporal.safetensors",
@@ -176,7 +176,7 @@ def temporal(
         "params": params.model_dump(mode="json", include={"seed", "sampling", "spatial", "temporal"}),
     }
     motion = adapters.to_stock_layout(tuned.weights, found)
-    adapters.save_adapter(out / "adapter", looks, motion, found, facts)
+    adapters.save_adapter(out / "adapter", looks, motion, found, facts=facts)
     _write_json(out / "losses.json", tuned.losses)
 
 
@@ -197,10 +197,10 @@ def render(
         adapter,
         _tensor(prompt[1], "embedding"),
         _tensor(negative, "embedding"),
-        params.render,
-        params.ingest,
-        seed,
-        progress,
+        params=params.render,
+        size=params.ingest,
+        seed=seed,
+        progress=progress,
     )
     write_video(out / "video.mp4", frames, params.ingest.fps)
     write_image(out / "sheet.png", contact_sheet([(prompt[0], frames)]))
@@ -226,7 +226,9 @@ def evaluate(
     for prompt, seed, artifacts in videos:
         row: dict[str, object] = {"prompt": prompt, "seed": seed}
         for kind, artifact in artifacts.items():
-            row[kind] = measure(reference, read_frames(artifact.file("video.mp4"))[0], prompt, instruments, caption)
+            row[kind] = measure(
+                reference, read_frames(artifact.file("video.mp4"))[0], prompt, instruments, caption=caption
+            )
         rows.append(row)
         progress(len(rows), len(videos))
     _write_json(out / "metrics.json", rows)

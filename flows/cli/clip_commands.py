@@ -148,7 +148,7 @@ def evaluate(
     silence_libraries()
     videos = [read_frames(path)[0] for path in (reference, generated)]
     instruments = load_metric_models(Path(settings.evaluate.scorer), settings.evaluate.tracker)
-    metrics = measure(*videos, prompt, instruments, caption)
+    metrics = measure(*videos, prompt, instruments, caption=caption)
     if as_json:
         print(json.dumps(metrics))
     else:

@@ -62,7 +62,7 @@ class TestTransfer:
             (load_adapter(done.temporal.path / "adapter"), done.render[0].artifact),
             (None, done.render[0].baseline),
         ):
-            frames = render(backbone, adapter, prompt, negative, params.render, params.ingest, 0)
+            frames = render(backbone, adapter, prompt, negative, params=params.render, size=params.ingest, seed=0)
             write_video(tmp_path / "again.mp4", frames, 8)
             assert (tmp_path / "again.mp4").read_bytes() == artifact.file("video.mp4").read_bytes()
 
@@ -101,8 +101,9 @@ class TestTransfer:
         for strength in (0.0, 1.0):
             with fused(backbone.transformer, {"spatial": (looks, strength)}) as transformer:
                 tuned = tune_temporal(
-                    transformer, heads, latents, caption[None], params.temporal, params.sampling, 17, seed=0,
-                    clip=done.ingest.digest("dense.safetensors"), checkpoint=tmp_path / f"{strength}",
+                    transformer, heads, latents, caption[None], params=params.temporal, sampling=params.sampling,
+                    num_frames=17, seed=0, clip=done.ingest.digest("dense.safetensors"),
+                    checkpoint=tmp_path / f"{strength}",
                 )  # fmt: skip
             found[strength] = to_stock_layout(tuned.weights, heads)
         motion = load_adapter(done.temporal.path / "adapter").temporal

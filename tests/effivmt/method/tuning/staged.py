@@ -35,10 +35,12 @@ class Stage:
         heads = heads or head_map()
         if self.name == "spatial":
             params = SpatialParams(**settings)
-            return tune_spatial(transformer, heads, self.clip["single"], self.clip["caption"], params, **common)
+            return tune_spatial(transformer, heads, self.clip["single"], self.clip["caption"], params=params, **common)
         params = TemporalParams(**settings)
         latents, caption = self.clip["dense"], self.clip["caption"]
-        return tune_temporal(transformer, heads, latents, caption, params, sampling, FRAMES, **common)
+        return tune_temporal(
+            transformer, heads, latents, caption, params=params, sampling=sampling, num_frames=FRAMES, **common
+        )
 
 
 def bytes_of(tuned: TuningResult) -> bytes:
