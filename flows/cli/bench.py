@@ -5,13 +5,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from effivmt.errors import ParamsError
 from effivmt_flows.cli.options import PARAMS, STORE, Overrides, ParamsFile, Quiet, StoreFolder
 
 if TYPE_CHECKING:
     from effivmt.catalog import Clip
-
-SUITES = {name: Path(f"data/motionbench-mini/{file}.csv") for name, file in (("mini", "catalog"), ("quick", "quick"))}
 
 
 def bench(
@@ -41,13 +38,14 @@ def bench(
 ) -> None:
     """Compares methods on the same clips, with the same backbone, in one run; a run that was stopped goes on."""
     from effivmt.benchmark.methods import METHODS, choose
+    from effivmt.benchmark.suites import suite_catalog, suite_name
 
     if names:
         for name, it in METHODS.items():
             changed = f" ({', '.join(it.overrides)})" if it.overrides else ""
             print(f"{it.kind:<9} {name:<20} {it.title}{changed}")
         return
-    chosen, catalog = choose(method, ablation), _catalog(suite)
+    chosen, catalog = choose(method, ablation), suite_catalog(suite)
     from effivmt import __version__
     from effivmt.benchmark import runner
     from effivmt.benchmark.delivery import write_comparison
@@ -67,8 +65,7 @@ def bench(
     folder = Workspace(Store(store), jobs[0].params).folder  # a wrong folder is told before the first job
     with bench_console.watching(len(jobs), quiet=quiet) as on_job_end:
         done = runner.run(store, jobs, workers, on_job_end)
-    name = suite if suite in SUITES else catalog.stem
-    about = RunInfo(name, folder.id, folder.digest, __version__, bench_console.commit(), workers)
+    about = RunInfo(suite_name(suite), folder.id, folder.digest, __version__, bench_console.commit(), workers)
     summary = write_comparison(out, Store(store), about, chosen, results=done)
     bench_console.print_summary(summary, out, quiet=quiet)
     if summary["failures"]:
@@ -93,12 +90,3 @@ def _search(
     bench_console.print_search(rows, peers, quiet=quiet)
     if any(row["score"] is None for row in rows):
         raise typer.Exit(1)
-
-
-def _catalog(suite: str) -> Path:
-    """The catalog of a suite; ParamsError for a name of none."""
-    if suite in SUITES:
-        return SUITES[suite]
-    if Path(suite).suffix not in (".csv", ".jsonl", ".parquet"):
-        raise ParamsError(f"--suite {suite}: there is no such suite; expected {', '.join(SUITES)} or a catalog file")
-    return Path(suite)
