@@ -47,7 +47,7 @@ def _scene(
     prompts: tuple[str, str, str],
     draw: Callable[[], DrawnClip],
 ) -> Scene:
-    """Scene `number` of its class: the captions of 0 to 2 name every look, those of 3 to 5 do not; 0 and 3 are quick."""
+    """Scene `number` of its class: captions of 0 to 2 name every look, those of 3 to 5 do not; 0 and 3 are quick."""
     return Scene(
         name=f"{group}-{name}".replace(" ", "-"),
         group=group,
