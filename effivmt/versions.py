@@ -13,12 +13,17 @@ BENCHMARK_VERSIONS = {"peer_tune": 1, "peer_render": 1, "reconstruct": 1}
 
 
 def code_version() -> str:
-    """The Git commit (40 hex digits, `-dirty` if changed) of the checkout that this runs from, else the version."""
+    """The Git commit of the checkout that this runs from (`git_commit`), else the version of the package."""
+    return git_commit() or __version__
+
+
+def git_commit() -> str | None:
+    """The commit of the checkout that this runs from, 40 hex digits, `-dirty` if files differ; None outside one."""
     root = Path(__file__).resolve().parent.parent
-    if (root / ".git").exists():
-        command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-        try:
-            return subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout.strip()
-        except (OSError, subprocess.SubprocessError):  # there is no git, or the checkout belongs to another user
-            pass
-    return __version__
+    if not (root / ".git").exists():
+        return None
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):  # there is no git, or the checkout belongs to another user
+        return None

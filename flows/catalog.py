@@ -3,6 +3,7 @@
 import sys
 import time
 from pathlib import Path
+from typing import cast
 
 from prefect import flow
 from prefect.client.schemas.objects import State
@@ -46,7 +47,7 @@ def run_catalog(
     assert isinstance(state, State)  # the types of Prefect allow for a coroutine, which this flow is not
     if isinstance(summary := state_data(state), RunSummary):
         return summary
-    return state.result()  # it raises what the flow raised
+    return cast(RunSummary, state.result())  # it raises what the flow raised; Prefect's types nest its state
 
 
 @flow(

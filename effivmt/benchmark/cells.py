@@ -22,7 +22,7 @@ from effivmt.store.artifact import Artifact
 
 @dataclass(frozen=True)
 class Job:
-    """One method on one clip; `params`: the method's own; `peer`: those of its file in `effivmt.benchmark.baselines`, if any."""
+    """One method on one clip, with the method's params and, for a peer, the params of its own module."""
 
     method: Method
     params: Params
@@ -32,10 +32,12 @@ class Job:
 
 @dataclass(frozen=True)
 class Cell:
-    """One video. `metrics` by name; `preparing` and `rendering`: the seconds of its artifacts before and in rendering,
-    evaluation and text encoding apart; `processor`: the processor's seconds of both; `peak_bytes`: the most resident
-    memory that one of them took; either None where a record does not say. `video`: the artifact (video.mp4), `adapter`:
-    the one with the weights behind it; None where a method tunes nothing. A failed cell has only an `error`.
+    """One video, or the error of one that failed.
+
+    metrics: by name; preparing_seconds, rendering_seconds: of its artifacts before and in rendering, without evaluation
+    and text encoding; processor_seconds: CPU seconds of both; peak_bytes: the most resident memory that one of them
+    took; either None where an artifact's record does not have it. video: the artifact with video.mp4; adapter: the one
+    with the weights, None where a method tunes nothing. A failed cell has only an `error`.
     """
 
     method: str
@@ -44,22 +46,24 @@ class Cell:
     seed: int
     error: str = ""
     metrics: dict[str, float] | None = None
-    preparing: float | None = None
-    rendering: float | None = None
-    processor: float | None = None
+    preparing_seconds: float | None = None
+    rendering_seconds: float | None = None
+    processor_seconds: float | None = None
     peak_bytes: int | None = None
     video: Artifact | None = None
     adapter: Artifact | None = None
 
     @property
     def seconds(self) -> float | None:
-        """From the reference's file to the video."""
-        return None if self.error else self.preparing + self.rendering
+        """From the reference's file to the video; None of a failed cell."""
+        if self.preparing_seconds is None or self.rendering_seconds is None:
+            return None
+        return self.preparing_seconds + self.rendering_seconds
 
 
 @dataclass(frozen=True)
-class Done:
-    """What came of a job: its cells, the clip's ingest artifact (None: it failed), and whether the store had all."""
+class JobResult:
+    """The result of a job: its cells, the clip's ingest artifact (None: it failed), and whether the store had all."""
 
     job: Job
     cells: tuple[Cell, ...]
@@ -81,15 +85,15 @@ class Prepared:
     render: Callable[[str], Sequence[RenderedVideo]]
 
 
-def run_job(work: Workspace, job: Job) -> Done:
-    """All cells of one method on one clip; whatever goes wrong is in the cells that it spoils, and stops no other."""
+def run_job(work: Workspace, job: Job) -> JobResult:
+    """All cells of one method on one clip; an error fails the cells that it concerns, and no other."""
     work, clip = work.for_clip(job.clip), job.clip
     ingested, cells, cached = None, [], []
     try:
         ingested = stages.ingest(work, clip)
         prepared = prepare(work, job, ingested)
     except Exception as error:  # noqa: BLE001  (one bad cell never stops the comparison)
-        return Done(job, tuple(failed(job, clip.prompts, in_one_line(error))), ingested, cached=False)
+        return JobResult(job, tuple(failed_cells(job, clip.prompts, in_one_line(error))), ingested, cached=False)
     for prompt in clip.prompts:
         try:
             for rendered in prepared.render(prompt):
@@ -97,14 +101,14 @@ def run_job(work: Workspace, job: Job) -> Done:
                 cells.append(_cell(job, prepared, rendered, evaluated))
                 cached += [rendered.artifact.cached, evaluated.cached]
         except Exception as error:  # noqa: BLE001
-            cells += failed(job, (prompt,), in_one_line(error))
+            cells += failed_cells(job, (prompt,), in_one_line(error))
     all_cached = all((*cached, *(artifact.cached for artifact in prepared.used)))
-    return Done(job, tuple(cells), ingested, all_cached and not any(cell.error for cell in cells))
+    return JobResult(job, tuple(cells), ingested, all_cached and not any(cell.error for cell in cells))
 
 
 def prepare(work: Workspace, job: Job, ingested: Artifact) -> Prepared:
     """Everything that a method does on a clip before it renders."""
-    clip, maker = job.clip, job.method.maker
+    clip, maker, peer = job.clip, job.method.maker, job.peer
     if maker == "effivmt":
         classified = stages.heads(work, clip, ingested)
         appearance = stages.spatial(work, clip, ingested, classified)
@@ -117,16 +121,17 @@ def prepare(work: Workspace, job: Job, ingested: Artifact) -> Prepared:
         copied = peer_stages.reconstruct(work, ingested)
         seeds = work.params.render.seeds
         return Prepared((ingested,), None, lambda prompt: [RenderedVideo(prompt, seed, copied, None) for seed in seeds])
+    assert peer is not None  # every other maker is a peer, whose params the runner reads
     if maker == "motion_director":
-        tuned = peer_stages.tune(work, clip, ingested, peer=maker, params=job.peer)
+        tuned = peer_stages.tune(work, clip, ingested, peer=maker, params=peer)
         return _with_adapter(work, (ingested, tuned), tuned)
     return Prepared(
-        (ingested,), None, lambda prompt: peer_stages.render(work, ingested, prompt, peer=maker, params=job.peer)
+        (ingested,), None, lambda prompt: peer_stages.render(work, ingested, prompt, peer=maker, params=peer)
     )
 
 
-def failed(job: Job, prompts: Sequence[str], reason: str) -> list[Cell]:
-    """The cells of these prompts, which a failure has spoiled."""
+def failed_cells(job: Job, prompts: Sequence[str], reason: str) -> list[Cell]:
+    """A failed cell for each of these prompts and every seed."""
     seeds = job.params.render.seeds
     return [Cell(job.method.name, job.clip.clip, prompt, seed, reason) for prompt in prompts for seed in seeds]
 
@@ -138,17 +143,18 @@ def _with_adapter(work: Workspace, used: tuple[Artifact, ...], tuned: Artifact) 
 def _cell(job: Job, prepared: Prepared, rendered: RenderedVideo, evaluated: Artifact) -> Cell:
     (row,) = json.loads(evaluated.file("metrics.json").read_text(encoding="utf-8"))
     used = (*prepared.used, rendered.artifact)
-    busy, peaks = [it.processor_seconds for it in used], [it.peak_bytes for it in used]
+    busy = [artifact.processor_seconds for artifact in used if artifact.processor_seconds is not None]
+    peaks = [artifact.peak_bytes for artifact in used if artifact.peak_bytes is not None]
     return Cell(
         method=job.method.name,
         clip=job.clip.clip,
         prompt=rendered.prompt,
         seed=rendered.seed,
         metrics=row["adapter"],
-        preparing=sum(artifact.seconds for artifact in prepared.used),
-        rendering=rendered.artifact.seconds,
-        processor=None if None in busy else sum(busy),
-        peak_bytes=None if None in peaks else max(peaks),
+        preparing_seconds=sum(artifact.seconds for artifact in prepared.used),
+        rendering_seconds=rendered.artifact.seconds,
+        processor_seconds=sum(busy) if len(busy) == len(used) else None,
+        peak_bytes=max(peaks) if len(peaks) == len(used) else None,
         video=rendered.artifact,
         adapter=prepared.adapter,
     )

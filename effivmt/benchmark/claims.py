@@ -1,32 +1,31 @@
 """The paper's claims, each confirmed, refuted or left undecided by one comparison's intervals.
 
-Every claim is a lower bound on one estimate, taken in the direction that is better: a value of EffiVMT, or what it has
+Every claim is a lower bound on one estimate, with the sign that makes more better: a value of EffiVMT, or its advantage
 over another method on the same cells. It is confirmed where the whole interval lies at or above the bound, refuted
-where it lies below, undecided otherwise (or with one clip, which has no interval).
+where it lies below, and undecided otherwise (also with one clip, which has no interval).
 """
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TypedDict
 
 from effivmt.benchmark.measures import MEASURES
 from effivmt.benchmark.methods import METHODS, OURS
-from effivmt.benchmark.statistics import Estimate, difference, estimate
+from effivmt.benchmark.statistics import Estimate, EstimateRecord, Values, difference, estimate
 
-Values = Mapping[str, Mapping[object, float]]
-"""Values of one measure, by clip and there by prompt and seed."""
 LITTLE = 0.02
-"""A difference in motion fidelity or text similarity that counts for nothing."""
+"""A difference in motion fidelity or text similarity that counts as none."""
 FAR = 0.2
-"""A difference in motion fidelity that no one overlooks."""
+"""A difference in motion fidelity that counts as large."""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """`first` has at least `bound` more of what is good in `measure` than every one of `others`.
+    """`first` is better in `measure` than every one of `others` by at least `bound`.
 
-    Without others the value itself is meant, in the measure's unit. `times`: `first` takes at least `bound` times as
-    much as the others, whichever is better.
+    Without others the bound is on the value itself, in the measure's unit. With `times` the claim is that `first` takes
+    at least `bound` times as much as the others, whichever direction is better.
     """
 
     text: str
@@ -37,8 +36,26 @@ class Claim:
     times: bool = False
 
 
-_PEERS = tuple(name for name, it in METHODS.items() if it.kind == "method" and it.maker != "backbone" and name != OURS)
-"""Methods that transfer motion: the backbone alone sees no reference, so it has nothing to leak."""
+class ClaimRecord(TypedDict):
+    """The verdict on a claim, as results.json holds it.
+
+    `estimate` is `first` less `other`, or `first` over `other` where `times`, or the value of `first` where `other` is
+    None. Claims that are not tested have neither.
+    """
+
+    claim: str
+    measure: str
+    first: str
+    times: bool
+    verdict: str
+    other: str | None
+    estimate: EstimateRecord | None
+
+
+_PEERS = tuple(
+    name for name, method in METHODS.items() if method.kind == "method" and method.maker != "backbone" and name != OURS
+)
+"""Methods that transfer motion. The backbone alone is none: it sees no reference, so it cannot leak from one."""
 _PAPER = "pixel-paper"
 CLAIMS = (
     Claim("EffiVMT has the highest motion fidelity", "motion_fidelity", others=_PEERS),
@@ -95,30 +112,41 @@ CLAIMS = (
 CONFIRMED, REFUTED, UNDECIDED, UNTESTED = "confirmed", "refuted", "undecided", "not tested"
 
 
-def judge_claims(values: Callable[[str, str], Values]) -> list[dict[str, object]]:
-    """A verdict for each claim: {claim, measure, verdict, first, other, estimate}.
+def judge_claims(values: Callable[[str, str], Values]) -> list[ClaimRecord]:
+    """A verdict for each claim.
 
-    values(method, measure) gives what the run has, empty where it has nothing. A claim about several methods is
-    confirmed by all that ran together and refuted by any one. `estimate` (first less other, or first over other where
-    the claim is of a ratio, or first's own value) is of the `other` that speaks most against the claim.
+    values(method, measure) gives the values of the run, empty where it has none. A claim about several methods is
+    confirmed where each of those that ran confirms it, and refuted where one refutes it; its `other` and `estimate` are
+    those of the method that speaks most against it.
     """
     return [_judge(claim, values) for claim in CLAIMS]
 
 
-def _judge(claim: Claim, values: Callable[[str, str], Values]) -> dict[str, object]:
+def _judge(claim: Claim, values: Callable[[str, str], Values]) -> ClaimRecord:
     first = values(claim.first, claim.measure)
-    found: dict[str | None, Estimate] = {}
+    estimates: dict[str | None, Estimate] = {}
     for other in claim.others or (None,):
-        one = _estimate(claim, first, None if other is None else values(other, claim.measure))
-        if one is not None:
-            found[other] = one
-    head = {"claim": claim.text, "measure": claim.measure, "first": claim.first, "times": claim.times}
-    if not found:
-        return head | {"verdict": UNTESTED, "other": None, "estimate": None}
-    verdicts = {other: _verdict(claim, one) for other, one in found.items()}
+        found = _estimate(claim, first, None if other is None else values(other, claim.measure))
+        if found is not None:
+            estimates[other] = found
+    if not estimates:
+        return _record(claim, UNTESTED, None, None)
+    verdicts = {other: _verdict(claim, found) for other, found in estimates.items()}
     rank = (REFUTED, UNDECIDED, CONFIRMED)
-    worst = min(found, key=lambda other: (rank.index(verdicts[other]), _gain(claim, found[other]).mean))
-    return head | {"verdict": verdicts[worst], "other": worst, "estimate": asdict(found[worst])}
+    worst = min(estimates, key=lambda other: (rank.index(verdicts[other]), _gain(claim, estimates[other]).mean))
+    return _record(claim, verdicts[worst], worst, estimates[worst])
+
+
+def _record(claim: Claim, verdict: str, other: str | None, found: Estimate | None) -> ClaimRecord:
+    return ClaimRecord(
+        claim=claim.text,
+        measure=claim.measure,
+        first=claim.first,
+        times=claim.times,
+        verdict=verdict,
+        other=other,
+        estimate=None if found is None else found.record,
+    )
 
 
 def _estimate(claim: Claim, first: Values, other: Values | None) -> Estimate | None:
@@ -132,22 +160,22 @@ def _estimate(claim: Claim, first: Values, other: Values | None) -> Estimate | N
 
 def _verdict(claim: Claim, found: Estimate) -> str:
     gain = _gain(claim, found)
-    if gain.low is None:
+    if gain.low is None or gain.high is None:
         return UNDECIDED
     return CONFIRMED if gain.low >= claim.bound else REFUTED if gain.high < claim.bound else UNDECIDED
 
 
 def _gain(claim: Claim, found: Estimate) -> Estimate:
-    """The estimate in the direction that is better."""
+    """The estimate with the sign that makes more better."""
     if claim.times or MEASURES[claim.measure].better == "higher":
         return found
-    turned = _mapped(found, lambda value: -value)
-    return replace(turned, low=turned.high, high=turned.low)
+    negated = _mapped(found, lambda value: -value)
+    return replace(negated, low=negated.high, high=negated.low)
 
 
 def _mapped(found: Estimate, function: Callable[[float], float]) -> Estimate:
-    ends = (None if end is None else function(end) for end in (found.low, found.high))
-    return Estimate(function(found.mean), *ends, found.clips)
+    low, high = (None if end is None else function(end) for end in (found.low, found.high))
+    return Estimate(function(found.mean), low, high, found.clips)
 
 
 def _logarithms(values: Values) -> Values:

@@ -1,18 +1,18 @@
-"""Fills the out folder of a comparison: tables, picture, page, and the videos that the page links to or holds.
+"""Writes the out folder of a comparison: tables, picture, page, and the videos that the page shows.
 
-results.parquet (a row a cell), results.json, results.md, scatter.png, index.html, and videos/<clip>/: reference.mp4
-and <method>-<number of the prompt>.mp4, with several seeds <method>-<number>-seed<seed>.mp4.
+results.parquet (a row for each cell), results.json, results.md, scatter.png, index.html, and in videos/<clip>/:
+reference.mp4 and <method>-<number of the prompt>.mp4, with several seeds <method>-<number>-seed<seed>.mp4.
 """
 
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from effivmt.benchmark.cells import Cell, Done
+from effivmt.benchmark.cells import Cell, JobResult
 from effivmt.benchmark.markdown import markdown
 from effivmt.benchmark.methods import Method
 from effivmt.benchmark.page import ClipTiles, Tile, render_page
-from effivmt.benchmark.results import About, row_of, summarise, write_rows
+from effivmt.benchmark.results import RunInfo, Summary, row_of, summarise, write_rows
 from effivmt.benchmark.scatter import scatter
 from effivmt.benchmark.suite import suite
 from effivmt.benchmark.tuning import tuning_scenes
@@ -24,18 +24,18 @@ from effivmt.store.store import Store
 
 
 def write_comparison(
-    out: Path, store: Store, about: About, methods: Sequence[Method], done: Sequence[Done]
-) -> dict[str, object]:
-    """Writes all files and returns what results.json holds; videos that an earlier run left and this one lacks go.
+    out: Path, store: Store, run: RunInfo, methods: Sequence[Method], *, results: Sequence[JobResult]
+) -> Summary:
+    """Writes all files and returns what results.json holds; videos of an earlier run that this one lacks are deleted.
 
     Raises StoreError where an artifact is damaged, EffiVMTError where the folder cannot be written.
     """
     unsaid = {scene.name: scene.unsaid for scene in (*suite(), *tuning_scenes())}
-    rows = [row_of(one, cell, unsaid.get(cell.clip)) for one in done for cell in one.cells]
-    summary = summarise(about, methods, rows)
+    rows = [row_of(result, cell, unsaid.get(cell.clip)) for result in results for cell in result.cells]
+    summary = summarise(run, methods, rows)
     with write_errors(out):
         out.mkdir(parents=True, exist_ok=True)
-        clips = _place_videos(out / "videos", store, done)
+        clips = _place_videos(out / "videos", store, results)
         _write(out / "results.parquet", lambda path: write_rows(path, rows))
         text = json.dumps(summary, indent=1, ensure_ascii=False) + "\n"
         _write(out / "results.json", lambda path: path.write_text(text, encoding="utf-8"))
@@ -51,27 +51,27 @@ def _write(path: Path, write: Callable[[Path], object]) -> None:
         write(temporary)
 
 
-def _place_videos(folder: Path, store: Store, done: Sequence[Done]) -> list[ClipTiles]:
-    """Brings the videos into `folder` and says, clip by clip, what the page shows."""
+def _place_videos(folder: Path, store: Store, results: Sequence[JobResult]) -> list[ClipTiles]:
+    """Copies the videos into `folder` and returns what the page shows of each clip."""
     earlier, clips = set(folder.glob("*/*.mp4")), []
-    by_clip: dict[str, list[Done]] = {}
-    for one in done:
-        by_clip.setdefault(one.job.clip.clip, []).append(one)
-    for name, jobs in by_clip.items():
-        own, clip = folder / name, jobs[0].job.clip
-        own.mkdir(parents=True, exist_ok=True)
-        ingested = next((one.ingested for one in jobs if one.ingested is not None), None)
+    by_clip: dict[str, list[JobResult]] = {}
+    for result in results:
+        by_clip.setdefault(result.job.clip.clip, []).append(result)
+    for name, own in by_clip.items():
+        own_folder, clip = folder / name, own[0].job.clip
+        own_folder.mkdir(parents=True, exist_ok=True)
+        ingested = next((result.ingested for result in own if result.ingested is not None), None)
         reference = None
         if ingested is not None:
-            reference = own / "reference.mp4"
-            _write_reference(reference, ingested, jobs[0].job.params.ingest.fps)
+            reference = own_folder / "reference.mp4"
+            _write_reference(reference, ingested, own[0].job.params.ingest.fps)
         tiles: dict[str, list[Tile]] = {prompt: [] for prompt in clip.prompts}
-        for one in jobs:
-            for cell in one.cells:
-                video = own / _video_name(clip, cell, several=len(one.job.params.render.seeds) > 1)
+        for result in own:
+            for cell in result.cells:
+                video = own_folder / _video_name(clip, cell, several=len(result.job.params.render.seeds) > 1)
                 if cell.video is not None:
                     copy_verified(store, cell.video, "video.mp4", video)
-                tiles[cell.prompt].append(_tile(one.job.method, cell, video if cell.video is not None else None))
+                tiles[cell.prompt].append(_tile(result.job.method, cell, video if cell.video is not None else None))
         clips.append(ClipTiles(name, clip.group, clip.caption, reference, tiles))
     for path in earlier - {path for clip in clips for path in clip.videos}:
         path.unlink()
@@ -79,7 +79,7 @@ def _place_videos(folder: Path, store: Store, done: Sequence[Done]) -> list[Clip
 
 
 def _write_reference(path: Path, ingested: Artifact, fps: float) -> None:
-    """The clip as the stages saw it."""
+    """Writes the clip as the stages read it, at their size and rate."""
     from safetensors.numpy import load_file
 
     frames = load_file(ingested.file("frames.safetensors"))["frames"]

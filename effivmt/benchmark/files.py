@@ -1,4 +1,4 @@
-"""motionbench-mini as files: videos, catalogs and the truth about every clip.
+"""motionbench-mini as files: videos, catalogs and the ground truth of every clip.
 
 python -m effivmt.benchmark.files data/motionbench-mini
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from effivmt.benchmark.scene import Drawn, Scene
+from effivmt.benchmark.scene import DrawnClip, Scene
 from effivmt.benchmark.suite import quick, suite
 from effivmt.benchmark.tuning import tuning_scenes
 from effivmt.catalog import SEPARATOR
@@ -41,7 +41,7 @@ def write_suite(folder: Path) -> None:
 
 
 def load_truth(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Tracks float32 (P, T, 2), visible bool (P, T) and mask bool (T, H, W) of a clip, as in `Drawn`.
+    """Tracks float32 (P, T, 2), visible bool (P, T) and mask bool (T, H, W) of a clip, as in `DrawnClip`.
 
     In the file, `mask` is (T, H, W / 8) bytes, the leftmost of 8 pixels in the highest bit. Raises OSError if it cannot
     be read.
@@ -50,7 +50,7 @@ def load_truth(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return tensors["tracks"], tensors["visible"], np.unpackbits(tensors["mask"], axis=-1).astype(bool)
 
 
-def _save_truth(path: Path, drawn: Drawn) -> None:
+def _save_truth(path: Path, drawn: DrawnClip) -> None:
     tensors = {"tracks": drawn.tracks, "visible": drawn.visible, "mask": np.packbits(drawn.mask, axis=-1)}
     save_file({name: np.ascontiguousarray(values) for name, values in tensors.items()}, path)
 

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from effivmt.benchmark.claims import UNTESTED
+from effivmt.benchmark.claims import UNTESTED, ClaimRecord
 from effivmt.benchmark.measures import MEASURES
 from effivmt.benchmark.methods import METHODS, OURS
-from effivmt.benchmark.results import as_estimate
-from effivmt.benchmark.statistics import Estimate
+from effivmt.benchmark.results import Estimates, Failure, MethodSummary, Summary
+from effivmt.benchmark.statistics import Estimate, as_estimate
 
 MOTION = (
     "motion_fidelity",
@@ -36,24 +36,28 @@ COMPARED = (
     "seconds",
     "processor_seconds",
 )
+"""Measures in the tables of differences."""
 HEADINGS = {"method": "Methods", "ablation": "Ablations", "control": "Controls", "sweep": "Sweeps"}
 
 
-def markdown(summary: Mapping[str, object]) -> str:
-    """The document of a summary as `results.summarise` gives it."""
+def markdown(summary: Summary) -> str:
+    """The document of a summary."""
     methods, parts = summary["methods"], [_head(summary)]
     for kind, heading in HEADINGS.items():
-        names = [name for name, it in methods.items() if it["kind"] == kind]
+        names = [name for name, method in methods.items() if method["kind"] == kind]
         if names:
             shown = names if OURS in names else [OURS, *names]
             parts.append(f"## {heading}")
             parts += [_estimates(methods, shown, group) for group in (MOTION, LOOKS, COST)]
     parts += [_differences(methods), f"## The paper's claims\n\n{_claims(summary['claims'])}"]
-    classes = _split(methods, "by_class", ("motion_fidelity", "trajectory_error"))
-    looks = _split(methods, "by_looks", ("appearance_leakage", "reference_resemblance"))
-    parts += [f"## By class of motion\n\n{classes}"] * bool(classes)
-    parts += [f"## Clips whose caption names every look (said), and the others (unsaid)\n\n{looks}"] * bool(looks)
-    parts += [_failures(summary["failures"])] * bool(summary["failures"])
+    by_class = {name: method["by_class"] for name, method in methods.items()}
+    by_looks = {name: method["by_looks"] for name, method in methods.items()}
+    if classes := _split(methods, by_class, ("motion_fidelity", "trajectory_error")):
+        parts.append(f"## By class of motion\n\n{classes}")
+    if looks := _split(methods, by_looks, ("appearance_leakage", "reference_resemblance")):
+        parts.append(f"## Clips whose caption names every look (said), and the others (unsaid)\n\n{looks}")
+    if summary["failures"]:
+        parts.append(_failures(summary["failures"]))
     return "\n\n".join(parts) + "\n"
 
 
@@ -70,13 +74,13 @@ def cell(measure: str, found: Estimate | None, *, signed: bool = False) -> str:
     if found is None:
         return "–"
     text = number(measure, found.mean, signed=signed)
-    if found.low is None:
+    if found.low is None or found.high is None:
         return text
     text += f" [{number(measure, found.low, signed=signed)}, {number(measure, found.high, signed=signed)}]"
     return f"**{text}**" if signed and found.excludes_zero else text
 
 
-def _head(summary: Mapping[str, object]) -> str:
+def _head(summary: Summary) -> str:
     commit = f", commit {summary['commit']}" if summary["commit"] else ""
     workers = "1 worker" if summary["workers"] == 1 else f"{summary['workers']} workers of one thread"
     seeds = f" × {summary['seeds']} seeds" if summary["seeds"] > 1 else ""
@@ -89,7 +93,7 @@ Means over clips with {summary["level"]:.0%} bootstrap intervals over clips ({su
 better, ↓ lower is better."""
 
 
-def _estimates(methods: Mapping[str, Mapping], names: Sequence[str], measures: Sequence[str]) -> str:
+def _estimates(methods: Mapping[str, MethodSummary], names: Sequence[str], measures: Sequence[str]) -> str:
     found = {name: methods[name]["estimates"] for name in names}
     measures = [measure for measure in measures if any(measure in own for own in found.values())]
     rows = [
@@ -97,14 +101,14 @@ def _estimates(methods: Mapping[str, Mapping], names: Sequence[str], measures: S
         for name in names
     ]
     clips = [max(own[measure]["clips"] for own in found.values() if measure in own) for measure in measures]
-    few = [f" ({count} clips)" if count < max(clips) else "" for count in clips]
-    return _table(["", *(_heading(measure) + some for measure, some in zip(measures, few, strict=True))], rows)
+    notes = [f" ({count} clips)" if count < max(clips) else "" for count in clips]
+    return _table(["", *(_heading(measure) + note for measure, note in zip(measures, notes, strict=True))], rows)
 
 
-def _differences(methods: Mapping[str, Mapping]) -> str:
+def _differences(methods: Mapping[str, MethodSummary]) -> str:
     rows = []
-    for name, it in methods.items():
-        for other, found in it["differences"].items():
+    for name, method in methods.items():
+        for other, found in method["differences"].items():
             values = [cell(measure, as_estimate(found.get(measure)), signed=True) for measure in COMPARED]
             rows.append([_title(methods, name), _title(methods, other), *values])
     if not rows:
@@ -115,11 +119,12 @@ def _differences(methods: Mapping[str, Mapping]) -> str:
     )
 
 
-def claim_evidence(claim: Mapping[str, object]) -> str:
-    """What decides a claim: "EffiVMT less SMM: +0.10 [0.05, 0.15]"."""
-    if claim["verdict"] == UNTESTED:
+def claim_evidence(claim: ClaimRecord) -> str:
+    """The estimate that decides a claim, "EffiVMT less SMM: +0.10 [0.05, 0.15]"; empty where it is not tested."""
+    found = as_estimate(claim["estimate"])
+    if claim["verdict"] == UNTESTED or found is None:
         return ""
-    first, other, found = METHODS[claim["first"]].title, claim["other"], as_estimate(claim["estimate"])
+    first, other = METHODS[claim["first"]].title, claim["other"]
     if other is None:
         return f"{first}: {cell(claim['measure'], found)}"
     if claim["times"]:
@@ -128,32 +133,41 @@ def claim_evidence(claim: Mapping[str, object]) -> str:
     return f"{first} less {METHODS[other].title}: {cell(claim['measure'], found, signed=True)}"
 
 
-def _claims(claims: Sequence[Mapping[str, object]]) -> str:
-    rows = [[it["claim"], it["verdict"], claim_evidence(it)] for it in claims]
+def _claims(claims: Sequence[ClaimRecord]) -> str:
+    rows = [[claim["claim"], claim["verdict"], claim_evidence(claim)] for claim in claims]
     return "Of several methods the one that speaks most against the claim is shown.\n\n" + _table(
         ["", "verdict", "by"], rows
     )
 
 
-def _split(methods: Mapping[str, Mapping], part: str, measures: Sequence[str]) -> str:
-    """One table a measure, a column for each part; empty where there are no parts."""
+def _split(
+    methods: Mapping[str, MethodSummary], estimates: Mapping[str, Mapping[str, Estimates]], measures: Sequence[str]
+) -> str:
+    """One table for each measure, with a column for each part of the clips; empty where there are no parts.
+
+    estimates: by method and part, the same parts for each method.
+    """
     tables = []
-    parts = list(next(iter(methods.values()))[part])
+    parts = list(next(iter(estimates.values())))
     for measure in measures if parts else ():
         rows = [
-            [_title(methods, name), *(cell(measure, as_estimate(it[part][own].get(measure))) for own in parts)]
-            for name, it in methods.items()
+            [_title(methods, name), *(cell(measure, as_estimate(own[part].get(measure))) for part in parts)]
+            for name, own in estimates.items()
         ]
         tables.append(_table([_heading(measure), *parts], rows))
     return "\n\n".join(tables)
 
 
-def _failures(failures: Iterable[Mapping[str, object]]) -> str:
-    listed = [f"- {it['method']} on {it['clip']} ({it['cells']} cells): {it['error']}" for it in failures]
+def _failures(failures: Iterable[Failure]) -> str:
+    listed = [
+        f"- {failure['method']} on {failure['clip']} ({failure['cells']} cells): {failure['error']}"
+        for failure in failures
+    ]
     return "## Failed\n\nFailed cells are in no mean.\n\n" + "\n".join(listed)
 
 
-def _title(methods: Mapping[str, Mapping], name: str) -> str:
+def _title(methods: Mapping[str, MethodSummary], name: str) -> str:
+    """The method's title, with the number of its failed cells."""
     failed = methods[name]["failed"]
     return methods[name]["title"] + (f" ({failed} of {methods[name]['cells']} cells failed)" if failed else "")
 

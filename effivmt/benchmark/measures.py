@@ -1,4 +1,6 @@
-"""What a comparison measures: the metrics of videos, and what it cost to make them."""
+"""What a comparison measures: the metrics of the videos, and the cost of making them."""
+
+from collections.abc import Iterable
 
 from effivmt.evaluation.metrics import METRICS, Metric
 
@@ -23,3 +25,10 @@ COSTS = {
     ),
 }
 MEASURES = METRICS | COSTS
+
+
+def ordered(names: Iterable[str]) -> list[str]:
+    """Measures in the order in which tables show them: metrics, unknown ones by name, costs."""
+    given = set(names)
+    unknown = sorted(given - MEASURES.keys())
+    return [name for name in (*METRICS, *unknown, *COSTS) if name in given]

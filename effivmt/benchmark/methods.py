@@ -1,6 +1,7 @@
-"""What the benchmark compares: peers, ablations, controls and sweeps, each a name and how it differs from EffiVMT.
+"""What the benchmark compares: peers, ablations, controls and sweeps, each with a name and its difference from EffiVMT.
 
-A method of ours is the default params with some overridden; a peer has a file of its own in `effivmt.benchmark.baselines`.
+A variant of EffiVMT is its params with some overridden; a peer has a module of its own in
+`effivmt.benchmark.baselines`.
 """
 
 from collections.abc import Sequence
@@ -19,9 +20,10 @@ ALL = "all"
 
 @dataclass(frozen=True)
 class Method:
-    """One way of making the videos. `overrides`: `section.key=value`, after those of the user; `maker`: who makes them.
+    """One way of making the videos.
 
-    `against`: the method that differs from it in one thing only, and from which its paired differences are taken.
+    overrides: `section.key=value`, applied after the user's; maker: the code that makes the videos; against: the method
+    that differs from this one in a single point and is subtracted in its paired differences.
     """
 
     name: str
@@ -32,7 +34,7 @@ class Method:
     against: str = OURS
 
     def params(self, source: str | Path | None, overrides: Sequence[str] = ()) -> Params:
-        """The params of a file or preset under the user's overrides and then its own; ParamsError names a wrong field."""
+        """The params of a file or preset with the user's overrides, then its own; ParamsError names a wrong field."""
         return load_params(source, (*overrides, *self.overrides, "render.baseline=false"))
 
 
@@ -90,14 +92,15 @@ def _sweeps() -> list[Method]:
 
 
 METHODS = {method.name: method for method in (*_peers(), *_ablations(), *_controls(), *_sweeps())}
-"""All by name, in the order of the tables."""
+"""All methods by name, in the order of the tables."""
 
 
 def choose(methods: Sequence[str], ablations: Sequence[str]) -> list[Method]:
-    """The methods of these names, with EffiVMT and all that they are compared against, in the order of the tables.
+    """The methods of these names, EffiVMT, and all that they are compared against, in the order of the tables.
 
-    `methods` names those of kind method, `ablations` the others; `all` stands for all of its list but the sweeps, a
-    kind (`ablation`, `control`, `sweep`) for all of it. With neither: every method. ParamsError lists the names.
+    `methods` names those of kind method, `ablations` the others; `all` stands for every name of its list except the
+    sweeps, a kind (`ablation`, `control`, `sweep`) for every method of it. Without names: all of kind method. Raises
+    ParamsError, which lists the names, for an unknown one.
     """
     if not methods and not ablations:
         methods = (ALL,)

@@ -1,17 +1,18 @@
 """index.html of a comparison: the reference and all methods side by side, clip by clip, and the tables above them."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from effivmt.benchmark.markdown import HEADINGS, cell, claim_evidence
 from effivmt.benchmark.measures import COSTS, MEASURES
-from effivmt.benchmark.results import as_estimate
+from effivmt.benchmark.results import MethodSummary, Summary
+from effivmt.benchmark.statistics import as_estimate
 from effivmt.report.inline_media import InlineFile, InlineFiles, inline_image
 from effivmt.report.run_page import LIMIT
 from effivmt.report.templating import described, template
 
-TABLE = (
+TABLE_MEASURES = (
     "motion_fidelity",
     "two_sided_motion_fidelity",
     "foreground_motion_fidelity",
@@ -24,13 +25,13 @@ TABLE = (
     "seconds",
     "processor_seconds",
 )
-BESIDE = ("motion_fidelity", "trajectory_error", "text_similarity")
-"""Metrics under each video."""
+TILE_METRICS = ("motion_fidelity", "trajectory_error", "text_similarity")
+"""Metrics shown under each video."""
 
 
 @dataclass(frozen=True)
 class Tile:
-    """One method's video of a prompt, None where it failed (`error`)."""
+    """One method's video of a prompt; `video` is None where it failed with `error`."""
 
     method: str
     kind: str
@@ -42,13 +43,13 @@ class Tile:
 
     @property
     def notes(self) -> list[tuple[str, float]]:
-        """Label and value of the metrics that are shown under the video."""
-        return [(MEASURES[name].label, self.metrics[name]) for name in BESIDE if name in self.metrics]
+        """Label and value of each metric shown under the video."""
+        return [(MEASURES[name].label, self.metrics[name]) for name in TILE_METRICS if name in self.metrics]
 
 
 @dataclass(frozen=True)
 class ClipTiles:
-    """A clip: its reference video (None: it could not be read) and the tiles of each prompt."""
+    """A clip: its reference video, None where it could not be read, and the tiles of each prompt."""
 
     clip: str
     group: str | None
@@ -63,16 +64,17 @@ class ClipTiles:
         return [path for path in (self.reference, *(tile.video for tile in tiles)) if path is not None]
 
 
-def render_page(summary: Mapping[str, object], clips: Sequence[ClipTiles], picture: Path, root: Path) -> str:
-    """The page as HTML, the same text for the same files; it loads nothing from elsewhere and escapes every text.
+def render_page(summary: Summary, clips: Sequence[ClipTiles], picture: Path, root: Path) -> str:
+    """The page as HTML; the same files give the same text.
 
-    Above the size limit it holds no videos but links to them, relative to `root`, the folder it will lie in. VideoError
-    for a video that is missing or that no browser plays.
+    It loads nothing from elsewhere and escapes every text. Above the size limit it links to the videos, relative to
+    `root`, the page's folder, instead of embedding them. Raises VideoError for a video that is missing or that no
+    browser plays.
     """
     methods = summary["methods"]
-    kinds = [kind for kind in HEADINGS if any(it["kind"] == kind for it in methods.values())]
-    named = {name for it in methods.values() for name in it["estimates"]}
-    measures = [name for name in TABLE if name in named]
+    kinds = [kind for kind in HEADINGS if any(method["kind"] == kind for method in methods.values())]
+    measured = {name for method in methods.values() for name in method["estimates"]}
+    measures = [name for name in TABLE_MEASURES if name in measured]
     return template("bench.html.j2").render(
         summary=summary,
         clips=clips,
@@ -82,16 +84,21 @@ def render_page(summary: Mapping[str, object], clips: Sequence[ClipTiles], pictu
         limit=LIMIT // 2**20,
         picture=inline_image(picture),
         measures={name: MEASURES[name] for name in measures},
-        meanings=described(named - COSTS.keys()) | {name: it for name, it in COSTS.items() if name in named},
+        meanings=described(measured - COSTS.keys()) | {name: cost for name, cost in COSTS.items() if name in measured},
         table=_table(methods, measures),
-        claims=[(it["claim"], it["verdict"], claim_evidence(it).replace("**", "")) for it in summary["claims"]],
+        claims=[
+            (claim["claim"], claim["verdict"], claim_evidence(claim).replace("**", "")) for claim in summary["claims"]
+        ],
         relative=lambda path: path.relative_to(root).as_posix(),
     )
 
 
-def _table(methods: Mapping[str, Mapping], measures: Iterable[str]) -> list[tuple[Mapping, list[str]]]:
-    """Each method with its cells, and its failures in its title."""
-    return [(it, [cell(name, as_estimate(it["estimates"].get(name))) for name in measures]) for it in methods.values()]
+def _table(methods: Mapping[str, MethodSummary], measures: Sequence[str]) -> list[tuple[MethodSummary, list[str]]]:
+    """Each method with its values as text."""
+    return [
+        (method, [cell(name, as_estimate(method["estimates"].get(name))) for name in measures])
+        for method in methods.values()
+    ]
 
 
 def _collect(clips: Sequence[ClipTiles]) -> dict[Path, InlineFile] | None:

@@ -1,6 +1,6 @@
-"""Paths of the benchmark's objects and camera: families that the backbone's training never draws.
+"""Motion paths of the benchmark's objects and camera, of families that do not occur in the backbone's training clips.
 
-They differ from the families of `world.motions.HELD_OUT` too, on whose clips parameters were chosen.
+Nor do they occur in `world.motions.HELD_OUT`, on whose clips parameters were chosen.
 """
 
 from collections.abc import Callable
@@ -14,9 +14,9 @@ Curve = Callable[[np.ndarray], np.ndarray]
 
 
 def object_path(family: str, num_frames: int, radius: float, *, flip: bool = False) -> Motion:
-    """The path of an object of `radius` pixels; `flip` mirrors it."""
+    """The path of an object of `radius` pixels, at constant size and angle; `flip` mirrors it left to right."""
     unit = OBJECTS[family](np.linspace(0.0, 1.0, num_frames)) * [-1.0 if flip else 1.0, 1.0]
-    centre = SIZE / 2 + unit * (SIZE / 2 - radius - 4.0)
+    centre = SIZE / 2 + unit * (SIZE / 2 - radius - 4.0)  # the object stays 4 pixels inside the frame
     zero = np.zeros(num_frames, np.float32)
     return Motion(centre.astype(np.float32), zero, zero + 1)
 
@@ -27,7 +27,7 @@ def camera_path(family: str, num_frames: int) -> np.ndarray:
 
 
 def _along(*points: tuple[float, float]) -> Curve:
-    """The polyline through points, each leg in the same time."""
+    """The polyline through points, each segment in the same time."""
     corners = np.array(points)
 
     def curve(t: np.ndarray) -> np.ndarray:
@@ -56,7 +56,7 @@ OBJECTS: dict[str, Curve] = {
     "hopping": _hopping,
     "hook": _along((-0.9, -0.9), (-0.9, 0.8), (0.3, 0.8), (0.9, 0.2), (0.9, -0.2)),
 }
-CAMERA: dict[str, Callable[[np.ndarray], tuple]] = {
+CAMERA: dict[str, Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]] = {
     "pan there and back": lambda t: (38 * (1 - np.abs(2 * t - 1)), 0 * t, 0 * t, 0 * t),
     "diagonal pan": lambda t: (34 * t, -26 * t, 0 * t, 0 * t),
     "circling": lambda t: (16 * np.cos(2 * np.pi * t), 16 * np.sin(2 * np.pi * t), 0 * t, 0 * t),
@@ -64,3 +64,4 @@ CAMERA: dict[str, Callable[[np.ndarray], tuple]] = {
     "rocking": lambda t: (0 * t, 0 * t, 0 * t, 0.45 * np.sin(3 * np.pi * t)),
     "zoom and turn": lambda t: (0 * t, 0 * t, 0.6 * t, -0.9 * t),
 }
+"""From times (T,) in [0, 1] to shift x and y in pixels, log zoom and angle in radians."""

@@ -79,6 +79,7 @@ def _tune(
     import numpy as np
 
     from effivmt.method.adapter import save_adapter
+    from effivmt.method.adapter_manifest import AdapterFacts
     from effivmt.method.heads import HeadMap
 
     work.backbone.keep("transformer")
@@ -95,9 +96,9 @@ def _tune(
         progress=work.progress("peer_tune"),
     )
     config = work.backbone.transformer.config
-    scores = np.zeros((config.num_layers, config.num_attention_heads))
+    scores = np.zeros((config["num_layers"], config["num_attention_heads"]))
     heads = HeadMap(scores, scores, scores > 0, decoupled=False)
-    facts = {
+    facts: AdapterFacts = {
         "backbone": {"id": work.backbone.id, "digest": work.backbone.digest},
         "clip": {"caption": clip.caption, "digest": digest},
         "params": {"peer": peer, **params.model_dump(mode="json")},

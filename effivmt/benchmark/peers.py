@@ -1,6 +1,6 @@
-"""The knobs of the peers: their authors' values, those of a YAML file with a section a peer, and those of `--set`.
+"""Params of the peers: their authors' values, then those of a YAML file with a section for each peer, then `--set`.
 
-A suite keeps the values that the search on its tuning clips has chosen in `peers.yaml`, beside its catalog.
+`peers.yaml` beside a suite's catalog holds the values that the search on the tuning clips has chosen.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,21 +20,22 @@ PEERS = {
     "smm": "SMMParams",
     "flow_motion": "FlowMotionParams",
 }
+"""By peer, the class of its params in its module of `effivmt.benchmark.baselines`."""
 FILE = "peers.yaml"
 
 
 def peer_module(name: str) -> ModuleType:
-    """The file of a peer in `effivmt.benchmark.baselines`; slow to import."""
+    """The module of a peer in `effivmt.benchmark.baselines`; slow to import."""
     return import_module(f"effivmt.benchmark.baselines.{name}")
 
 
 def is_of_peer(override: str) -> bool:
-    """Whether `section.key=value` is about a peer."""
+    """Whether the section of `section.key=value` is a peer's."""
     return override.partition(".")[0].strip() in PEERS
 
 
 def read_peers(path: Path) -> dict[str, object]:
-    """The sections of a file; ParamsError where it cannot be read or has a section of no peer."""
+    """The sections of a peers file, not yet validated; ParamsError where it is unreadable or has an unknown section."""
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except OSError as error:
@@ -48,7 +49,7 @@ def read_peers(path: Path) -> dict[str, object]:
 
 
 def peer_params(name: str, tree: Mapping[str, object], overrides: Sequence[str] = ()) -> Section:
-    """A peer's params under its section of `tree` and then the overrides; ParamsError names a wrong field."""
+    """A peer's params: its authors', its section of `tree`, then the overrides. ParamsError names a wrong field."""
     changed = dict(tree)
     for override in overrides:
         set_value(changed, override)

@@ -1,24 +1,26 @@
-"""What a comparison found: a row a cell, and their means, intervals and paired differences by method."""
+"""What a comparison found: a row for each cell, and means, intervals and paired differences by method."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
+# pyarrow has neither annotations nor stubs
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from effivmt.benchmark.cells import Cell, Done
-from effivmt.benchmark.claims import judge_claims
-from effivmt.benchmark.measures import COSTS, MEASURES
+from effivmt.benchmark.cells import Cell, JobResult
+from effivmt.benchmark.claims import ClaimRecord, judge_claims
+from effivmt.benchmark.measures import COSTS, MEASURES, ordered
 from effivmt.benchmark.methods import OURS, Method
-from effivmt.benchmark.statistics import DRAWS, LEVEL, Estimate, difference, estimate
-from effivmt.evaluation.metrics import METRICS
+from effivmt.benchmark.statistics import DRAWS, LEVEL, EstimateRecord, difference, estimate
 
-Row = Mapping[str, object]
+Estimates = dict[str, EstimateRecord]
+"""Estimates by measure."""
 
 
 @dataclass(frozen=True)
-class About:
+class RunInfo:
     """What was run: the suite, the backbone (id, digest), the code (version, Git commit) and how many workers."""
 
     suite: str
@@ -29,124 +31,208 @@ class About:
     workers: int
 
 
-def row_of(done: Done, cell: Cell, unsaid: bool | None) -> dict[str, object]:
-    """The flat row of one cell; `unsaid`: the clip has looks that its caption does not name, None: not known."""
-    return {
-        "method": cell.method,
-        "kind": done.job.method.kind,
-        "clip": cell.clip,
-        "class": done.job.clip.group,
-        "unsaid": unsaid,
-        "prompt": cell.prompt,
-        "seed": cell.seed,
-        "error": cell.error,
-        **(cell.metrics or {}),
-        "seconds": cell.seconds,
-        "preparing_seconds": cell.preparing,
-        "rendering_seconds": cell.rendering,
-        "processor_seconds": cell.processor,
-        "peak_bytes": cell.peak_bytes,
-        "adapter": cell.adapter and cell.adapter.key,
-        "video": cell.video and cell.video.key,
-    }
+@dataclass(frozen=True)
+class Row:
+    """One cell as a row of results.parquet.
+
+    group: the clip's class; unsaid: whether the clip has looks that its caption does not name, None where unknown;
+    metrics and costs by name; adapter, video: keys of artifacts. A failed cell has an `error` and no metrics.
+    """
+
+    method: str
+    kind: str
+    clip: str
+    group: str | None
+    unsaid: bool | None
+    prompt: str
+    seed: int
+    error: str
+    metrics: Mapping[str, float]
+    costs: Mapping[str, float | None]
+    adapter: str | None
+    video: str | None
+
+    def value(self, measure: str) -> float | None:
+        """The value of a metric or cost; None where the row has none."""
+        return self.costs[measure] if measure in self.costs else self.metrics.get(measure)
+
+    @property
+    def columns(self) -> dict[str, str | float | bool | None]:
+        """The row as results.parquet holds it."""
+        return {
+            "method": self.method,
+            "kind": self.kind,
+            "clip": self.clip,
+            "class": self.group,
+            "unsaid": self.unsaid,
+            "prompt": self.prompt,
+            "seed": self.seed,
+            "error": self.error,
+            **self.metrics,
+            **self.costs,
+            "adapter": self.adapter,
+            "video": self.video,
+        }
+
+
+class MethodSummary(TypedDict):
+    """What results.json holds of one method.
+
+    cells, failed: counts of its cells; differences: its estimates less those of each method that it is compared with;
+    by_class, by_looks: its estimates over the clips of a class, and over the clips whose caption names every look
+    (`said`) or does not (`unsaid`).
+    """
+
+    title: str
+    kind: str
+    overrides: list[str]
+    against: str
+    cells: int
+    failed: int
+    estimates: Estimates
+    differences: dict[str, Estimates]
+    by_class: dict[str, Estimates]
+    by_looks: dict[str, Estimates]
+
+
+class Failure(TypedDict):
+    """One error of a method on a clip, and how many of its cells it spoiled."""
+
+    method: str
+    clip: str
+    error: str
+    cells: int
+
+
+class Summary(TypedDict):
+    """What results.json holds: the fields of `RunInfo`, the numbers of clips, prompts and seeds, and the results."""
+
+    suite: str
+    backbone: str
+    backbone_digest: str
+    version: str
+    commit: str | None
+    workers: int
+    clips: int
+    prompts: int
+    seeds: int
+    level: float
+    draws: int
+    claims: list[ClaimRecord]
+    methods: dict[str, MethodSummary]
+    failures: list[Failure]
+
+
+def row_of(result: JobResult, cell: Cell, unsaid: bool | None) -> Row:
+    """The row of one cell; `unsaid` as in `Row`."""
+    return Row(
+        method=cell.method,
+        kind=result.job.method.kind,
+        clip=cell.clip,
+        group=result.job.clip.group,
+        unsaid=unsaid,
+        prompt=cell.prompt,
+        seed=cell.seed,
+        error=cell.error,
+        metrics=cell.metrics or {},
+        costs={
+            "seconds": cell.seconds,
+            "preparing_seconds": cell.preparing_seconds,
+            "rendering_seconds": cell.rendering_seconds,
+            "processor_seconds": cell.processor_seconds,
+            "peak_bytes": cell.peak_bytes,
+        },
+        adapter=None if cell.adapter is None else cell.adapter.key,
+        video=None if cell.video is None else cell.video.key,
+    )
 
 
 def write_rows(path: Path, rows: Sequence[Row]) -> None:
-    """Writes results.parquet."""
+    """Writes results.parquet: a column for each field, metric and cost; OSError where it cannot be written."""
     text, number, flag = pa.string(), pa.float64(), pa.bool_()
     first = {name: text for name in ("method", "kind", "clip", "class")}
     first |= {"unsaid": flag, "prompt": text, "seed": pa.int64(), "error": text}
     last = {name: number for name in COSTS if name != "peak_bytes"}
     last |= {"peak_bytes": pa.int64(), "adapter": text, "video": text}
-    names = {name for row in rows for name in row} - first.keys() - last.keys()
-    schema = first | {name: number for name in _ordered(names)} | last
-    pq.write_table(pa.Table.from_pylist([dict(row) for row in rows], schema=pa.schema(schema)), path)
+    metrics = ordered(name for row in rows for name in row.metrics)
+    schema = pa.schema(first | {name: number for name in metrics} | last)
+    pq.write_table(pa.Table.from_pylist([row.columns for row in rows], schema=schema), path)
 
 
-def summarise(about: About, methods: Sequence[Method], rows: Sequence[Row]) -> dict[str, object]:
-    """What results.json holds: of each method its estimates, differences, and estimates by class and by unsaid looks.
-
-    An estimate is {mean, low, high, clips}; `differences` maps the method that was subtracted to its estimates; claims
-    are those of `judge_claims`.
-    """
-    measures = _ordered({name for row in rows for name in row if name in MEASURES or _is_metric(row, name)})
-    by_method = {method.name: [row for row in rows if row["method"] == method.name] for method in methods}
-    classes = list(dict.fromkeys(row["class"] for row in rows if row["class"] is not None))
-    looks = {"said": False, "unsaid": True} if any(row["unsaid"] is not None for row in rows) else {}
-    described = {}
+def summarise(run: RunInfo, methods: Sequence[Method], rows: Sequence[Row]) -> Summary:
+    """Estimates of each method: over all clips, by class and by looks, and its paired differences."""
+    # A metric of a version to come may be a count or a flag: only numbers with a fraction have a mean.
+    measures = ordered(
+        name
+        for row in rows
+        for name, value in (*row.metrics.items(), *row.costs.items())
+        if name in MEASURES or isinstance(value, float)
+    )
+    by_method = {method.name: [row for row in rows if row.method == method.name] for method in methods}
+    classes = list(dict.fromkeys(row.group for row in rows if row.group is not None))
+    looks = {"said": False, "unsaid": True} if any(row.unsaid is not None for row in rows) else {}
+    summaries = {}
     for method in methods:
         own = by_method[method.name]
         others = [name for name in dict.fromkeys((OURS, method.against)) if name != method.name and name in by_method]
-        described[method.name] = {
-            "title": method.title,
-            "kind": method.kind,
-            "overrides": list(method.overrides),
-            "against": method.against,
-            "cells": len(own),
-            "failed": sum(bool(row["error"]) for row in own),
-            "estimates": _estimates(own, measures),
-            "differences": {other: _differences(own, by_method[other], measures) for other in others},
-            "by_class": {name: _estimates((r for r in own if r["class"] == name), measures) for name in classes},
-            "by_looks": {
-                name: _estimates((r for r in own if r["unsaid"] is it), measures) for name, it in looks.items()
+        summaries[method.name] = MethodSummary(
+            title=method.title,
+            kind=method.kind,
+            overrides=list(method.overrides),
+            against=method.against,
+            cells=len(own),
+            failed=sum(bool(row.error) for row in own),
+            estimates=_estimates(own, measures),
+            differences={other: _differences(own, by_method[other], measures) for other in others},
+            by_class={name: _estimates([row for row in own if row.group == name], measures) for name in classes},
+            by_looks={
+                name: _estimates([row for row in own if row.unsaid is unsaid], measures)
+                for name, unsaid in looks.items()
             },
-        }
-    return {
-        **asdict(about),
-        "clips": len({row["clip"] for row in rows}),
-        "prompts": len({(row["clip"], row["prompt"]) for row in rows}),
-        "seeds": len({row["seed"] for row in rows}),
-        "level": LEVEL,
-        "draws": DRAWS,
-        "claims": judge_claims(lambda name, measure: _by_clip(by_method.get(name, []), measure)),
-        "methods": described,
-        "failures": _failures(rows),
-    }
+        )
+    return Summary(
+        suite=run.suite,
+        backbone=run.backbone,
+        backbone_digest=run.backbone_digest,
+        version=run.version,
+        commit=run.commit,
+        workers=run.workers,
+        clips=len({row.clip for row in rows}),
+        prompts=len({(row.clip, row.prompt) for row in rows}),
+        seeds=len({row.seed for row in rows}),
+        level=LEVEL,
+        draws=DRAWS,
+        claims=judge_claims(lambda name, measure: _by_clip(by_method.get(name, []), measure)),
+        methods=summaries,
+        failures=_failures(rows),
+    )
 
 
-def _estimates(rows: Iterable[Row], measures: Sequence[str]) -> dict[str, dict[str, object]]:
-    rows = list(rows)
+def _estimates(rows: Sequence[Row], measures: Sequence[str]) -> Estimates:
     found = {
         name: estimate({clip: list(own.values()) for clip, own in _by_clip(rows, name).items()}) for name in measures
     }
-    return {name: asdict(one) for name, one in found.items() if one is not None}
+    return {name: one.record for name, one in found.items() if one is not None}
 
 
-def _differences(rows: Sequence[Row], others: Sequence[Row], measures: Sequence[str]) -> dict[str, dict[str, object]]:
+def _differences(rows: Sequence[Row], others: Sequence[Row], measures: Sequence[str]) -> Estimates:
     found = {name: difference(_by_clip(rows, name), _by_clip(others, name)) for name in measures}
-    return {name: asdict(one) for name, one in found.items() if one is not None}
+    return {name: one.record for name, one in found.items() if one is not None}
 
 
 def _by_clip(rows: Iterable[Row], measure: str) -> dict[str, dict[tuple[str, int], float]]:
-    """Values of one measure by clip, and there by prompt and seed; rows without it are left out."""
+    """Values of one measure by clip, and within a clip by prompt and seed; rows without a value are left out."""
     values: dict[str, dict[tuple[str, int], float]] = {}
     for row in rows:
-        if (value := row.get(measure)) is not None:
-            values.setdefault(row["clip"], {})[row["prompt"], row["seed"]] = value
+        if (value := row.value(measure)) is not None:
+            values.setdefault(row.clip, {})[row.prompt, row.seed] = value
     return values
 
 
-def _failures(rows: Sequence[Row]) -> list[dict[str, object]]:
-    """Method, clip, error and number of cells of every failure."""
+def _failures(rows: Sequence[Row]) -> list[Failure]:
     counts: dict[tuple[str, str, str], int] = {}
     for row in rows:
-        if row["error"]:
-            key = (row["method"], row["clip"], row["error"])
+        if row.error:
+            key = (row.method, row.clip, row.error)
             counts[key] = counts.get(key, 0) + 1
-    return [{"method": m, "clip": c, "error": e, "cells": count} for (m, c, e), count in counts.items()]
-
-
-def as_estimate(values: Mapping[str, object] | None) -> Estimate | None:
-    """An estimate as `summarise` writes it."""
-    return None if values is None else Estimate(**values)
-
-
-def _is_metric(row: Row, name: str) -> bool:
-    return isinstance(row[name], float)
-
-
-def _ordered(names: Iterable[str]) -> list[str]:
-    """Measures in the order in which they are shown; unknown ones by name before the costs."""
-    known = list(METRICS), list(COSTS)
-    rest = sorted(set(names) - MEASURES.keys())
-    return [name for name in (*known[0], *rest, *known[1]) if name in set(names)]
+    return [Failure(method=m, clip=c, error=e, cells=count) for (m, c, e), count in counts.items()]

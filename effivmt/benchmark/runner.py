@@ -8,26 +8,27 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
-from effivmt.benchmark.cells import Done, Job, failed, run_job
+from effivmt.benchmark.cells import Job, JobResult, failed_cells, run_job
 from effivmt.benchmark.methods import Method
 from effivmt.benchmark.peers import PEERS, is_of_peer, peer_params, read_peers
 from effivmt.catalog import Catalog, Clip
 from effivmt.pipeline.workspace import LoadedBackbone, Workspace
 from effivmt.store.store import Store
 
-DIED = "its worker process died (out of memory?); the next run goes on from its last checkpoint"
+DIED = "its worker process died (out of memory?); the next run resumes from its last checkpoint"
 
 
 def plan(
     methods: Sequence[Method],
     clips: Sequence[Clip],
+    *,
     params: str | Path | None,
     peers: Path | None,
     overrides: Sequence[str],
 ) -> list[Job]:
-    """A job for each method and clip, one method after the other, so that workers beside each other share no clip.
+    """A job for each method and clip, one method after the other, so that parallel workers share no clip.
 
-    params, peers: files; overrides: `section.key=value` of either. ParamsError names what is wrong in any of them.
+    params: a file or preset; peers: a file; overrides: `section.key=value` of either. ParamsError names a wrong field.
     """
     of_peers = [override for override in overrides if is_of_peer(override)]
     ours = [override for override in overrides if not is_of_peer(override)]
@@ -52,25 +53,25 @@ def pick(catalog: Catalog, clips: int | None, prompts: int | None) -> list[Clip]
     return [clip.model_copy(update={"prompts": clip.prompts[:prompts]}) for clip in chosen]
 
 
-def run(store: Path, jobs: Sequence[Job], workers: int, see: Callable[[Done], None]) -> list[Done]:
-    """Does every job and returns what came of them, in their order; `see` is called with each as it ends.
+def run(store: Path, jobs: Sequence[Job], workers: int, on_job_end: Callable[[JobResult], None]) -> list[JobResult]:
+    """Runs every job and returns the results in the order of the jobs; calls `on_job_end` with each as it ends.
 
-    One worker is this process, with the threads it has; several are processes with one thread each.
+    One worker is this process, with all its threads; several are processes with one thread each.
     """
-    ended: dict[int, Done] = {}
+    ended: dict[int, JobResult] = {}
     for number, done in _here(store, jobs) if workers == 1 else _elsewhere(store, jobs, workers):
         ended[number] = done
-        see(done)
+        on_job_end(done)
     return [ended[number] for number in range(len(jobs))]
 
 
-def _here(store: Path, jobs: Sequence[Job]) -> Iterator[tuple[int, Done]]:
+def _here(store: Path, jobs: Sequence[Job]) -> Iterator[tuple[int, JobResult]]:
     loaded = LoadedBackbone()
     for number, job in enumerate(jobs):
         yield number, run_job(Workspace(Store(store), job.params, loaded=loaded), job)
 
 
-def _elsewhere(store: Path, jobs: Sequence[Job], workers: int) -> Iterator[tuple[int, Done]]:
+def _elsewhere(store: Path, jobs: Sequence[Job], workers: int) -> Iterator[tuple[int, JobResult]]:
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, context, _begin_worker) as pool:
         try:
@@ -80,20 +81,20 @@ def _elsewhere(store: Path, jobs: Sequence[Job], workers: int) -> Iterator[tuple
                 try:
                     yield number, future.result()
                 except BrokenProcessPool:
-                    lost = failed(jobs[number], jobs[number].clip.prompts, DIED)
-                    yield number, Done(jobs[number], tuple(lost), None, cached=False)
+                    lost = failed_cells(jobs[number], jobs[number].clip.prompts, DIED)
+                    yield number, JobResult(jobs[number], tuple(lost), None, cached=False)
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
 
 
-_LOADED: dict[str, object] = {}
+_LOADED = LoadedBackbone()
 """The backbone of a worker process."""
 
 
 def _begin_worker() -> None:
-    """One thread, since sums over more round differently and more threads than cores wait for one another; and the
-    worker ends with the process that started it, even where that one is killed."""
+    """Sets one thread, since sums over more round differently and more threads than cores wait for each other; ends
+    the worker with the process that started it, even where that one is killed."""
     import cv2
     import torch
 
@@ -107,5 +108,5 @@ def _end_with(parent: multiprocessing.process.BaseProcess) -> None:
     os._exit(1)
 
 
-def _run_in_worker(store: Path, job: Job) -> Done:
+def _run_in_worker(store: Path, job: Job) -> JobResult:
     return run_job(Workspace(Store(store), job.params, loaded=_LOADED), job)

@@ -1,4 +1,4 @@
-"""The picture of a comparison: motion fidelity against the time that it takes."""
+"""The picture of a comparison: motion fidelity against time."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from effivmt.benchmark.methods import OURS
-from effivmt.benchmark.results import as_estimate
-from effivmt.benchmark.statistics import Estimate
+from effivmt.benchmark.results import MethodSummary, Summary
+from effivmt.benchmark.statistics import Estimate, as_estimate
 from effivmt.media.figures import BRANCH_COLOURS, INK, MUTED, OTHER_COLOURS, RULE
 
 STYLES = {
@@ -22,12 +22,12 @@ STYLES = {
 }
 OURS_COLOUR = BRANCH_COLOURS["temporal"]
 LABEL = 11.0
-"""Points between two labels that do not touch."""
+"""Distance in points at which two labels do not touch."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """One method: its number in the picture's list, its marker and colour, its time and its fidelity."""
+    """One method: its number in the legend, its marker and colour (RGB in [0, 1]), its time and its fidelity."""
 
     number: int
     title: str
@@ -39,11 +39,11 @@ class Point:
 
     @property
     def at(self) -> tuple[float, float]:
-        """Where it stands."""
+        """Its coordinates."""
         return self.seconds.mean, self.fidelity.mean
 
 
-def scatter(summary: Mapping[str, object]) -> np.ndarray:
+def scatter(summary: Summary) -> np.ndarray:
     """A numbered point for each method, with its intervals, over a logarithmic time axis; uint8 (H', W', 3).
 
     A method without a time or a fidelity (all its cells failed) has no point.
@@ -70,23 +70,29 @@ def scatter(summary: Mapping[str, object]) -> np.ndarray:
     return np.array(canvas.buffer_rgba())[..., :3]
 
 
-def _points(methods: Mapping[str, Mapping]) -> list[Point]:
-    points = []
-    for name, it in methods.items():
-        found = [as_estimate(it["estimates"].get(measure)) for measure in ("seconds", "motion_fidelity")]
-        if None not in found:
-            marker, colour = STYLES[it["kind"]]
-            colour = np.divide(OURS_COLOUR if name == OURS else colour, 255)
-            points.append(Point(len(points) + 1, it["title"], marker, colour, name == OURS, *found))
+def _points(methods: Mapping[str, MethodSummary]) -> list[Point]:
+    points: list[Point] = []
+    for name, method in methods.items():
+        seconds, fidelity = (
+            as_estimate(method["estimates"].get(measure)) for measure in ("seconds", "motion_fidelity")
+        )
+        if seconds is not None and fidelity is not None:
+            marker, of_kind = STYLES[method["kind"]]
+            colour = np.divide(OURS_COLOUR if name == OURS else of_kind, 255)
+            number = len(points) + 1
+            points.append(Point(number, method["title"], marker, colour, name == OURS, seconds, fidelity))
     return points
 
 
 def _bar(found: Estimate) -> list[list[float]] | None:
-    return None if found.low is None else [[found.mean - found.low], [found.high - found.mean]]
+    """Lengths of the error bar below and above the mean."""
+    if found.low is None or found.high is None:
+        return None
+    return [[found.mean - found.low], [found.high - found.mean]]
 
 
 def _number(axes: Axes, points: list[Point]) -> None:
-    """Writes each point's number beside it, at the first place around it where no other number or point stands."""
+    """Writes each point's number beside it, at the first position around it that is free of numbers and points."""
     scale = axes.figure.dpi / 72
     taken = [axes.transData.transform(point.at) / scale for point in points]
     for point, centre in zip(points, taken.copy(), strict=True):

@@ -1,4 +1,4 @@
-"""A clip of the benchmark: what is told of it, and how it is drawn with its true tracks and mask."""
+"""A clip of the benchmark: its texts, and how it is drawn with its true tracks and mask."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,9 +15,13 @@ CLASSES = ("camera", "single object", "multiple objects", "human motion")
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """frames uint8 (T, H, W, 3); tracks float32 (P, T, 2) of true points in pixels, the middle of the first pixel at
-    0.5; visible bool (P, T): inside the frame; mask bool (T, H, W): what moves (all of it where the camera does)."""
+class DrawnClip:
+    """The frames of a clip with their ground truth.
+
+    frames uint8 (T, H, W, 3); tracks float32 (P, T, 2): positions (x, y) of true points in pixels, where the middle of
+    the first pixel is 0.5; visible bool (P, T): whether a point lies inside the frame; mask bool (T, H, W): what moves,
+    which is everything under a moving camera.
+    """
 
     frames: np.ndarray
     tracks: np.ndarray
@@ -27,7 +31,8 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Scene:
-    """One clip; `unsaid`: it has looks that its caption does not name; `quick`: in the quick subset."""
+    """One clip: `group` is its class, `unsaid` says that it has looks that its caption does not name, `quick` that it
+    is in the quick subset."""
 
     name: str
     group: str
@@ -35,24 +40,24 @@ class Scene:
     prompts: tuple[str, str, str]
     unsaid: bool
     quick: bool
-    draw: Callable[[], Drawn]
+    draw: Callable[[], DrawnClip]
 
 
-def filmed(ground: Ground, poses: np.ndarray) -> Drawn:
-    """A ground under a camera of `poses` (T, 4), as in `world.motions.camera`.
+def draw_camera_clip(ground: Ground, poses: np.ndarray) -> DrawnClip:
+    """A ground seen by a camera with `poses` (T, 4), as in `world.motions.camera`.
 
     The tracks are ground points on a grid over the first frame.
     """
     axis = np.linspace(4, SIZE - 4, 8)
     start = np.stack(np.meshgrid(axis, axis), -1).reshape(-1, 2) - SIZE / 2
-    fixed = _turned(start * np.exp(-poses[0, 2]), -poses[0, 3]) + poses[0, :2]
-    tracks = [SIZE / 2 + np.exp(zoom) * _turned(fixed - [x, y], angle) for x, y, zoom, angle in poses]
+    fixed = _rotated(start * np.exp(-poses[0, 2]), -poses[0, 3]) + poses[0, :2]
+    tracks = [SIZE / 2 + np.exp(zoom) * _rotated(fixed - [x, y], angle) for x, y, zoom, angle in poses]
     mask = np.ones((NUM_FRAMES, SIZE, SIZE), bool)
     return _drawn(draw_ground(ground, poses), np.stack(tracks, 1), mask)
 
 
-def moved(ground: Ground, objects: list[tuple[Look, Motion]]) -> Drawn:
-    """Objects along their paths; a track for each centre and eight points around it, hidden ones too."""
+def draw_object_clip(ground: Ground, objects: list[tuple[Look, Motion]]) -> DrawnClip:
+    """Objects on their paths, with tracks of each centre and eight points around it, occluded ones too."""
     canvas = draw_ground(ground, np.zeros((NUM_FRAMES, 4), np.float32))
     mask, tracks = np.zeros((NUM_FRAMES, SIZE, SIZE), bool), []
     around = np.linspace(0, 2 * np.pi, 8, endpoint=False)
@@ -63,19 +68,20 @@ def moved(ground: Ground, objects: list[tuple[Look, Motion]]) -> Drawn:
     return _drawn(canvas, np.concatenate(tracks), mask)
 
 
-def acted(ground: Ground, shirt: str, joints: dict[str, np.ndarray]) -> Drawn:
-    """A figure of joints (T, 2) in pixels, as `world.figure.skeleton` gives them; its tracks are the joints."""
+def draw_figure_clip(ground: Ground, shirt: str, joints: dict[str, np.ndarray]) -> DrawnClip:
+    """A figure with joints (T, 2) in pixels, as `world.figure.skeleton` gives them; its tracks are the joints."""
     canvas = draw_ground(ground, np.zeros((NUM_FRAMES, 4), np.float32))
     empty = canvas.copy()
     draw_skeleton(canvas, shirt, joints)
-    return _drawn(canvas, np.stack(list(joints.values())), np.abs(canvas - empty).max(-1) > 8)
+    mask = np.abs(canvas - empty).max(-1) > 8  # gray levels of 255: less is the soft edge of a limb
+    return _drawn(canvas, np.stack(list(joints.values())), mask)
 
 
-def _drawn(canvas: np.ndarray, tracks: np.ndarray, mask: np.ndarray) -> Drawn:
-    visible = ((tracks >= 0) & (tracks < SIZE)).all(-1)
-    return Drawn(np.clip(canvas + 0.5, 0, 255).astype(np.uint8), tracks.astype(np.float32), visible, mask)
+def _drawn(canvas: np.ndarray, tracks: np.ndarray, mask: np.ndarray) -> DrawnClip:
+    visible = np.all((tracks >= 0) & (tracks < SIZE), axis=-1)
+    return DrawnClip(np.clip(canvas + 0.5, 0, 255).astype(np.uint8), tracks.astype(np.float32), visible, mask)
 
 
-def _turned(points: np.ndarray, angle: float) -> np.ndarray:
+def _rotated(points: np.ndarray, angle: float) -> np.ndarray:
     cos, sin = np.cos(angle), np.sin(angle)
     return points @ np.array([[cos, sin], [-sin, cos]])

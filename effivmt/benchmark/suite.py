@@ -1,14 +1,21 @@
 """motionbench-mini: 24 clips with true tracks and masks, six for each class of the MotionBench protocol.
 
-Paths and actions are of families that the backbone's training never draws. Half of the clips of each class have looks
-that their caption does not name (patterns of objects and grounds), as real footage has: there appearance can leak.
+Paths and actions are of families that do not occur in the backbone's training clips. Half of the clips of each class
+have looks that their caption does not name (patterns of objects and grounds), as real footage has: these can leak.
 """
 
 from collections.abc import Callable, Sequence
 
-from effivmt.benchmark.actions import ACTIONS, act
+from effivmt.benchmark.actions import ACTIONS, action_joints
 from effivmt.benchmark.paths import CAMERA, OBJECTS, camera_path, object_path
-from effivmt.benchmark.scene import NUM_FRAMES, Drawn, Scene, acted, filmed, moved
+from effivmt.benchmark.scene import (
+    NUM_FRAMES,
+    DrawnClip,
+    Scene,
+    draw_camera_clip,
+    draw_figure_clip,
+    draw_object_clip,
+)
 from effivmt.world.looks import GROUNDS, Ground, Look
 from effivmt.world.scenes import describe, describe_ground, with_article
 
@@ -19,20 +26,37 @@ def suite() -> tuple[Scene, ...]:
 
 
 def quick(scenes: Sequence[Scene]) -> list[Scene]:
-    """Two scenes a class, one of each kind; in every other class the one that leaves looks unsaid comes first.
+    """Two scenes of each class: one whose caption names every look, and one whose caption does not.
 
-    So has the first scene of every class, which a look at four clips takes, both kinds.
+    Which of the two comes first alternates between the classes, so that the first scenes of all classes, which
+    `bench --clips 4` takes, are of both kinds.
     """
-    chosen = []
+    chosen: list[Scene] = []
     for turn, group in enumerate(dict.fromkeys(scene.group for scene in scenes)):
         pair = [scene for scene in scenes if scene.quick and scene.group == group]
         chosen += pair if turn % 2 == 0 else reversed(pair)
     return chosen
 
 
-def _scene(name: str, group: str, number: int, caption: str, prompts: tuple, draw: Callable[[], Drawn]) -> Scene:
-    """Scenes 0 to 2 of a class say all, 3 to 5 do not; one of each kind is quick."""
-    return Scene(f"{group}-{name}".replace(" ", "-"), group, caption, prompts, number >= 3, number in (0, 3), draw)
+def _scene(
+    name: str,
+    group: str,
+    number: int,
+    caption: str,
+    *,
+    prompts: tuple[str, str, str],
+    draw: Callable[[], DrawnClip],
+) -> Scene:
+    """Scene `number` of its class: captions of 0 to 2 name every look, those of 3 to 5 do not; 0 and 3 are quick."""
+    return Scene(
+        name=f"{group}-{name}".replace(" ", "-"),
+        group=group,
+        caption=caption,
+        prompts=prompts,
+        unsaid=number >= 3,
+        quick=number in (0, 3),
+        draw=draw,
+    )
 
 
 def _camera_scenes() -> list[Scene]:
@@ -53,8 +77,8 @@ def _camera_scenes() -> list[Scene]:
             f"a view of a checkered {others[1]} ground with a red star",
             f"a view of a spotted {others[2]} ground with a yellow circle",
         )
-        draw = lambda g=ground, f=family: filmed(g, camera_path(f, NUM_FRAMES))  # noqa: E731
-        scenes.append(_scene(family, "camera", number, caption, prompts, draw))
+        draw = lambda g=ground, f=family: draw_camera_clip(g, camera_path(f, NUM_FRAMES))  # noqa: E731
+        scenes.append(_scene(family, "camera", number, caption, prompts=prompts, draw=draw))
     return scenes
 
 
@@ -76,8 +100,8 @@ def _object_scenes() -> list[Scene]:
     for number, (family, (look, ground)) in enumerate(zip(OBJECTS, cast, strict=True)):
         caption = f"{describe(look)} on {describe_ground(ground)}"
         paths = [(look, object_path(family, NUM_FRAMES, look.radius, flip=number % 2 == 1))]
-        draw = lambda g=ground, p=paths: moved(g, p)  # noqa: E731
-        scenes.append(_scene(family, "single object", number, caption, prompts, draw))
+        draw = lambda g=ground, p=paths: draw_object_clip(g, p)  # noqa: E731
+        scenes.append(_scene(family, "single object", number, caption, prompts=prompts, draw=draw))
     return scenes
 
 
@@ -104,8 +128,8 @@ def _pair_scenes() -> list[Scene]:
             (first, object_path(one, NUM_FRAMES, first.radius)),
             (second, object_path(other, NUM_FRAMES, second.radius, flip=number in flipped)),
         ]
-        draw = lambda g=ground, p=paths: moved(g, p)  # noqa: E731
-        scenes.append(_scene(f"{one} and {other}", "multiple objects", number, caption, prompts, draw))
+        draw = lambda g=ground, p=paths: draw_object_clip(g, p)  # noqa: E731
+        scenes.append(_scene(f"{one} and {other}", "multiple objects", number, caption, prompts=prompts, draw=draw))
     return scenes
 
 
@@ -127,6 +151,6 @@ def _figure_scenes() -> list[Scene]:
             f"a person in a {'red' if shirt == 'white' else 'white'} shirt on a black background",
             "a person in a cyan shirt on a gray background",
         )
-        draw = lambda g=ground, s=shirt, a=action: acted(g, s, act(a, NUM_FRAMES))  # noqa: E731
-        scenes.append(_scene(action, "human motion", number, caption, prompts, draw))
+        draw = lambda g=ground, s=shirt, a=action: draw_figure_clip(g, s, action_joints(a, NUM_FRAMES))  # noqa: E731
+        scenes.append(_scene(action, "human motion", number, caption, prompts=prompts, draw=draw))
     return scenes

@@ -1,18 +1,19 @@
-"""Clips for choosing parameters, one for each class, apart from the suite: no path, action or prompt is the suite's.
+"""Clips for choosing parameters, one for each class; no path, action or prompt of theirs is in the suite.
 
-Objects take paths of `world.motions.HELD_OUT`; camera and figure move as the backbone's training names it, but the
-captions do not say how. Half of the clips have looks that their caption does not name.
+Objects take paths of `world.motions.HELD_OUT`. Camera and figure move as in the backbone's training clips, but the
+captions do not name the motion. Half of the clips have looks that their caption does not name.
 """
 
 import numpy as np
 
-from effivmt.benchmark.scene import NUM_FRAMES, Scene, acted, filmed, moved
+from effivmt.benchmark.scene import NUM_FRAMES, Scene, draw_camera_clip, draw_figure_clip, draw_object_clip
 from effivmt.world.figure import pose
 from effivmt.world.looks import Ground, Look
 from effivmt.world.motions import camera, held_out
 from effivmt.world.scenes import describe, describe_ground, with_article
 
 SEED = 4100
+"""First of the seeds of the motions."""
 
 
 def tuning_scenes() -> tuple[Scene, ...]:
@@ -28,7 +29,7 @@ def _camera() -> Scene:
         "a view of a spotted navy ground with an orange square",
     )
     poses = camera("zooms out", np.random.default_rng(SEED), NUM_FRAMES)
-    return Scene("tuning-camera", "camera", caption, prompts, False, False, lambda: filmed(ground, poses))
+    return Scene("tuning-camera", "camera", caption, prompts, False, False, lambda: draw_camera_clip(ground, poses))
 
 
 def _object() -> Scene:
@@ -40,7 +41,7 @@ def _object() -> Scene:
         "a blue circle on a black background",
     )
     motion = held_out("figure eight", np.random.default_rng(SEED + 1), NUM_FRAMES, look.radius)
-    draw = lambda: moved(ground, [(look, motion)])  # noqa: E731
+    draw = lambda: draw_object_clip(ground, [(look, motion)])  # noqa: E731
     return Scene("tuning-object", "single object", caption, prompts, True, False, draw)
 
 
@@ -55,7 +56,7 @@ def _pair() -> Scene:
     rng = np.random.default_rng(SEED + 2)
     families = (("rectangle", first), ("zigzag", second))
     paths = [(look, held_out(family, rng, NUM_FRAMES, look.radius)) for family, look in families]
-    draw = lambda: moved(ground, paths)  # noqa: E731
+    draw = lambda: draw_object_clip(ground, paths)  # noqa: E731
     return Scene("tuning-pair", "multiple objects", caption, prompts, False, False, draw)
 
 
@@ -68,5 +69,5 @@ def _figure() -> Scene:
         "a person in a purple shirt on a black background",
     )
     joints = pose("jumping", np.linspace(0, 4 * np.pi, NUM_FRAMES), np.random.default_rng(SEED + 3))
-    draw = lambda: acted(ground, shirt, joints)  # noqa: E731
+    draw = lambda: draw_figure_clip(ground, shirt, joints)  # noqa: E731
     return Scene("tuning-figure", "human motion", caption, prompts, True, False, draw)

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple, cast
 
 import av
-import ffmpeg  # type: ignore[import-untyped]  # ffmpeg-python ships no types
-import imageio_ffmpeg  # type: ignore[import-untyped]  # nor does imageio-ffmpeg
+import ffmpeg
+import imageio_ffmpeg
 import numpy as np
 from av.sidedata.sidedata import Type as SideDataType
 from av.stream import Disposition

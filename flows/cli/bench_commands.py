@@ -5,13 +5,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from effivmt.errors import ParamsError
 from effivmt_flows.cli.options import STORE, Overrides, ParamsSource, Quiet, StoreFolder
 
 if TYPE_CHECKING:
     from effivmt.catalog import Clip
-
-SUITES = {name: Path(f"data/motionbench-mini/{file}.csv") for name, file in (("mini", "catalog"), ("quick", "quick"))}
 
 
 def bench(
@@ -41,35 +38,49 @@ def bench(
 ) -> None:
     """Compares methods on the same clips, with the same backbone, in one run; a run that was stopped goes on."""
     from effivmt.benchmark.methods import METHODS, choose
+    from effivmt.benchmark.suites import suite_catalog, suite_name
 
     if names:
         for name, it in METHODS.items():
             changed = f" ({', '.join(it.overrides)})" if it.overrides else ""
             print(f"{it.kind:<9} {name:<20} {it.title}{changed}")
         return
-    chosen, catalog = choose(method, ablation), _catalog(suite)
+    chosen, catalog = choose(method, ablation), suite_catalog(suite)
     from effivmt.benchmark import runner
     from effivmt.benchmark.delivery import write_comparison
     from effivmt.benchmark.peers import FILE
-    from effivmt.benchmark.results import About
+    from effivmt.benchmark.results import RunInfo
     from effivmt.catalog import load_catalog
     from effivmt.pipeline.workspace import open_workspace
     from effivmt.store.store import Store
-    from effivmt.versions import __version__, code_version
+    from effivmt.versions import __version__, git_commit
     from effivmt_flows.cli import bench_console
 
     picked = runner.pick(load_catalog(catalog).only(tuple(only)), clips, prompts)
     beside = catalog.parent / FILE
     if search:
-        _search(picked, params, store, overrides, workers, peers or beside, quiet=quiet)
+        _search(
+            picked,
+            peers or beside,
+            params=params,
+            store=store,
+            overrides=overrides,
+            workers=workers,
+            quiet=quiet,
+        )
         return
-    jobs = runner.plan(chosen, picked, params, peers or (beside if beside.is_file() else None), overrides)
+    jobs = runner.plan(
+        chosen,
+        picked,
+        params=params,
+        peers=peers or (beside if beside.is_file() else None),
+        overrides=overrides,
+    )
     folder = open_workspace(jobs[0].params, store).folder  # a wrong backbone ends the run before the first job
-    with bench_console.watching(len(jobs), quiet=quiet) as see:
-        done = runner.run(store, jobs, workers, see)
-    name = suite if suite in SUITES else catalog.stem
-    about = About(name, folder.id, folder.digest, __version__, code_version(), workers)
-    summary = write_comparison(out, Store(store), about, chosen, done)
+    with bench_console.job_progress(len(jobs), quiet=quiet) as on_job_end:
+        done = runner.run(store, jobs, workers, on_job_end)
+    info = RunInfo(suite_name(suite), folder.id, folder.digest, __version__, git_commit(), workers)
+    summary = write_comparison(out, Store(store), info, chosen, results=done)
     bench_console.print_summary(summary, out, quiet=quiet)
     if summary["failures"]:
         raise typer.Exit(1)
@@ -77,12 +88,12 @@ def bench(
 
 def _search(
     clips: list["Clip"],
+    peers: Path,
+    *,
     params: str | None,
     store: Path,
     overrides: list[str],
     workers: int,
-    peers: Path,
-    *,
     quiet: bool,
 ) -> None:
     from effivmt.benchmark import runner
@@ -92,19 +103,10 @@ def _search(
 
     jobs = plan(clips, params, overrides)
     folder = open_workspace(jobs[0].params, store).folder
-    with bench_console.watching(len(jobs), quiet=quiet) as see:
-        rows = choose(runner.run(store, jobs, workers, see))
+    with bench_console.job_progress(len(jobs), quiet=quiet) as on_job_end:
+        rows = choose(runner.run(store, jobs, workers, on_job_end))
     names, prompts = ", ".join(clip.clip for clip in clips), sum(len(clip.prompts) for clip in clips)
     write_chosen(peers, rows, f"Chosen on {names} (prompts: {prompts}) with {folder.id} ({folder.digest[:12]}).")
     bench_console.print_search(rows, peers, quiet=quiet)
     if any(row["score"] is None for row in rows):
         raise typer.Exit(1)
-
-
-def _catalog(suite: str) -> Path:
-    """The catalog of a suite; ParamsError for a name of none."""
-    if suite in SUITES:
-        return SUITES[suite]
-    if Path(suite).suffix not in (".csv", ".jsonl", ".parquet"):
-        raise ParamsError(f"--suite {suite}: there is no such suite; expected {', '.join(SUITES)} or a catalog file")
-    return Path(suite)

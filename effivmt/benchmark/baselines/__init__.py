@@ -1,1 +1,1 @@
-"""The benchmark's peer methods, one file each, in our own code from their maths, on the same frozen backbone."""
+"""The peer methods of the benchmark, one module each, written from their papers, on the same frozen backbone."""

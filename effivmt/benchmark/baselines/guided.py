@@ -1,13 +1,15 @@
-"""Guided sampling: the stock pipeline's loop with a hook before each of its early steps that may move the latents.
+"""Guided sampling, shared by the training-free peers: the stock pipeline, with the latents changed before early steps.
 
-What the training-free peers share. Without a guide the frames are those of `rendering.render`.
+Without a guided step the frames are those of `rendering.render` without an adapter.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from diffusers.pipelines.wan.pipeline_wan import WanPipeline
 
 from effivmt.config import IngestParams, RenderParams
 from effivmt.errors import EffiVMTError
@@ -15,11 +17,29 @@ from effivmt.method.backbone import Backbone
 from effivmt.method.rendering import run_pipeline
 
 
-@dataclass(frozen=True)
-class Moment:
-    """Where sampling stands before a guided step, the `index`-th of `count`.
+@dataclass(frozen=True, eq=False)  # tensors have no truth value to compare by
+class GuidedRequest:
+    """One video to render with the motion of a reference.
 
-    timestep (1,) in [0, 1000]; sigma, the noise level in (0, 1]; noise (1, C, F, h, w), from which sampling began.
+    reference: normalised latents (1, C, F, h, w) of the size to render; prompt and negative: text embeddings
+    (tokens, channels); size: frames, height and width in pixels; progress(done, steps) is called after each step.
+    """
+
+    backbone: Backbone
+    reference: torch.Tensor
+    prompt: torch.Tensor
+    negative: torch.Tensor
+    render: RenderParams
+    size: IngestParams
+    seed: int
+    progress: Callable[[int, int], None] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class SamplingStep:
+    """A guided step: the `index`-th of `count`, counted from 0.
+
+    timestep (1,) in [0, 1000]; sigma: the noise level in (0, 1]; noise (1, C, F, h, w), from which sampling started.
     """
 
     index: int
@@ -28,76 +48,76 @@ class Moment:
     sigma: float
     noise: torch.Tensor
 
-    def between(self, first: float, last: float) -> float:
+    def interpolate(self, first: float, last: float) -> float:
         """A value that goes linearly from `first` at the first guided step to `last` at the last one."""
         return first + (last - first) * self.index / max(1, self.count - 1)
 
 
-Guide = Callable[[torch.Tensor, Moment], torch.Tensor]
-"""Takes latents float32 (1, C, F, h, w) and the moment, returns the latents from which the step is made."""
+Guide = Callable[[torch.Tensor, SamplingStep], torch.Tensor]
+"""Takes the latents float32 (1, C, F, h, w) before a step and returns the latents that the step starts from."""
 
 
 @torch.no_grad()
-def generate(
-    backbone: Backbone,
-    reference: torch.Tensor,
-    prompt: torch.Tensor,
-    negative: torch.Tensor,
-    render: RenderParams,
-    size: IngestParams,
-    seed: int,
-    guide: Guide,
-    guided_share: float,
-    progress: Callable[[int, int], None] | None = None,
-) -> np.ndarray:
-    """Frames uint8 (T, H, W, 3), guided in the first `guided_share` of the steps (0: in none, else in at least one).
+def generate(request: GuidedRequest, guide: Guide, guided_share: float) -> np.ndarray:
+    """Frames uint8 (T, H, W, 3); `guide` is called before each of the first `guided_share` of the steps.
 
-    Noise, scheduler and classifier-free guidance are `rendering.render`'s. One thing differs: UniPC's corrector makes
-    each sample anew from the one before it, which would drop what the guide did to it, so guided samples go
-    uncorrected. Raises EffiVMTError where the reference latents (1, C, F, h, w) are not of the size that is rendered.
+    A share of 0 guides no step, any other at least one. Noise, scheduler and classifier-free guidance are those of
+    `rendering.render`, except that UniPC's corrector is off in guided steps: it computes a sample again from the one
+    before, which would undo the guide's change. EffiVMTError where the reference is not of the size to render.
     """
+    backbone, render, size = request.backbone, request.render, request.size
     pipeline = backbone.pipeline(render.flow_shift)
-    scheduler, channels = pipeline.scheduler, backbone.transformer.config.in_channels
+    scheduler = pipeline.scheduler
     noise = pipeline.prepare_latents(
-        1, channels, size.height, size.width, size.num_frames, torch.float32, backbone.device,
-        torch.Generator().manual_seed(seed),
-    )  # fmt: skip
-    if reference.shape != noise.shape:
+        batch_size=1,
+        num_channels_latents=backbone.transformer.config["in_channels"],
+        height=size.height,
+        width=size.width,
+        num_frames=size.num_frames,
+        dtype=torch.float32,
+        device=backbone.device,
+        generator=torch.Generator().manual_seed(request.seed),
+    )
+    if request.reference.shape != noise.shape:
         raise EffiVMTError(
-            f"the reference latents are of shape {tuple(reference.shape)} but the video to render has "
+            f"the reference latents are of shape {tuple(request.reference.shape)} but the video to render has "
             f"{tuple(noise.shape)}; ingest the reference at the size and number of frames that are rendered"
         )
     count = guided_steps(guided_share, render.steps)
-    scheduler.disable_corrector = list(range(count - 1))  # entry i - 1 stands for step i; step 0 has no corrector
+    # Entry i - 1 turns the corrector of step i off; step 0 has none.
+    scheduler.disable_corrector = list(range(count - 1))
     scheduler.set_timesteps(render.steps, device=backbone.device)
 
     def before_step(index: int, latents: torch.Tensor) -> torch.Tensor:
         if index >= count:
             return latents
         timestep, sigma = scheduler.timesteps[index][None], float(scheduler.sigmas[index])
-        return guide(latents, Moment(index, count, timestep, sigma, noise))
+        return guide(latents, SamplingStep(index, count, timestep, sigma, noise))
 
-    def after_step(_pipeline, index: int, _timestep, tensors: dict) -> dict:
-        if progress is not None:
-            progress(index + 1, render.steps)
+    def after_step(
+        _pipeline: WanPipeline, index: int, _timestep: torch.Tensor, tensors: dict[str, Any]
+    ) -> dict[str, torch.Tensor]:
+        if request.progress is not None:
+            request.progress(index + 1, render.steps)
         return {"latents": before_step(index + 1, tensors["latents"])}
 
+    start = before_step(0, noise)
     return run_pipeline(
-        pipeline, prompt, negative, render, size=size, after_step=after_step, latents=before_step(0, noise)
+        pipeline, request.prompt, request.negative, render, size=size, after_step=after_step, latents=start
     )
 
 
 def guided_steps(share: float, steps: int) -> int:
-    """How many of `steps` are guided: the nearest whole number to that share of them, but at least one of a share."""
+    """Number of guided steps among `steps`: the share rounded to a whole number, at least 1 unless the share is 0."""
     return max(1, round(share * steps)) if share > 0 else 0
 
 
 def optimise(
     latents: torch.Tensor, loss: Callable[[torch.Tensor], torch.Tensor], steps: int, learning_rate: float
 ) -> torch.Tensor:
-    """The latents after some steps of Adam, begun afresh, down `loss`; no other tensor receives a gradient.
+    """The latents after `steps` steps of a new Adam optimizer on `loss`; no other tensor receives a gradient.
 
-    Raises EffiVMTError when the loss is no longer finite.
+    Raises EffiVMTError when the loss is not finite.
     """
     with torch.enable_grad():
         latents = latents.detach().clone().requires_grad_()

@@ -1,24 +1,24 @@
 """MotionDirector (arXiv 2310.08465, ECCV 2024): appearance and motion LoRAs on all heads, tuned jointly.
 
-A step does two things: the spatial LoRA learns single frames with the temporal one off; the temporal LoRA learns the
-whole clip with the spatial one present but frozen, by a loss in which the appearance that the frames share counts less.
-Rendered with the temporal LoRA alone (spatial scale 0), the prompt gives the appearance.
+In each step the spatial LoRA learns single frames with the temporal one off, and the temporal LoRA learns the whole
+clip with the spatial one on but frozen, under a loss that weights the appearance shared by all frames less. Rendering
+uses the temporal LoRA alone (spatial scale 0), so the prompt decides the appearance.
 """
 
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import torch
-from diffusers import WanTransformer3DModel
+from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from pydantic import Field
 from torch import nn
 
 from effivmt.config import Positive, Section
 from effivmt.errors import EffiVMTError
-from effivmt.method import losses as objectives
+from effivmt.method import losses
 from effivmt.method.checkpoint import load_checkpoint, save_checkpoint
 from effivmt.method.dual_path import PROJECTIONS
 from effivmt.method.heads import BRANCHES
@@ -29,20 +29,20 @@ Lora = dict[str, torch.Tensor]
 
 
 class MotionDirectorParams(Section):
-    """MotionDirector's knobs; the defaults are its authors' for one video, flow_shift apart."""
+    """Params of MotionDirector; the defaults are its authors' for one video, except flow_shift, which is ours."""
 
     rank: Positive = 32
     steps: Positive = 300
     batch: Positive = 1
-    """Single frames, and noisings of the whole clip, in one step."""
+    """Number of single frames, and of noised copies of the whole clip, in one step."""
     learning_rate: Annotated[float, Field(gt=0)] = 5e-4
     weight_decay: Annotated[float, Field(ge=0)] = 1e-2
     flow_shift: Annotated[float, Field(gt=0)] = 3.0
     """Noise levels are drawn as sigma = shift u / (1 + (shift - 1) u), u uniform."""
     beta: Annotated[float, Field(ge=0)] = 1.0
-    """How much of the anchor frame phi takes away."""
+    """Weight of the anchor frame that phi subtracts."""
     save_every: Positive = 100
-    """Steps between checkpoints; a killed run goes on from the last one."""
+    """Steps between checkpoints; a killed run resumes from the last one."""
 
 
 def tune(
@@ -50,18 +50,18 @@ def tune(
     dense: torch.Tensor,
     single: torch.Tensor,
     caption: torch.Tensor,
-    params: MotionDirectorParams,
     *,
+    params: MotionDirectorParams,
     seed: int,
     clip: str,
     checkpoint: Path,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Lora]:
-    """The "spatial" and the "temporal" LoRA, in the stock layout, of a clip; the transformer is left as it was.
+    """The "spatial" and the "temporal" LoRA of a clip, in the stock layout; the transformer is left unchanged.
 
-    dense (1, C, F, h, w), the latents of the clip; single (M, C, 1, h, w), of its frames each encoded alone; caption
-    (1, tokens, channels). `clip` names the clip in the seeds; a checkpoint file at `checkpoint` is resumed. Raises
-    EffiVMTError when a loss is no longer finite.
+    dense: latents (1, C, F, h, w) of the clip; single: latents (M, C, 1, h, w) of its frames, each encoded alone;
+    caption: embedding (1, tokens, channels). `clip` enters the seed of every draw. A checkpoint file at `checkpoint` is
+    resumed. progress(done, steps) is called after each step. Raises EffiVMTError when a loss is not finite.
     """
     transformer.requires_grad_(False)
     caption = caption.to(transformer.device, transformer.dtype).expand(params.batch, -1, -1)
@@ -78,10 +78,12 @@ def tune(
         anchor = int(torch.randint(dense.shape[2], (), generator=random))
         optimizer.zero_grad(set_to_none=True)
         with added(transformer, loras["spatial"]):
-            spatial = objectives.denoising_loss(*_predict(transformer, frames, caption, params.flow_shift, random))
+            spatial = losses.denoising_loss(
+                *_predict(transformer, frames, caption, shift=params.flow_shift, random=random)
+            )
             spatial.backward()
         with added(transformer, frozen(loras["spatial"]), loras["temporal"]):
-            predicted, target = _predict(transformer, video, caption, params.flow_shift, random)
+            predicted, target = _predict(transformer, video, caption, shift=params.flow_shift, random=random)
             temporal = temporal_loss(predicted, target, params.beta, anchor)
             temporal.backward()
         for name, loss in (("spatial", spatial), ("temporal", temporal)):
@@ -99,23 +101,24 @@ def tune(
 
 
 def temporal_loss(predicted: torch.Tensor, target: torch.Tensor, beta: float, anchor: int) -> torch.Tensor:
-    """L_t = |v' - v|^2 + |phi(v') - phi(v)|^2, means over velocities (B, C, F, h, w): a scalar (paper, section 4.2)."""
-    debiased = objectives.denoising_loss(debias(predicted, beta, anchor), debias(target, beta, anchor))
-    return objectives.denoising_loss(predicted, target) + debiased
+    """L_t = |v' - v|^2 + |phi(v') - phi(v)|^2, mean over velocities (B, C, F, h, w): a scalar (paper, section 4.2)."""
+    debiased = losses.denoising_loss(debias(predicted, beta, anchor), debias(target, beta, anchor))
+    return losses.denoising_loss(predicted, target) + debiased
 
 
 def debias(x: torch.Tensor, beta: float, anchor: int) -> torch.Tensor:
-    """phi(x) = sqrt(beta^2 + 1) x - beta x_anchor over the latent frames of (B, C, F, h, w).
+    """phi(x) = sqrt(beta^2 + 1) x - beta x_anchor over the latent frames of (B, C, F, h, w) (paper, section 4.2).
 
-    What the frames share shrinks by sqrt(beta^2 + 1) - beta, their differences grow by sqrt(beta^2 + 1).
+    The part that all frames share is scaled by sqrt(beta^2 + 1) - beta < 1, their differences by sqrt(beta^2 + 1).
     """
     return math.sqrt(beta**2 + 1) * x - beta * x[:, :, anchor : anchor + 1]
 
 
 def draw_lora(transformer: WanTransformer3DModel, rank: int, random: torch.Generator) -> Lora:
-    """A trainable float32 LoRA of all heads of every self-attention: A Kaiming uniform as in peft, B zero."""
+    """A trainable float32 LoRA on all heads of every self-attention: A Kaiming uniform, B zero, as in peft."""
     lora = {}
     for name, linear in _projections(transformer):
+        # kaiming_uniform_(a=sqrt(5)), which peft calls, has the bound 1 / sqrt(fan_in).
         down = (torch.rand(rank, linear.in_features, generator=random) * 2 - 1) / math.sqrt(linear.in_features)
         lora[f"{name}.lora_A.weight"] = down.to(linear.weight.device).requires_grad_()
         lora[f"{name}.lora_B.weight"] = down.new_zeros(linear.out_features, rank).to(down.device).requires_grad_()
@@ -123,13 +126,13 @@ def draw_lora(transformer: WanTransformer3DModel, rank: int, random: torch.Gener
 
 
 def frozen(lora: Mapping[str, torch.Tensor]) -> Lora:
-    """The same weights, shared, but out of reach of gradients."""
+    """The same weights, sharing memory, detached from the gradient."""
     return {name: weight.detach() for name, weight in lora.items()}
 
 
 @contextmanager
 def added(transformer: WanTransformer3DModel, *loras: Mapping[str, torch.Tensor]) -> Iterator[None]:
-    """Adds LoRAs of scale 1 to the outputs of their projections, x W' + x A' B', while the context lasts."""
+    """Within the context, adds LoRAs at scale 1 to the outputs of their projections: x W^T + x A^T B^T."""
     hooks = [
         linear.register_forward_hook(_adding(lora[f"{name}.lora_A.weight"], lora[f"{name}.lora_B.weight"]))
         for name, linear in _projections(transformer)
@@ -142,29 +145,32 @@ def added(transformer: WanTransformer3DModel, *loras: Mapping[str, torch.Tensor]
             hook.remove()
 
 
-def _adding(down: torch.Tensor, up: torch.Tensor) -> Callable:
-    def hook(_module, args, output):
+def _adding(down: torch.Tensor, up: torch.Tensor) -> Callable[..., torch.Tensor]:
+    def hook(_module: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
         return output + (args[0].to(down.dtype) @ down.T @ up.T).to(output.dtype)
 
     return hook
 
 
 def _projections(transformer: WanTransformer3DModel) -> Iterator[tuple[str, nn.Linear]]:
+    """Name and module of every projection of the self-attentions."""
     for layer, block in enumerate(transformer.blocks):
         for projection in PROJECTIONS:
-            yield f"transformer.blocks.{layer}.attn1.{projection}", block.attn1.get_submodule(projection)
+            linear = cast(nn.Linear, block.get_submodule(f"attn1.{projection}"))  # torch says Module
+            yield f"transformer.blocks.{layer}.attn1.{projection}", linear
 
 
 def _predict(
     transformer: WanTransformer3DModel,
     latents: torch.Tensor,
     caption: torch.Tensor,
+    *,
     shift: float,
     random: torch.Generator,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Predicted and true velocity (B, C, F, h, w) of latents noised to random levels."""
+    """Predicted and true velocity (B, C, F, h, w) of latents noised to random levels; caption (B, tokens, channels)."""
     noise = torch.randn(latents.shape, generator=random)
-    sigmas = objectives.draw_sigmas(len(latents), shift, random)
-    noised = objectives.add_noise(latents, noise, sigmas).to(transformer.device, transformer.dtype)
+    sigmas = losses.draw_sigmas(len(latents), shift, random)
+    noised = losses.add_noise(latents, noise, sigmas).to(transformer.device, transformer.dtype)
     predicted = transformer(noised, (1000 * sigmas).to(transformer.device), caption, return_dict=False)[0]
-    return predicted, objectives.velocity(latents, noise).to(transformer.device)
+    return predicted, losses.velocity(latents, noise).to(transformer.device)

@@ -54,6 +54,7 @@ def _tune(work: Workspace, out: Path, scratch: Path, *, clip: Clip, inputs: Temp
     from safetensors.torch import load_file
 
     from effivmt.method.adapter import fused, save_adapter, to_stock_layout
+    from effivmt.method.adapter_manifest import AdapterFacts
     from effivmt.method.heads import load_head_map
     from effivmt.method.tuning import tune_temporal
 
@@ -76,7 +77,7 @@ def _tune(work: Workspace, out: Path, scratch: Path, *, clip: Clip, inputs: Temp
             checkpoint=scratch / "temporal.safetensors",
             progress=work.progress("temporal"),
         )
-    facts = {
+    facts: AdapterFacts = {
         "backbone": {"id": backbone.id, "digest": backbone.digest},
         "clip": {"caption": clip.caption, "digest": digest},
         "ranks": {"spatial": params.spatial.rank if looks else 0, "temporal": params.temporal.rank},

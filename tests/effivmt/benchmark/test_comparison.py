@@ -13,14 +13,14 @@ from safetensors.torch import load_file
 from webpage import HOSTILE, Page
 
 from effivmt.benchmark import page, peer_stages, runner
-from effivmt.benchmark.cells import Done, Job, run_job
+from effivmt.benchmark.cells import Job, JobResult, run_job
 from effivmt.benchmark.delivery import write_comparison
 from effivmt.benchmark.markdown import cell, claim_evidence, markdown
 from effivmt.benchmark.methods import METHODS, OURS
 from effivmt.benchmark.peers import PEERS, peer_params
-from effivmt.benchmark.results import About, as_estimate
+from effivmt.benchmark.results import RunInfo
 from effivmt.benchmark.scatter import scatter
-from effivmt.benchmark.statistics import Estimate
+from effivmt.benchmark.statistics import Estimate, as_estimate
 from effivmt.catalog import Catalog, Clip
 from effivmt.config import Params, set_value
 from effivmt.errors import VideoError
@@ -30,7 +30,7 @@ from effivmt.pipeline.workspace import Workspace
 from effivmt.store.store import Store
 
 RUN = [name for name, method in METHODS.items() if method.kind != "sweep"]
-ABOUT = About("tiny", "wan-random", "0" * 64, "0.1.0", "abc123", 1)
+ABOUT = RunInfo("tiny", "wan-random", "0" * 64, "0.1.0", "abc123", 1)
 KNOBS = {"motion_director": ("steps=2", "rank=2"), "ditflow": ("adam_steps=1",), "smm": ("adam_steps=1",)}
 
 
@@ -60,11 +60,11 @@ def clip(clip) -> Clip:
     return clip.model_copy(update={"prompts": clip.prompts[:1], "group": "single object"})
 
 
-_DONE: dict[str, Done] = {}
+_DONE: dict[str, JobResult] = {}
 
 
 @pytest.fixture
-def done(store, params, clip, backbone) -> dict[str, Done]:
+def done(store, params, clip, backbone) -> dict[str, JobResult]:
     """What came of each method, done once for all tests here."""
     if not _DONE:
         for name in RUN:
@@ -112,11 +112,11 @@ class TestMethods:
         looks = stages.spatial(work, clip, ingested, heads)
         motion = stages.temporal(work, clip, ingested, heads, looks)
         (ours,) = done[OURS].cells
-        assert ours.preparing == sum(a.seconds for a in (ingested, heads, looks, motion))
-        assert ours.rendering == ours.video.seconds and ours.adapter.key == motion.key
+        assert ours.preparing_seconds == sum(a.seconds for a in (ingested, heads, looks, motion))
+        assert ours.rendering_seconds == ours.video.seconds and ours.adapter.key == motion.key
         (alone,), (guided,) = done["backbone"].cells, done["smm"].cells
-        assert alone.preparing == 0 and alone.adapter is None
-        assert guided.preparing == ingested.seconds and guided.video.stage == "peer_render"
+        assert alone.preparing_seconds == 0 and alone.adapter is None
+        assert guided.preparing_seconds == ingested.seconds and guided.video.stage == "peer_render"
         assert done["motion-director"].cells[0].adapter.stage == "peer_tune"
 
     def test_the_reconstruction_is_the_reference_decoded(self, done, store, params, clip, backbone, tmp_path):
@@ -127,7 +127,7 @@ class TestMethods:
         assert len(frames) == work.params.ingest.num_frames
         write_video(tmp_path / "copy.mp4", frames, work.params.ingest.fps)
         assert (tmp_path / "copy.mp4").read_bytes() == found.video.file("video.mp4").read_bytes()
-        assert found.preparing == ingested.seconds and found.adapter is None
+        assert found.preparing_seconds == ingested.seconds and found.adapter is None
 
     def test_motion_director_renders_without_its_looks(self, done, store, params, clip):
         made = job(params, "motion-director", clip)
@@ -191,9 +191,8 @@ def written(done, store, tmp_path) -> tuple[Path, dict]:
     )
     bad = replace(done["smm"], job=replace(done["smm"].job, clip=other))
     bad = replace(bad, cells=(replace(bad.cells[0], clip="other", error=HOSTILE, metrics=None, video=None),))
-    summary = write_comparison(
-        tmp_path / "out", Store(store), ABOUT, [METHODS[name] for name in RUN], [*chosen, good, bad]
-    )
+    methods = [METHODS[name] for name in RUN]
+    summary = write_comparison(tmp_path / "out", Store(store), ABOUT, methods, results=[*chosen, good, bad])
     return tmp_path / "out", summary
 
 
@@ -304,7 +303,7 @@ class TestPage:
     def test_above_the_limit_it_links_to_the_files(self, written, done, store, monkeypatch):
         monkeypatch.setattr(page, "LIMIT", 1)
         out = written[0]
-        write_comparison(out, Store(store), ABOUT, [METHODS[OURS]], [done[OURS]])
+        write_comparison(out, Store(store), ABOUT, [METHODS[OURS]], results=[done[OURS]])
         shown = Page((out / "index.html").read_text())
         links = [attributes["href"] for tag, attributes in shown.elements if tag == "a"]
         assert links == ["videos/zigzag/reference.mp4", "videos/zigzag/effivmt-1.mp4"]

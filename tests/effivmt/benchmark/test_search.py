@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from effivmt.benchmark import search
-from effivmt.benchmark.cells import Cell, Done
+from effivmt.benchmark.cells import Cell, JobResult
 from effivmt.benchmark.methods import OURS
 from effivmt.benchmark.peers import PEERS, peer_params, read_peers
 from effivmt.catalog import Clip
@@ -26,7 +26,9 @@ def params_file(tmp_path: Path, params) -> Path:
     return path
 
 
-def ended(jobs: list[search.Job], scores: dict[tuple[str, int], float], failing: set[tuple[str, int]]) -> list[Done]:
+def ended(
+    jobs: list[search.Job], scores: dict[tuple[str, int], float], failing: set[tuple[str, int]]
+) -> list[JobResult]:
     """A cell a job with its candidate's score, or failed on the second clip."""
     done = []
     for job in jobs:
@@ -38,14 +40,14 @@ def ended(jobs: list[search.Job], scores: dict[tuple[str, int], float], failing:
         bad = (maker, number) in failing and job.clip.clip == "other"
         metrics = {"two_sided_motion_fidelity": scores.get((maker, number), 0.0), "text_similarity": 0.25}
         cell = Cell(job.method.name, job.clip.clip, "p", 0, "broken" if bad else "", None if bad else metrics)
-        done.append(Done(job, (cell,), None, cached=False))
+        done.append(JobResult(job, (cell,), None, cached=False))
     return done
 
 
 def test_every_method_has_the_same_number_of_values_its_authors_among_them() -> None:
     assert search.CANDIDATES.keys() == {OURS, *PEERS}
     assert {len(candidates) for candidates in search.CANDIDATES.values()} == {4}
-    assert load_params(Path("params/wan2.1-1.3b.yaml")).heads.alpha in {
+    assert load_params(Path("effivmt/presets/wan2.1-1.3b.yaml")).heads.alpha in {
         it["heads.alpha"] for it in search.CANDIDATES[OURS]
     }
     for maker, candidates in search.CANDIDATES.items():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from effivmt.benchmark.paths import OBJECTS
-from effivmt.benchmark.scene import CLASSES, NUM_FRAMES, Drawn
+from effivmt.benchmark.scene import CLASSES, NUM_FRAMES, DrawnClip
 from effivmt.benchmark.suite import quick, suite
 from effivmt.benchmark.tuning import tuning_scenes
 from effivmt.evaluation.motion import MotionScores, compare_motion
@@ -67,7 +67,7 @@ def test_clips_are_whole(name):
         assert not PATTERNS & set(scene.caption.split())
 
 
-def moved_as_truth(drawn: Drawn, point: np.ndarray, born: int, group: str) -> np.ndarray:
+def moved_as_truth(drawn: DrawnClip, point: np.ndarray, born: int, group: str) -> np.ndarray:
     """Where a point (x, y) of frame `born` truly is in every frame (T, 2): by the camera, else as the nearest track."""
     if group != "camera":
         near = np.linalg.norm(drawn.tracks[:, born] - point, axis=-1).argmin()

@@ -33,13 +33,13 @@ def test_is_the_mean_over_all_pairs(features):
 def test_means_are_over_the_tokens_of_each_frame(backbone, reference, prompts):
     timestep = torch.tensor([500.0])
     with torch.no_grad():
-        tokens = block_output(backbone.transformer, 1, reference, timestep, prompts[0])
-        means = spatial_means(backbone.transformer, 1, reference, timestep, prompts[0])
+        tokens = block_output(backbone.transformer, 1, reference, timestep, text=prompts[0])
+        means = spatial_means(backbone.transformer, 1, reference, timestep, text=prompts[0])
     assert means.shape == (3, 48) and torch.allclose(means[1], tokens[6:12].mean(0), atol=1e-6)
 
 
 def test_the_gradient_reaches_every_latent_frame(backbone, reference, prompts, features):
     latents = reference.clone().requires_grad_()
     target = features[:3].repeat(1, 3)
-    smm_loss(spatial_means(backbone.transformer, 1, latents, torch.tensor([500.0]), prompts[0]), target).backward()
+    smm_loss(spatial_means(backbone.transformer, 1, latents, torch.tensor([500.0]), text=prompts[0]), target).backward()
     assert latents.grad.isfinite().all() and latents.grad.abs().amax(dim=(0, 1, 3, 4)).gt(0).all()

@@ -27,7 +27,7 @@ def watched(transformer, module, inputs) -> tuple:
 def test_output_is_that_of_the_whole_pass(backbone, inputs, block):
     _, expected = watched(backbone.transformer, backbone.transformer.blocks[block], inputs)
     with torch.no_grad():
-        assert torch.equal(block_output(backbone.transformer, block, *inputs), expected[0])
+        assert torch.equal(block_output(backbone.transformer, block, *inputs[:2], text=inputs[2]), expected[0])
 
 
 @pytest.mark.parametrize("block", [0, 1])
@@ -35,7 +35,7 @@ def test_queries_and_keys_give_the_output_of_the_attention(backbone, inputs, blo
     attention = backbone.transformer.blocks[block].attn1
     (hidden, *_), expected = watched(backbone.transformer, attention, inputs)
     with torch.no_grad():
-        q, k = queries_and_keys(backbone.transformer, block, *inputs)
+        q, k = queries_and_keys(backbone.transformer, block, *inputs[:2], text=inputs[2])
         v = attention.to_v(hidden)[0].unflatten(1, (4, 12))
         mixed = F.scaled_dot_product_attention(*(x.transpose(0, 1) for x in (q, k, v))).transpose(0, 1).flatten(1)
         assert torch.allclose(attention.to_out[0](mixed), expected[0], atol=1e-5)
@@ -46,7 +46,7 @@ def test_later_blocks_rest_and_only_the_latents_get_a_gradient(backbone, inputs,
     transformer, ran = backbone.transformer, []
     hook = transformer.blocks[1].register_forward_pre_hook(lambda *_: ran.append(1))
     inputs[0].requires_grad_()
-    found = features(transformer, 0, *inputs)
+    found = features(transformer, 0, *inputs[:2], text=inputs[2])
     (found if features is block_output else found[0] + found[1]).square().sum().backward()
     hook.remove()
     assert not ran and inputs[0].grad.abs().amin(dim=(0, 1)).gt(0).all()
@@ -55,10 +55,10 @@ def test_later_blocks_rest_and_only_the_latents_get_a_gradient(backbone, inputs,
 
 def test_nothing_is_left_on_the_transformer(backbone, inputs):
     transformer = backbone.transformer
-    block_output(transformer, 0, *inputs)
-    queries_and_keys(transformer, 0, *inputs)
+    block_output(transformer, 0, *inputs[:2], text=inputs[2])
+    queries_and_keys(transformer, 0, *inputs[:2], text=inputs[2])
     with pytest.raises(RuntimeError):
-        queries_and_keys(transformer, 0, inputs[0][:, :3], *inputs[1:])
+        queries_and_keys(transformer, 0, inputs[0][:, :3], inputs[1], text=inputs[2])
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in transformer.modules())
     assert transformer(inputs[0], inputs[1], inputs[2][None]).sample.shape == inputs[0].shape
 

@@ -1,5 +1,7 @@
 """What holds of every training-free peer: its loss falls, the reference decides, and the rest is as in rendering."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -16,13 +18,13 @@ PEERS = {
 
 
 @pytest.fixture(params=PEERS)
-def peer(request, backbone, reference, prompts, render_params, size):
+def peer(request, guided_request, reference):
     """Runs one of the peers; with its params changed, where some are given."""
     module, params = PEERS[request.param]
 
     def run(reference=reference, seed=0, **changes) -> np.ndarray:
         changed = params.model_copy(update=changes)
-        return module.generate(backbone, reference, *prompts, render_params, size, seed, changed)
+        return module.generate(replace(guided_request, reference=reference, seed=seed), changed)
 
     return run
 

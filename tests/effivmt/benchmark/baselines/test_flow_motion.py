@@ -4,26 +4,26 @@ import pytest
 import torch
 
 from effivmt.benchmark.baselines.flow_motion import FlowMotionParams, clean_prediction, guidance_loss
-from effivmt.benchmark.baselines.guided import Moment
+from effivmt.benchmark.baselines.guided import SamplingStep
 
 PARAMS = FlowMotionParams()
 
 
 @pytest.fixture
-def moment(reference) -> Moment:
-    return Moment(0, 1, torch.tensor([900.0]), 0.9, torch.zeros_like(reference))
+def step(reference) -> SamplingStep:
+    return SamplingStep(0, 1, torch.tensor([900.0]), 0.9, torch.zeros_like(reference))
 
 
-def test_prediction_removes_the_velocity(backbone, reference, prompts, moment):
-    velocity = backbone.transformer(reference, moment.timestep, prompts[0][None]).sample
-    found = clean_prediction(backbone.transformer, reference, moment, prompts[0])
+def test_prediction_removes_the_velocity(backbone, reference, prompts, step):
+    velocity = backbone.transformer(reference, step.timestep, prompts[0][None]).sample
+    found = clean_prediction(backbone.transformer, reference, step, prompts[0])
     assert torch.allclose(found, reference - 0.9 * velocity, atol=1e-6) and (found - reference).abs().max() > 1e-2
 
 
-def test_no_gradient_passes_through_the_transformer(backbone, reference, prompts, moment):
+def test_no_gradient_passes_through_the_transformer(backbone, reference, prompts, step):
     latents = reference.clone().requires_grad_()
     weights = torch.randn(reference.shape, generator=torch.Generator().manual_seed(0))
-    (clean_prediction(backbone.transformer, latents, moment, prompts[0]) * weights).sum().backward()
+    (clean_prediction(backbone.transformer, latents, step, prompts[0]) * weights).sum().backward()
     assert torch.equal(latents.grad, weights)
 
 

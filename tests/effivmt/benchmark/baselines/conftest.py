@@ -1,9 +1,11 @@
-"""What the tests of the peers share: sizes that the random backbone runs in moments, prompts, and reference latents."""
+"""Fixtures of the peers' tests: sizes that the random backbone runs in moments, prompts, and reference latents."""
 
 import pytest
 import torch
 
+from effivmt.benchmark.baselines.guided import GuidedRequest
 from effivmt.config import IngestParams, RenderParams
+from effivmt.method.backbone import Backbone
 
 
 @pytest.fixture(scope="session")
@@ -29,3 +31,23 @@ def reference() -> torch.Tensor:
     random = torch.Generator().manual_seed(0)
     ground, pattern = torch.randn(2, 4, 1, 4, 6, generator=random)
     return torch.cat([ground + 2 * pattern.roll(2 * shift, dims=3) for shift in range(3)], dim=1)[None]
+
+
+@pytest.fixture
+def guided_request(
+    backbone: Backbone,
+    reference: torch.Tensor,
+    prompts: list[torch.Tensor],
+    render_params: RenderParams,
+    size: IngestParams,
+) -> GuidedRequest:
+    """The prompt with the motion of the reference, of seed 0."""
+    return GuidedRequest(
+        backbone=backbone,
+        reference=reference,
+        prompt=prompts[0],
+        negative=prompts[1],
+        render=render_params,
+        size=size,
+        seed=0,
+    )

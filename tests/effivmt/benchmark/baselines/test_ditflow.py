@@ -11,7 +11,7 @@ from effivmt.benchmark.baselines.ditflow import (
     latent_flow,
     mean_displacements,
     reference_flow,
-    token_places,
+    token_positions,
 )
 from effivmt.benchmark.baselines.guided import optimise
 
@@ -41,7 +41,7 @@ def test_a_sharp_mean_is_the_best_and_the_loss_at_the_reference_is_zero(moving):
     soft = flow_loss(mean_displacements(moving, moving, GRID, 2.0), best)
     assert flow_loss(mean_displacements(moving, moving, GRID, 20.0), best) < soft
     flat = mean_displacements(moving, moving, GRID, 1e-6)
-    assert torch.allclose(flat[1, :, 2], torch.tensor([1.5, 2.0]) - token_places(GRID, flat.device), atol=1e-4)
+    assert torch.allclose(flat[1, :, 2], torch.tensor([1.5, 2.0]) - token_positions(GRID, flat.device), atol=1e-4)
 
 
 def test_logits_are_the_mean_over_heads():
@@ -65,7 +65,7 @@ def test_optimising_the_latents_brings_the_flow_to_the_reference(backbone, refer
     start = torch.randn(reference.shape, generator=torch.Generator().manual_seed(1))
 
     def loss(latents: torch.Tensor) -> torch.Tensor:
-        return flow_loss(latent_flow(backbone.transformer, latents, timestep, prompts[0], params), target)
+        return flow_loss(latent_flow(backbone.transformer, latents, timestep, prompts[0], params=params), target)
 
     assert target.any() and target.shape == (3, 6, 3, 2)
     assert loss(optimise(start, loss, 60, 0.05)) < 0.8 * loss(start)

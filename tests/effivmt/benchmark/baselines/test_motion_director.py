@@ -18,7 +18,7 @@ from effivmt.benchmark.baselines.motion_director import (
     tune,
 )
 from effivmt.errors import EffiVMTError
-from effivmt.method import losses as objectives
+from effivmt.method import losses
 from effivmt.method.adapter import fused
 from effivmt.method.seeding import generator
 
@@ -45,8 +45,8 @@ def run(transformer, reference, prompts, tmp_path):
     def run(seed=0, progress=None, **changes):
         params = PARAMS.model_copy(update=changes)
         caption = prompts[0][None]
-        options = {"seed": seed, "clip": "clip", "checkpoint": checkpoint, "progress": progress}
-        return tune(transformer, reference, single, caption, params, **options)
+        options = {"params": params, "seed": seed, "clip": "clip", "checkpoint": checkpoint, "progress": progress}
+        return tune(transformer, reference, single, caption, **options)
 
     run.checkpoint = checkpoint
     return run
@@ -141,14 +141,14 @@ class TestTune:
             for draw in range(16):
                 random = generator(7, "fixed", draw)
                 noise = torch.randn(reference.shape, generator=random)
-                sigma = objectives.draw_sigmas(1, 3.0, random)
-                target = objectives.velocity(reference, noise)
-                noised = objectives.add_noise(reference, noise, sigma)
+                sigma = losses.draw_sigmas(1, 3.0, random)
+                target = losses.velocity(reference, noise)
+                noised = losses.add_noise(reference, noise, sigma)
                 with torch.no_grad(), added(transformer, *loras[:1]):
                     frame = transformer(noised[:, :, :1], 1000 * sigma, prompts[0][None]).sample
                 with torch.no_grad(), added(transformer, *loras):
                     video = transformer(noised, 1000 * sigma, prompts[0][None]).sample
-                totals[0] += objectives.denoising_loss(frame, target[:, :, :1])
+                totals[0] += losses.denoising_loss(frame, target[:, :, :1])
                 totals[1] += temporal_loss(video, target, 1.0, draw % 3)
             return totals.tolist()
 
@@ -177,13 +177,13 @@ class TestTune:
         assert calls == [[{True}], [{False}, {True}]] * 2
 
     def test_every_step_draws_afresh(self, run, monkeypatch):
-        drawn, stock = [], objectives.draw_sigmas
+        drawn, stock = [], losses.draw_sigmas
 
         def watching(*args):
             drawn.append(stock(*args))
             return drawn[-1]
 
-        monkeypatch.setattr(objectives, "draw_sigmas", watching)
+        monkeypatch.setattr(losses, "draw_sigmas", watching)
         run()
         assert len(torch.cat(drawn).unique()) == 2 * 2 * 4
 
