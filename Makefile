@@ -5,6 +5,7 @@ PYTHON ?= python3.14 python3.13 python3.12 python3.11 python3
 VENV := .venv
 DONE := $(VENV)/.installed
 DOCS_DONE := $(VENV)/.installed-docs
+LINKS := build/typing/effivmt_flows build/typing/effivmt_tasks
 INSTALL := $(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable
 # A version manager puts commands on the PATH that do not run, and Debian's python3 comes without ensurepip.
 USABLE := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
@@ -39,19 +40,20 @@ repro: $(DONE)
 test: $(DONE)
 	$(VENV)/bin/python -m pytest
 
-# mypy follows no editable install, so links show it flows/ and tasks/ under the names they are installed as.
-lint: $(DONE)
+# mypy and mkdocs follow no editable install: links show them flows/ and tasks/ under their installed names.
+build/typing/effivmt_%:
 	mkdir -p build/typing
-	ln -sfn ../../flows build/typing/effivmt_flows
-	ln -sfn ../../tasks build/typing/effivmt_tasks
+	ln -sfn ../../$* $@
+
+lint: $(DONE) | $(LINKS)
 	$(VENV)/bin/lint-imports
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
 # The pages of docs/ and the API reference, under site/; a broken link is an error.
-docs: $(DOCS_DONE)
-	$(VENV)/bin/mkdocs build --strict --quiet
+docs: $(DOCS_DONE) | $(LINKS)
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet
 
 # dist/*.whl. setuptools would add what an earlier build left in build/lib.
 wheel: $(DONE)
