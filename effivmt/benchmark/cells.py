@@ -14,7 +14,8 @@ from effivmt.catalog import Clip
 from effivmt.config import Params, Section
 from effivmt.errors import in_one_line
 from effivmt.pipeline import stages
-from effivmt.pipeline.stages import Rendered
+from effivmt.pipeline.stages import RenderedVideo
+from effivmt.pipeline.transfer import adapter_folder
 from effivmt.pipeline.workspace import Workspace
 from effivmt.store.artifact import Artifact
 
@@ -77,7 +78,7 @@ class Prepared:
 
     used: tuple[Artifact, ...]
     adapter: Artifact | None
-    render: Callable[[str], Sequence[Rendered]]
+    render: Callable[[str], Sequence[RenderedVideo]]
 
 
 def run_job(work: Workspace, job: Job) -> Done:
@@ -107,7 +108,7 @@ def prepare(work: Workspace, job: Job, ingested: Artifact) -> Prepared:
     if maker == "effivmt":
         classified = stages.heads(work, clip, ingested)
         appearance = stages.spatial(work, clip, ingested, classified)
-        motion = stages.temporal(work, clip, ingested, classified, appearance)
+        motion = stages.temporal(work, clip, ingested, classified, appearance=appearance)
         used = (ingested, *((classified,) if work.params.heads.split != "none" else ()), appearance, motion)
         return _with_adapter(work, used, motion)
     if maker == "backbone":
@@ -115,11 +116,13 @@ def prepare(work: Workspace, job: Job, ingested: Artifact) -> Prepared:
     if maker == "reconstruction":
         copied = peer_stages.reconstruct(work, ingested)
         seeds = work.params.render.seeds
-        return Prepared((ingested,), None, lambda prompt: [Rendered(prompt, seed, copied, None) for seed in seeds])
+        return Prepared((ingested,), None, lambda prompt: [RenderedVideo(prompt, seed, copied, None) for seed in seeds])
     if maker == "motion_director":
-        tuned = peer_stages.tune(work, maker, job.peer, clip, ingested)
+        tuned = peer_stages.tune(work, clip, ingested, peer=maker, params=job.peer)
         return _with_adapter(work, (ingested, tuned), tuned)
-    return Prepared((ingested,), None, lambda prompt: peer_stages.render(work, maker, job.peer, ingested, prompt))
+    return Prepared(
+        (ingested,), None, lambda prompt: peer_stages.render(work, ingested, prompt, peer=maker, params=job.peer)
+    )
 
 
 def failed(job: Job, prompts: Sequence[str], reason: str) -> list[Cell]:
@@ -129,11 +132,10 @@ def failed(job: Job, prompts: Sequence[str], reason: str) -> list[Cell]:
 
 
 def _with_adapter(work: Workspace, used: tuple[Artifact, ...], tuned: Artifact) -> Prepared:
-    folder = tuned.file("adapter/adapter.json").parent
-    return Prepared(used, tuned, lambda prompt: stages.render(work, [prompt], folder))
+    return Prepared(used, tuned, lambda prompt: stages.render(work, [prompt], adapter_folder(tuned)))
 
 
-def _cell(job: Job, prepared: Prepared, rendered: Rendered, evaluated: Artifact) -> Cell:
+def _cell(job: Job, prepared: Prepared, rendered: RenderedVideo, evaluated: Artifact) -> Cell:
     (row,) = json.loads(evaluated.file("metrics.json").read_text(encoding="utf-8"))
     used = (*prepared.used, rendered.artifact)
     busy, peaks = [it.processor_seconds for it in used], [it.peak_bytes for it in used]

@@ -19,7 +19,7 @@ from effivmt.benchmark.tuning import tuning_scenes
 from effivmt.catalog import Clip
 from effivmt.media.video import write_image, write_video
 from effivmt.store.artifact import Artifact
-from effivmt.store.files import place, replacing, writing
+from effivmt.store.files import atomic_write, copy_verified, write_errors
 from effivmt.store.store import Store
 
 
@@ -33,7 +33,7 @@ def write_comparison(
     unsaid = {scene.name: scene.unsaid for scene in (*suite(), *tuning_scenes())}
     rows = [row_of(one, cell, unsaid.get(cell.clip)) for one in done for cell in one.cells]
     summary = summarise(about, methods, rows)
-    with writing(out):
+    with write_errors(out):
         out.mkdir(parents=True, exist_ok=True)
         clips = _place_videos(out / "videos", store, done)
         _write(out / "results.parquet", lambda path: write_rows(path, rows))
@@ -47,7 +47,7 @@ def write_comparison(
 
 
 def _write(path: Path, write: Callable[[Path], object]) -> None:
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         write(temporary)
 
 
@@ -70,7 +70,7 @@ def _place_videos(folder: Path, store: Store, done: Sequence[Done]) -> list[Clip
             for cell in one.cells:
                 video = own / _video_name(clip, cell, several=len(one.job.params.render.seeds) > 1)
                 if cell.video is not None:
-                    place(store, cell.video, "video.mp4", video)
+                    copy_verified(store, cell.video, "video.mp4", video)
                 tiles[cell.prompt].append(_tile(one.job.method, cell, video if cell.video is not None else None))
         clips.append(ClipTiles(name, clip.group, clip.caption, reference, tiles))
     for path in earlier - {path for clip in clips for path in clip.videos}:

@@ -7,7 +7,7 @@ from pathlib import Path
 from effivmt.benchmark.markdown import HEADINGS, cell, claim_evidence
 from effivmt.benchmark.measures import COSTS, MEASURES
 from effivmt.benchmark.results import as_estimate
-from effivmt.report.inline_media import File, Held, embed_image
+from effivmt.report.inline_media import InlineFile, InlineFiles, inline_image
 from effivmt.report.run_page import LIMIT
 from effivmt.report.templating import described, template
 
@@ -80,7 +80,7 @@ def render_page(summary: Mapping[str, object], clips: Sequence[ClipTiles], pictu
         groups=list(dict.fromkeys(clip.group for clip in clips if clip.group)),
         files=_collect(clips),
         limit=LIMIT // 2**20,
-        picture=embed_image(picture),
+        picture=inline_image(picture),
         measures={name: MEASURES[name] for name in measures},
         meanings=described(named - COSTS.keys()) | {name: it for name, it in COSTS.items() if name in named},
         table=_table(methods, measures),
@@ -94,11 +94,11 @@ def _table(methods: Mapping[str, Mapping], measures: Iterable[str]) -> list[tupl
     return [(it, [cell(name, as_estimate(it["estimates"].get(name))) for name in measures]) for it in methods.values()]
 
 
-def _collect(clips: Sequence[ClipTiles]) -> dict[Path, File] | None:
-    held = Held()
+def _collect(clips: Sequence[ClipTiles]) -> dict[Path, InlineFile] | None:
+    inline = InlineFiles()
     for clip in clips:
         for path in clip.videos:
-            held.add(path)
-            if held.size > LIMIT:
+            inline.add(path)
+            if inline.size > LIMIT:
                 return None
-    return held.files
+    return inline.files

@@ -12,14 +12,18 @@ from effivmt.benchmark.cells import Done, Job, failed, run_job
 from effivmt.benchmark.methods import Method
 from effivmt.benchmark.peers import PEERS, is_of_peer, peer_params, read_peers
 from effivmt.catalog import Catalog, Clip
-from effivmt.pipeline.workspace import Workspace
+from effivmt.pipeline.workspace import LoadedBackbone, Workspace
 from effivmt.store.store import Store
 
 DIED = "its worker process died (out of memory?); the next run goes on from its last checkpoint"
 
 
 def plan(
-    methods: Sequence[Method], clips: Sequence[Clip], params: Path, peers: Path | None, overrides: Sequence[str]
+    methods: Sequence[Method],
+    clips: Sequence[Clip],
+    params: str | Path | None,
+    peers: Path | None,
+    overrides: Sequence[str],
 ) -> list[Job]:
     """A job for each method and clip, one method after the other, so that workers beside each other share no clip.
 
@@ -61,7 +65,7 @@ def run(store: Path, jobs: Sequence[Job], workers: int, see: Callable[[Done], No
 
 
 def _here(store: Path, jobs: Sequence[Job]) -> Iterator[tuple[int, Done]]:
-    loaded: dict[str, object] = {}
+    loaded = LoadedBackbone()
     for number, job in enumerate(jobs):
         yield number, run_job(Workspace(Store(store), job.params, loaded=loaded), job)
 

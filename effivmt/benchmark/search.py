@@ -19,7 +19,7 @@ from effivmt.benchmark.methods import METHODS, OURS
 from effivmt.benchmark.peers import PEERS, peer_params
 from effivmt.catalog import Clip
 from effivmt.evaluation.metrics import METRICS
-from effivmt.store.files import replacing, writing
+from effivmt.store.files import atomic_write, write_errors
 
 CANDIDATES: dict[str, tuple[dict[str, object], ...]] = {
     OURS: tuple({"heads.alpha": alpha} for alpha in (1.25, 2.0, 4.0, 8.0)),
@@ -38,7 +38,7 @@ GOOD = ("two_sided_motion_fidelity", "text_similarity")
 prompt be kept, and neither makes up for the other."""
 
 
-def plan(clips: Sequence[Clip], params: Path, overrides: Sequence[str]) -> list[Job]:
+def plan(clips: Sequence[Clip], params: str | Path | None, overrides: Sequence[str]) -> list[Job]:
     """A job for each candidate and clip, in that order. ParamsError names a field of the params that is wrong."""
     return [_job(maker, values, clip, params, overrides) for maker, values in _tried() for clip in clips]
 
@@ -71,7 +71,7 @@ def write_chosen(path: Path, rows: Sequence[Mapping[str, object]], about: str) -
         lines.append(f"# {row['maker']} {json.dumps(row['values'])}: {score}{' (chosen)' if row['chosen'] else ''}")
     chosen = {row["maker"]: row["values"] for row in rows if row["chosen"] and row["maker"] in PEERS}
     text = "\n".join(lines) + "\n" + yaml.safe_dump(chosen, sort_keys=False)
-    with writing(path.parent), replacing(path) as temporary:
+    with write_errors(path.parent), atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
@@ -84,7 +84,9 @@ def _tried() -> list[tuple[str, Mapping[str, object]]]:
     return [(maker, values) for maker, candidates in CANDIDATES.items() for values in candidates]
 
 
-def _job(maker: str, values: Mapping[str, object], clip: Clip, params: Path, overrides: Sequence[str]) -> Job:
+def _job(
+    maker: str, values: Mapping[str, object], clip: Clip, params: str | Path | None, overrides: Sequence[str]
+) -> Job:
     method = next(method for method in METHODS.values() if method.maker == maker)
     if maker in PEERS:
         return Job(method, method.params(params, overrides), clip, peer_params(maker, {maker: values}))

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from diffusers import WanTransformer3DModel
+from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from effivmt.errors import AdapterError
-from effivmt.method.adapter_manifest import read_facts
+from effivmt.method.adapter_manifest import AdapterFacts, read_facts
 from effivmt.method.dual_path import PROJECTIONS, channels_of
 from effivmt.method.heads import BRANCHES, HeadMap, load_head_map, save_head_map
 from effivmt.store.digests import sha256_file
@@ -29,18 +29,18 @@ _COMFYUI_NAMES = dict(zip(PROJECTIONS, ("q", "k", "v", "o"), strict=True))
 
 @dataclass(frozen=True)
 class Adapter:
-    """An adapter in memory: stock-layout LoRA weights of each branch, the head map and the card's facts."""
+    """An adapter in memory: stock-layout LoRA weights of each branch, the head map, and what it was made from."""
 
     spatial: dict[str, torch.Tensor]
     temporal: dict[str, torch.Tensor]
     heads: HeadMap
-    facts: dict[str, object]
+    facts: AdapterFacts
 
 
 def to_stock_layout(weights: Mapping[str, torch.Tensor], heads: HeadMap) -> dict[str, torch.Tensor]:
     """Scatters LoRA weights of split modules back to the stock head order, zeros elsewhere.
 
-    Takes `blocks.0.attn1.to_q.spatial.lora_A` (as in `tuning.Tuned.weights`) and so on, returns
+    Takes `blocks.0.attn1.to_q.spatial.lora_A` (as in `tuning.TuningResult.weights`) and so on, returns
     `transformer.blocks.0.attn1.to_q.lora_A.weight` and so on. Weights of whole projections, named
     `blocks.0.attn1.to_q.lora_A`, stay as they are.
     """
@@ -64,9 +64,10 @@ def save_adapter(
     spatial: Mapping[str, torch.Tensor],
     temporal: Mapping[str, torch.Tensor],
     heads: HeadMap,
-    facts: Mapping[str, object],
+    *,
+    facts: AdapterFacts,
 ) -> None:
-    """Writes an adapter folder from stock-layout weights; `facts` (backbone, caption, params) go into adapter.json."""
+    """Writes an adapter folder from stock-layout weights; `facts` go into adapter.json and the model card."""
     folder.mkdir(parents=True, exist_ok=True)
     save_file(dict(spatial), folder / "spatial.safetensors", metadata={"format": "pt"})
     save_file(dict(temporal), folder / "temporal.safetensors", metadata={"format": "pt"})
@@ -103,9 +104,9 @@ def load_adapter(folder: Path) -> Adapter:
 def check_fits(adapter: Adapter, transformer: WanTransformer3DModel, backbone_digest: str | None = None) -> None:
     """Raises AdapterError, naming both sides, unless the adapter was made for this backbone."""
     made_for = adapter.facts.get("backbone")
-    if backbone_digest is not None and isinstance(made_for, dict) and made_for.get("digest") != backbone_digest:
+    if backbone_digest is not None and made_for is not None and made_for["digest"] != backbone_digest:
         raise AdapterError(
-            f"the adapter was made for backbone {made_for.get('id')} (digest {str(made_for.get('digest'))[:12]}) but "
+            f"the adapter was made for backbone {made_for['id']} (digest {made_for['digest'][:12]}) but "
             f"this backbone has digest {backbone_digest[:12]}; use the backbone it was made for"
         )
     modules = dict(transformer.named_modules())
@@ -141,15 +142,17 @@ def fused(
     originals = {}
     try:
         for module, parts in loras.items():
-            weight = transformer.get_submodule(module).weight
-            to = {"device": weight.device, "dtype": torch.float32}
-            delta = sum(strength * (up.to(**to) @ down.to(**to)) for down, up, strength in parts)
+            weight = transformer.get_submodule(module).get_parameter("weight")
+            delta = sum(
+                strength * (up.to(weight.device, torch.float32) @ down.to(weight.device, torch.float32))
+                for down, up, strength in parts
+            )
             originals[module] = weight.data
             weight.data = (weight.data.float() + delta).to(weight.dtype)
         yield transformer
     finally:
         for module, original in originals.items():
-            transformer.get_submodule(module).weight.data = original
+            transformer.get_submodule(module).get_parameter("weight").data = original
 
 
 def to_comfyui(spatial: Mapping[str, torch.Tensor], temporal: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -165,7 +168,7 @@ def to_comfyui(spatial: Mapping[str, torch.Tensor], temporal: Mapping[str, torch
 
 
 def _pairs(weights: Mapping[str, torch.Tensor]) -> Iterator[tuple[str, torch.Tensor, torch.Tensor]]:
-    """Module, A and B of every LoRA in stock-layout weights; AdapterError for any other name and for a lone half."""
+    """Module, A and B of every LoRA in stock-layout weights; AdapterError for another name, and for A or B alone."""
     for name in dict.fromkeys(name.replace(".lora_B.", ".lora_A.") for name in weights):
         module = name.removeprefix("transformer.").removesuffix(".lora_A.weight")
         halves = [f"transformer.{module}.{side}.weight" for side in ("lora_A", "lora_B")]
@@ -174,7 +177,7 @@ def _pairs(weights: Mapping[str, torch.Tensor]) -> Iterator[tuple[str, torch.Ten
                 f"the adapter has weights of {module} but not {' and '.join(halves)}, as stock diffusers names them; "
                 "make or pull it again"
             )
-        yield module, *(weights[half] for half in halves)
+        yield module, weights[halves[0]], weights[halves[1]]
 
 
 def _parse(name: str) -> tuple[str, str | None, str]:
@@ -185,8 +188,8 @@ def _parse(name: str) -> tuple[str, str | None, str]:
     return (projection, branch, side) if branch in BRANCHES else (module, None, side)
 
 
-def _card(facts: Mapping[str, object], tuned: Sequence[str]) -> str:
-    """The model card, README.md of the adapter folder; it loads the branches that were `tuned`."""
+def _card(facts: AdapterFacts, tuned: Sequence[str]) -> str:
+    """The model card, README.md of the adapter folder; its code loads the branches that were `tuned`."""
     names = {branch: name for branch, name in (("spatial", "appearance"), ("temporal", "motion")) if branch in tuned}
     loads = "\n".join(
         f'pipe.load_lora_weights(FOLDER, weight_name="{branch}.safetensors", adapter_name="{name}")'

@@ -1,13 +1,49 @@
-"""The facts of an adapter folder and the digests that vouch for its files, read without torch."""
+"""adapter.json: what an adapter was made from, and the digests of its files; read without torch."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TypedDict, cast
 
 from effivmt.errors import AdapterError
 from effivmt.store.digests import sha256_file
 
 
-def read_facts(folder: Path) -> dict[str, object]:
+class BackboneFacts(TypedDict):
+    """The backbone that an adapter was made for: hub id or folder name, and digest of its weights and configs."""
+
+    id: str
+    digest: str
+
+
+class ClipFacts(TypedDict):
+    """The clip that an adapter was made from: its caption, and the digest of the latents that were tuned on."""
+
+    caption: str
+    digest: str
+
+
+class AdapterFacts(TypedDict, total=False):
+    """What an adapter was made from. `ranks`: LoRA rank of each branch; `params`: settings of the stages that made it.
+
+    `params` are plain JSON values, of our own stages or of a peer method; a peer's adapter has no `ranks`.
+    """
+
+    backbone: BackboneFacts
+    clip: ClipFacts
+    ranks: Mapping[str, int]
+    params: Mapping[str, object]
+
+
+class AdapterManifest(AdapterFacts):
+    """adapter.json. `files`: SHA-256 of every other file of the folder, by name."""
+
+    format: str
+    version: int
+    files: dict[str, str]
+
+
+def read_facts(folder: Path) -> AdapterManifest:
     """adapter.json of an adapter folder, after checking the digest of every file it lists (AdapterError otherwise)."""
     try:
         facts = json.loads((folder / "adapter.json").read_text(encoding="utf-8"))
@@ -17,7 +53,9 @@ def read_facts(folder: Path) -> dict[str, object]:
         raise AdapterError(f"adapter {folder}: adapter.json is damaged; pull or make the adapter again") from error
     if not isinstance(facts, dict) or facts.get("format") != "effivmt-adapter" or facts.get("version") != 1:
         raise AdapterError(f"{folder} is no adapter of a format this version reads (effivmt-adapter, version 1)")
-    files = facts.get("files")
+    backbone, files = facts.get("backbone"), facts.get("files")
+    if backbone is not None and not (isinstance(backbone, dict) and backbone.keys() >= {"id", "digest"}):
+        raise AdapterError(f"adapter {folder}: adapter.json does not say its backbone; pull or make it again")
     if not isinstance(files, dict) or not {"spatial.safetensors", "temporal.safetensors", "heads.parquet"} <= set(
         files
     ):
@@ -30,4 +68,4 @@ def read_facts(folder: Path) -> dict[str, object]:
             raise AdapterError(
                 f"adapter {folder}: {name} is damaged (its sha256 differs from adapter.json); pull or make it again"
             )
-    return facts
+    return cast(AdapterManifest, facts)  # JSON, checked above as far as the program relies on it

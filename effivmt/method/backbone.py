@@ -1,12 +1,16 @@
 """The frozen video model: any `WanPipeline` folder or hub id, its parts loaded when needed and released when not."""
 
 import gc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline, WanTransformer3DModel
+from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
+from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
+from diffusers.pipelines.wan.pipeline_wan import WanPipeline
+from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
 from transformers import AutoTokenizer, UMT5EncoderModel
 
 from effivmt.config import BackboneParams
@@ -16,19 +20,20 @@ from effivmt.method.device import pick_device
 
 
 class Backbone:
-    """The parts of one backbone in one process; each is loaded once and kept until `keep` lets it go.
+    """The parts of one backbone in one process; each is loaded once and kept until `keep` releases it.
 
-    `digest` identifies the weights and configs of all parts (a model card beside them does not count).
+    `digest` identifies the weights and configs of all parts (a model card beside them does not count). Loading a part
+    raises BackboneError where a file is damaged, or a weight is missing or of no use to the model.
     """
 
     def __init__(self, params: BackboneParams, memo: Path | None = None) -> None:
-        """Finds the folder (downloading a hub id) and checks it; `memo` is a file that remembers digests."""
+        """Finds the folder (downloading a hub id) and checks it; `memo` is a file that caches digests."""
         found = find_backbone(params.path, memo)
         self.id, self.folder, self.digest = found.id, found.path, found.digest
         self.params = params
         self.device = pick_device(params.device, "backbone.device")
         self.dtype = getattr(torch, params.dtype)
-        self._parts: dict[str, object] = {}
+        self._parts: dict[str, Any] = {}  # each of a type of its own
 
     @property
     def transformer(self) -> WanTransformer3DModel:
@@ -44,7 +49,8 @@ class Backbone:
         """Prompt embeddings, float32 (tokens, channels) each, padded with zeros as `WanPipeline` pads them."""
         encoder = self._part("text_encoder", lambda: self._model(UMT5EncoderModel, "text_encoder", self.dtype))
         tokenizer = self._part("tokenizer", lambda: self._load(AutoTokenizer, "tokenizer"))
-        pipeline = WanPipeline(tokenizer=tokenizer, text_encoder=encoder, vae=None, scheduler=None)
+        # diffusers' annotations do not say that a part may be None
+        pipeline = WanPipeline(tokenizer=tokenizer, text_encoder=encoder, vae=None, scheduler=None)  # type: ignore[arg-type]
         with torch.no_grad():
             return [
                 pipeline.encode_prompt(
@@ -75,7 +81,11 @@ class Backbone:
         """A stock pipeline over this backbone's transformer and VAE, for prompts that are encoded already."""
         scheduler = self._load(UniPCMultistepScheduler, "scheduler", flow_shift=flow_shift)
         pipeline = WanPipeline(
-            tokenizer=None, text_encoder=None, vae=self.vae, scheduler=scheduler, transformer=self.transformer
+            tokenizer=None,  # type: ignore[arg-type]  # as above
+            text_encoder=None,  # type: ignore[arg-type]
+            vae=self.vae,
+            scheduler=scheduler,
+            transformer=self.transformer,
         )
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
@@ -92,26 +102,41 @@ class Backbone:
     def _latent_statistics(self) -> tuple[torch.Tensor, ...]:
         """Mean and standard deviation (C, 1, 1, 1) of the VAE's latents."""
         config = self.vae.config
-        return tuple(torch.tensor(v).view(-1, 1, 1, 1) for v in (config.latents_mean, config.latents_std))
+        return tuple(torch.tensor(v).view(-1, 1, 1, 1) for v in (config["latents_mean"], config["latents_std"]))
 
-    def _part(self, name: str, load: Callable[[], object]):
+    def _part(self, name: str, load: Callable[[], Any]) -> Any:
         if name not in self._parts:
             self._parts[name] = load()
         return self._parts[name]
 
-    def _model(self, kind: type, name: str, dtype: torch.dtype):
-        model = self._load(kind, name, **{"dtype" if kind is UMT5EncoderModel else "torch_dtype": dtype})
+    def _model(self, kind: Any, name: str, dtype: torch.dtype) -> Any:
+        """Loads a model of class `kind`, frozen, in evaluation mode, on the device; all its weights must be there."""
+        options = {"dtype" if kind is UMT5EncoderModel else "torch_dtype": dtype}
+        model, loading_info = self._load(kind, name, use_safetensors=True, output_loading_info=True, **options)
+        self._check_complete(name, loading_info)
         return model.to(self.device).eval().requires_grad_(False)
 
-    def _load(self, kind: type, name: str, **options):
+    def _load(self, kind: Any, name: str, **options: object) -> Any:
+        """What `from_pretrained` of `kind`, a class of diffusers or transformers, returns."""
         try:
-            if kind in (WanTransformer3DModel, AutoencoderKLWan, UMT5EncoderModel):
-                options["use_safetensors"] = True
-            source = (self.folder / name,) if kind is AutoTokenizer else (self.folder,)
-            subfolder = {} if kind is AutoTokenizer else {"subfolder": name}
-            return kind.from_pretrained(*source, **subfolder, local_files_only=True, **options)
+            if kind is AutoTokenizer:
+                return kind.from_pretrained(self.folder / name, local_files_only=True, **options)
+            return kind.from_pretrained(self.folder, subfolder=name, local_files_only=True, **options)
         except (OSError, ValueError, KeyError) as error:
-            reason = " ".join(str(error).split())[:300]
-            raise BackboneError(
-                f"backbone {self.folder}: its {name} cannot be loaded ({reason}); expected a WanPipeline folder"
-            ) from error
+            raise self._unusable(name, " ".join(str(error).split())[:300]) from error
+
+    def _check_complete(self, name: str, loading_info: Mapping[str, Sequence[str]]) -> None:
+        """Raises BackboneError where a model would run with weights at random, or the file holds those of another.
+
+        The libraries only log both. `loading_info` is that of `from_pretrained`; tied weights and the keys that a model
+        class ignores are not among its keys.
+        """
+        for key, verb in (("missing_keys", "lacks"), ("unexpected_keys", "has unknown")):
+            if found := sorted(loading_info[key]):
+                more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+                raise self._unusable(name, f"its file {verb} weights {', '.join(found[:3])}{more}")
+
+    def _unusable(self, name: str, reason: str) -> BackboneError:
+        return BackboneError(
+            f"backbone {self.folder}: its {name} cannot be loaded ({reason}); expected a WanPipeline folder"
+        )

@@ -16,9 +16,13 @@ def save_checkpoint(
     step: int,
     weights: dict[str, torch.Tensor],
     optimizer: torch.optim.Optimizer,
+    *,
     logs: dict[str, list[float]],
 ) -> None:
-    """Writes `weights`, the optimizer's state and `logs` after `step` steps; a reader sees the old file or the new."""
+    """Writes `weights`, the optimizer's state and `logs` (name -> value of each step) after `step` steps.
+
+    A reader sees the old file or the new one, never a part of it.
+    """
     tensors = {f"weights.{name}": tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": state[name].detach().cpu().contiguous().clone() for name in _MOMENTS}
@@ -41,7 +45,7 @@ def load_checkpoint(
             for name, tensor in weights.items():
                 tensor.copy_(file.get_tensor(f"weights.{name}"))
         state: dict[int, dict[str, torch.Tensor]] = {}
-        for key in file.keys():  # noqa: SIM118  (safe_open is no mapping)
+        for key in file.keys():  # noqa: SIM118  (safe_open is not a mapping)
             if key.startswith("optimizer."):
                 _, index, name = key.split(".")
                 state.setdefault(int(index), {})[name] = file.get_tensor(key)

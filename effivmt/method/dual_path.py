@@ -6,13 +6,14 @@ The split transformer computes what the stock one does, to float rounding, with 
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import cast
 
 import numpy as np
 import torch
-from diffusers import WanTransformer3DModel
+from diffusers.models.transformers.transformer_wan import WanAttention, WanTransformer3DModel
 from torch import nn
 
-from effivmt.method.heads import BRANCHES, HeadMap
+from effivmt.method.heads import BRANCHES, HeadMap, self_attentions
 
 PROJECTIONS = ("to_q", "to_k", "to_v", "to_out.0")
 
@@ -39,10 +40,9 @@ class SplitInput(nn.Module):
         self.num_spatial = len(spatial)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if self.temporal is None:
-            return self.spatial(x)
-        if self.spatial is None:
-            return self.temporal(x)
+        if self.spatial is None or self.temporal is None:
+            (whole,) = (half for half in (self.spatial, self.temporal) if half is not None)
+            return whole(x)
         return self.spatial(x[..., : self.num_spatial]) + self.temporal(x[..., self.num_spatial :])
 
 
@@ -50,24 +50,26 @@ class SplitInput(nn.Module):
 def dual_path(transformer: WanTransformer3DModel, heads: HeadMap) -> Iterator[WanTransformer3DModel]:
     """Splits `transformer` in place by the head map while the context lasts; afterwards it is stock again, bit for bit.
 
-    Where the head map is not decoupled nothing is split; a LoRA that is put on the projections goes all the same.
+    Where the head map is not decoupled nothing is split, but a LoRA that was put on the projections is removed as well.
     Raises ValueError where the head map has another number of layers or heads than the transformer.
     """
-    config = transformer.config
-    if heads.is_temporal.shape != (config.num_layers, config.num_attention_heads):
+    shape = (transformer.config["num_layers"], transformer.config["num_attention_heads"])
+    if heads.is_temporal.shape != shape:
         raise ValueError(
             f"the head map is of {heads.is_temporal.shape[0]} layers x {heads.is_temporal.shape[1]} heads but the "
-            f"transformer has {config.num_layers} x {config.num_attention_heads}; classify its heads again"
+            f"transformer has {shape[0]} x {shape[1]}; classify its heads again"
         )
-    stock = [_stock_modules(block.attn1) for block in transformer.blocks]
+    attentions = self_attentions(transformer)
+    stock = [_stock_modules(attention) for attention in attentions]
     try:
-        for block, is_temporal in zip(transformer.blocks, heads.is_temporal, strict=True):
+        for attention, is_temporal in zip(attentions, heads.is_temporal, strict=True):
             if heads.decoupled:
-                _split(block.attn1, is_temporal)
+                _split(attention, is_temporal)
         yield transformer
     finally:
-        for block, modules in zip(transformer.blocks, stock, strict=True):
-            _put_back(block.attn1, modules)
+        for attention, modules in zip(attentions, stock, strict=True):
+            for name, module in modules.items():
+                attention.set_submodule(name, module)
 
 
 def channels_of(is_temporal: np.ndarray, head_width: int) -> dict[str, torch.Tensor]:
@@ -82,28 +84,25 @@ def branch_parameters(transformer: nn.Module, branch: str) -> dict[str, torch.Te
     return {name: tensor for name, tensor in transformer.named_parameters() if f".{branch}." in name}
 
 
-def _stock_modules(attention: nn.Module) -> dict[str, nn.Module]:
+def _stock_modules(attention: WanAttention) -> dict[str, nn.Module]:
     """What `_split` replaces in one self-attention."""
     return {name: attention.get_submodule(name) for name in (*PROJECTIONS, "norm_q", "norm_k")}
 
 
-def _split(attention: nn.Module, is_temporal: np.ndarray) -> None:
-    stock = _stock_modules(attention)
+def _split(attention: WanAttention, is_temporal: np.ndarray) -> None:
     channels = channels_of(is_temporal, attention.inner_dim // attention.heads)
     spatial, temporal = channels["spatial"], channels["temporal"]
-    for name in ("to_q", "to_k", "to_v"):
-        setattr(attention, name, SplitOutput(stock[name], spatial, temporal))
-    for name in ("norm_q", "norm_k"):
-        setattr(attention, name, _permuted_norm(stock[name], torch.cat([spatial, temporal])))
-    attention.to_out[0] = SplitInput(stock["to_out.0"], spatial, temporal)
-
-
-def _put_back(attention: nn.Module, stock: dict[str, nn.Module]) -> None:
-    for name, module in stock.items():
-        if name == "to_out.0":
-            attention.to_out[0] = module
-        else:
-            setattr(attention, name, module)
+    order = torch.cat([spatial, temporal])
+    split_projections = {
+        "to_q": SplitOutput(attention.to_q, spatial, temporal),
+        "to_k": SplitOutput(attention.to_k, spatial, temporal),
+        "to_v": SplitOutput(attention.to_v, spatial, temporal),
+        "norm_q": _permuted_norm(attention.norm_q, order),
+        "norm_k": _permuted_norm(attention.norm_k, order),
+        "to_out.0": SplitInput(cast(nn.Linear, attention.to_out[0]), spatial, temporal),  # torch says Module
+    }
+    for name, module in split_projections.items():
+        attention.set_submodule(name, module)
 
 
 def _rows(linear: nn.Linear, channels: torch.Tensor) -> nn.Linear | None:

@@ -7,25 +7,24 @@ tokens around the same position in every other frame. The query token itself bel
 attention mass under a template. No S x S map is ever built: only the rows of some query tokens are, in blocks.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, cast
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow as pa  # type: ignore[import-untyped]  # pyarrow ships no types
+import pyarrow.parquet as pq  # type: ignore[import-untyped]
 import torch
-from diffusers import WanTransformer3DModel
-from torch import nn
+from diffusers.models.transformers.transformer_wan import WanAttention, WanTransformer3DModel
 
 from effivmt.errors import AdapterError
 from effivmt.method.rope import rotate
 
 BRANCHES = ("spatial", "temporal")
 BOTH = "both"
-"""What the head map says of every head where the branches are not decoupled."""
+"""Branch of every head in a head map whose branches are not decoupled."""
 Split = Literal["classified", "random", "swapped", "none"]
 _BLOCK_BYTES = 256 * 2**20
 _COLUMNS = {
@@ -63,10 +62,10 @@ def label_heads(spatial: np.ndarray, temporal: np.ndarray, alpha: float) -> Head
 
 
 def split_heads(heads: HeadMap, split: Split, random: torch.Generator) -> HeadMap:
-    """The head map by which the branches are tuned, from the classified one: itself, or an ablation of it.
+    """The head map that tuning uses: the classified one, or an ablation of it.
 
-    random: as many temporal heads in each layer, but drawn from `random`. swapped: each head in the other branch.
-    none: no decoupling, both branches on all heads.
+    random: each layer keeps its number of temporal heads, but which ones they are is drawn from `random`. swapped:
+    each head goes to the other branch. none: no decoupling, both branches cover all heads.
     """
     if split == "swapped":
         return replace(heads, is_temporal=~heads.is_temporal)
@@ -93,7 +92,7 @@ def attention_scores(
     of a temporal diagonal as a share of a frame's tokens. With `query_rows` >= S every row is used and the scores are
     exact. Raises ValueError for fewer than two latent frames, where no head can be temporal.
     """
-    _, p_h, p_w = transformer.config.patch_size
+    _, p_h, p_w = transformer.config["patch_size"]
     frames, frame_tokens = latents.shape[2], (latents.shape[3] // p_h) * (latents.shape[4] // p_w)
     if frames < 2:
         raise ValueError(f"head classification was given {frames} latent frame; expected at least 2")
@@ -101,16 +100,24 @@ def attention_scores(
     width = band_tokens(frame_tokens, band)
     keys = (spatial_template(rows, frames, frame_tokens, width), temporal_template(rows, frames, frame_tokens, width))
     scores: list[torch.Tensor] = []
-    with torch.no_grad(), _watch_attention(transformer, lambda q, k: scores.append(_masses(q, k, rows, keys))):
+    with torch.no_grad(), _attention_hooks(transformer, lambda q, k: scores.append(_masses(q, k, rows, keys))):
         transformer(latents, timestep, text, return_dict=False)
     stacked = torch.stack(scores).double().cpu().numpy()
     return stacked[:, 0], stacked[:, 1]
 
 
+def self_attentions(transformer: WanTransformer3DModel) -> list[WanAttention]:
+    """The self-attention of each layer, in order."""
+    return [cast(WanAttention, block.get_submodule("attn1")) for block in transformer.blocks]  # torch says Module
+
+
 def queries_and_keys(
-    attention: nn.Module, args: Sequence[object], kwargs: Mapping[str, object]
+    attention: WanAttention, args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """q and k, each (S, N, D), after norm and RoPE, of a Wan self-attention that is called with one sample."""
+    """q and k, each (S, N, D), after norm and RoPE, of a self-attention that is called with one sample.
+
+    `args` and `kwargs` are those of the call, as a forward pre-hook receives them.
+    """
     hidden, rotary = args[0], kwargs["rotary_emb"] if "rotary_emb" in kwargs else args[3]
     q = attention.norm_q(attention.to_q(hidden)).unflatten(2, (attention.heads, -1))
     k = attention.norm_k(attention.to_k(hidden)).unflatten(2, (attention.heads, -1))
@@ -179,13 +186,17 @@ def load_head_map(path: Path) -> HeadMap:
 
 
 @contextmanager
-def _watch_attention(transformer: WanTransformer3DModel, see) -> Iterator[None]:
-    """Calls see(q, k), each (S, N, D) after norm and RoPE, for every self-attention of the next forward, in order."""
+def _attention_hooks(
+    transformer: WanTransformer3DModel, callback: Callable[[torch.Tensor, torch.Tensor], None]
+) -> Iterator[None]:
+    """Calls callback(q, k), each (S, N, D) after norm and RoPE, at each self-attention of a forward, in order."""
 
-    def before(attention, args, kwargs):
-        see(*queries_and_keys(attention, args, kwargs))
+    def before(attention: WanAttention, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        callback(*queries_and_keys(attention, args, kwargs))
 
-    hooks = [block.attn1.register_forward_pre_hook(before, with_kwargs=True) for block in transformer.blocks]
+    hooks = [
+        attention.register_forward_pre_hook(before, with_kwargs=True) for attention in self_attentions(transformer)
+    ]
     try:
         yield
     finally:

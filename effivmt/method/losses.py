@@ -39,11 +39,13 @@ def motion_loss(predicted: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """
     if predicted.shape[2] < 2:
         return predicted.new_zeros(())
-    steps = [v[:, :, 1:].float() - v[:, :, :-1].float() for v in (predicted, target)]
-    return 1 - _means(F.cosine_similarity(*steps, dim=1)).mean()
+    predicted_steps, target_steps = (v[:, :, 1:].float() - v[:, :, :-1].float() for v in (predicted, target))
+    return 1 - _means(F.cosine_similarity(predicted_steps, target_steps, dim=1)).mean()
 
 
 def _means(values: torch.Tensor) -> torch.Tensor:
-    """Mean of each sample of (B, ...), for the mean of these: in one go its last bit would depend on the number of
-    threads."""
+    """Mean of each sample of (B, ...), of which callers take the mean.
+
+    The mean over everything at once would differ in its last bit with the number of threads.
+    """
     return values.flatten(1).mean(1)

@@ -1,15 +1,17 @@
 """Fused inference: a prompt rendered by the stock pipeline with the adapter's branches merged into the weights."""
 
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
-from diffusers import WanPipeline
+from diffusers.pipelines.wan.pipeline_wan import WanPipeline
 
 from effivmt.config import IngestParams, RenderParams
 from effivmt.method.adapter import Adapter, check_fits, fused
 from effivmt.method.backbone import Backbone
+
+Tensors = dict[str, torch.Tensor]
+"""Tensors of a sampling step by name, such as `latents`."""
 
 
 def render(
@@ -17,6 +19,7 @@ def render(
     adapter: Adapter | None,
     prompt: torch.Tensor,
     negative: torch.Tensor,
+    *,
     params: RenderParams,
     size: IngestParams,
     seed: int,
@@ -25,24 +28,24 @@ def render(
     """Frames uint8 (T, H, W, 3) for prompt and negative prompt embeddings (tokens, channels) and a seed.
 
     `adapter` None renders the backbone alone. Sampling is the stock `WanPipeline`'s: UniPC, flow shift, classifier-free
-    guidance, noise from `torch.Generator().manual_seed(seed)`. AdapterError where the adapter is another backbone's.
+    guidance, noise from `torch.Generator().manual_seed(seed)`. `progress` is called with (steps done, steps in all).
+    Raises AdapterError where the adapter was made for another backbone.
     """
+    branches: dict[str, tuple[Mapping[str, torch.Tensor], float]] = {}
     if adapter is not None:
         check_fits(adapter, backbone.transformer, backbone.digest)
-        branches = {
-            "spatial": (adapter.spatial, params.appearance_strength),
-            "temporal": (adapter.temporal, params.motion_strength),
-        }
+        branches["spatial"] = (adapter.spatial, params.appearance_strength)
+        branches["temporal"] = (adapter.temporal, params.motion_strength)
     pipeline = backbone.pipeline(params.flow_shift)
     generator = torch.Generator().manual_seed(seed)
 
-    def step(_pipeline, index: int, _timestep, _tensors) -> dict:
+    def report(_pipeline: WanPipeline, index: int, _timestep: torch.Tensor, _tensors: Tensors) -> Tensors:
         if progress is not None:
             progress(index + 1, params.steps)
         return {}
 
-    with fused(backbone.transformer, branches) if adapter is not None else nullcontext():
-        return run_pipeline(pipeline, prompt, negative, params, size, step, generator=generator)
+    with fused(backbone.transformer, branches):
+        return run_pipeline(pipeline, prompt, negative, params, size=size, after_step=report, generator=generator)
 
 
 def run_pipeline(
@@ -50,11 +53,18 @@ def run_pipeline(
     prompt: torch.Tensor,
     negative: torch.Tensor,
     params: RenderParams,
+    *,
     size: IngestParams,
-    after_step: Callable[[WanPipeline, int, torch.Tensor, dict], dict],
-    **start: torch.Generator | torch.Tensor,
+    after_step: Callable[[WanPipeline, int, torch.Tensor, Tensors], Tensors],
+    generator: torch.Generator | None = None,
+    latents: torch.Tensor | None = None,
 ) -> np.ndarray:
-    """Frames uint8 (T, H, W, 3) of one run of a stock pipeline; it starts from `generator` or from noise `latents`."""
+    """Frames uint8 (T, H, W, 3) of one run of a stock pipeline.
+
+    It starts from noise that `generator` draws, or from the noise `latents` (1, C, F, h, w). `after_step` is diffusers'
+    `callback_on_step_end`: it receives the pipeline, the step's index, its timestep and its tensors, and returns those
+    that it replaces.
+    """
     video = pipeline(
         prompt_embeds=prompt[None].to(pipeline.transformer.device),
         negative_prompt_embeds=negative[None].to(pipeline.transformer.device),
@@ -65,6 +75,7 @@ def run_pipeline(
         guidance_scale=params.guidance_scale,
         callback_on_step_end=after_step,
         output_type="np",
-        **start,
+        generator=generator,
+        latents=latents,
     ).frames[0]
     return (video * 255).round().clip(0, 255).astype(np.uint8)

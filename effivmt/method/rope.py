@@ -9,8 +9,7 @@ from contextlib import contextmanager
 from typing import Literal
 
 import torch
-from diffusers import WanTransformer3DModel
-from diffusers.models.transformers.transformer_wan import WanRotaryPosEmbed
+from diffusers.models.transformers.transformer_wan import WanRotaryPosEmbed, WanTransformer3DModel
 from torch import nn
 
 RopeMode = Literal["none", "paper", "aligned"]
@@ -52,7 +51,8 @@ def rotary_embedding(
     At integer positions it equals diffusers' `WanRotaryPosEmbed` bit for bit.
     """
     time = _axis(positions.double().reshape(-1), rope.t_dim)
-    space = [table.split([rope.t_dim, rope.h_dim, rope.w_dim], dim=1) for table in (rope.freqs_cos, rope.freqs_sin)]
+    tables = (rope.get_buffer("freqs_cos"), rope.get_buffer("freqs_sin"))
+    space = [table.split([rope.t_dim, rope.h_dim, rope.w_dim], dim=1) for table in tables]
     batch, frames = positions.shape
     grid = (batch, frames, height, width, -1)
     parts = []
@@ -76,20 +76,20 @@ def time_positions_of(transformer: WanTransformer3DModel) -> Iterator["AdaptiveR
     """Gives `transformer` a settable time axis while the context lasts."""
     stock = transformer.rope
     adaptive = AdaptiveRope(transformer)
-    transformer.rope = adaptive
+    transformer.set_submodule("rope", adaptive)
     try:
         yield adaptive
     finally:
-        transformer.rope = stock
+        transformer.set_submodule("rope", stock)
 
 
 class AdaptiveRope(nn.Module):
-    """Stands in for a transformer's `rope`: uses `positions` (B, F), once set, as the time axis."""
+    """Replaces a transformer's `rope`: uses `positions` (B, F) as the time axis where they are set."""
 
     def __init__(self, transformer: WanTransformer3DModel) -> None:
         super().__init__()
         self.stock = transformer.rope
-        self.patch_size = transformer.config.patch_size
+        self.patch_size = transformer.config["patch_size"]
         self.positions: torch.Tensor | None = None
 
     def forward(self, latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -12,17 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from diffusers import WanTransformer3DModel
+from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 
 from effivmt.config import LoraParams, SamplingParams, SpatialParams, TemporalParams
 from effivmt.errors import EffiVMTError
-from effivmt.method import losses as objectives
-from effivmt.method import rope as positions
 from effivmt.method.checkpoint import load_checkpoint, save_checkpoint
 from effivmt.method.dual_path import PROJECTIONS, branch_parameters, dual_path
 from effivmt.method.heads import HeadMap
+from effivmt.method.losses import add_noise, denoising_loss, draw_sigmas, motion_loss, velocity
+from effivmt.method.rope import RopeMode, sampled_indices, time_positions, time_positions_of
 from effivmt.method.seeding import generator
 
 Progress = Callable[[int, int], None]
@@ -38,10 +38,18 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Tuned:
-    """LoRA weights of one branch by module name (`blocks.0.attn1.to_q.spatial.lora_A`), and the loss curves.
+class SparseBatch(Batch):
+    """A batch of sparsely sampled frames, which always has time positions."""
 
-    Where the branches are not decoupled the modules are whole projections (`blocks.0.attn1.to_q.lora_A`).
+    positions: torch.Tensor
+
+
+@dataclass(frozen=True)
+class TuningResult:
+    """LoRA weights of one branch by module name, and the loss of each step by the loss's name.
+
+    A weight is named `blocks.0.attn1.to_q.spatial.lora_A`, or `blocks.0.attn1.to_q.lora_A` where the branches are not
+    decoupled and the LoRA covers whole projections.
     """
 
     weights: dict[str, torch.Tensor]
@@ -53,23 +61,35 @@ def tune_spatial(
     heads: HeadMap,
     frames: torch.Tensor,
     caption: torch.Tensor,
-    params: SpatialParams,
     *,
+    params: SpatialParams,
     seed: int,
     clip: str,
     checkpoint: Path,
     progress: Progress | None = None,
-) -> Tuned:
-    """Stage 2: LoRA on the spatial branches, on single frames (M, C, 1, h, w) each encoded alone.
+) -> TuningResult:
+    """Stage 2: LoRA on the spatial branches, from single frames (M, C, 1, h, w), each encoded alone.
 
-    caption (1, tokens, channels); `clip` names the clip in the seeds; a checkpoint file at `checkpoint` is resumed.
-    Raises EffiVMTError when no head is spatial, and when the loss is no longer finite.
+    caption (1, tokens, channels); `clip` names the clip in the seeds. Training resumes from the file `checkpoint` where
+    it exists. Raises EffiVMTError when no head is spatial, and when the loss is no longer finite.
     """
 
     def draw(random: torch.Generator) -> Batch:
         return Batch(frames[torch.randint(len(frames), (params.batch,), generator=random)], None)
 
-    return _tune(transformer, heads, "spatial", draw, caption, params, 0.0, seed, clip, checkpoint, progress)
+    return _tune(
+        transformer,
+        heads,
+        "spatial",
+        draw,
+        caption=caption,
+        params=params,
+        motion_weight=0.0,
+        seed=seed,
+        clip=clip,
+        checkpoint=checkpoint,
+        progress=progress,
+    )
 
 
 def tune_temporal(
@@ -77,47 +97,62 @@ def tune_temporal(
     heads: HeadMap,
     latents: torch.Tensor,
     caption: torch.Tensor,
+    *,
     params: TemporalParams,
     sampling: SamplingParams,
     num_frames: int,
-    *,
     seed: int,
     clip: str,
     checkpoint: Path,
     progress: Progress | None = None,
-) -> Tuned:
-    """Stage 3: LoRA on the temporal branches, on sparse frames with adaptive RoPE; L = L_denoise + lambda L_motion.
+) -> TuningResult:
+    """Stage 3: LoRA on the temporal branches, from sparse frames with adaptive RoPE; L = L_denoise + lambda L_motion.
 
     latents: (1, C, F, h, w) of the dense clip for `dense` and `latent` sampling, (phases, C, F', h, w) of the sampled
-    and then encoded frames for `pixel`; `num_frames` is T of the dense clip. The transformer is expected to hold the
-    spatial adapter merged. Raises EffiVMTError when no head is temporal, and when the loss is no longer finite.
+    and then encoded frames for `pixel`; `num_frames` is T of the dense clip. The spatial adapter must be merged into
+    the transformer's weights. The other arguments and the errors are those of `tune_spatial`.
     """
 
     def draw(random: torch.Generator) -> Batch:
         picks = torch.randint(sampling.phases, (params.batch,), generator=random)
-        samples = [sparse_sample(latents, sampling, params.rope, num_frames, int(pick)) for pick in picks]
+        samples = [
+            sparse_sample(latents, sampling, params.rope, num_frames=num_frames, phase=int(pick)) for pick in picks
+        ]
         return Batch(torch.cat([s.latents for s in samples]), torch.cat([s.positions for s in samples]))
 
     return _tune(
-        transformer, heads, "temporal", draw, caption, params, params.motion_weight, seed, clip, checkpoint, progress
+        transformer,
+        heads,
+        "temporal",
+        draw,
+        caption=caption,
+        params=params,
+        motion_weight=params.motion_weight,
+        seed=seed,
+        clip=clip,
+        checkpoint=checkpoint,
+        progress=progress,
     )
 
 
 def sparse_sample(
-    latents: torch.Tensor, sampling: SamplingParams, rope: positions.RopeMode, num_frames: int, phase: int
-) -> Batch:
-    """The latents that a step sees at phase number `phase` of `sampling.phases`, and where they stand in time."""
+    latents: torch.Tensor, sampling: SamplingParams, rope: RopeMode, *, num_frames: int, phase: int
+) -> SparseBatch:
+    """The latents of sampling phase `phase`, in [0, `sampling.phases`), and their time positions.
+
+    `latents` and `num_frames` as for `tune_temporal`.
+    """
     if sampling.mode == "dense":
-        return Batch(latents, torch.arange(latents.shape[2], dtype=torch.float64)[None])
+        return SparseBatch(latents, torch.arange(latents.shape[2], dtype=torch.float64)[None])
     offset = phase / sampling.phases
     if sampling.mode == "latent":
         dense = latents.shape[2]
-        indices = positions.sampled_indices(dense, (sampling.frames - 1) // 4 + 1, offset)
-        at = positions.time_positions(rope, indices, dense, latent=True)
-        return Batch(latents[:, :, indices], at[None])
-    indices = positions.sampled_indices(num_frames, sampling.frames, offset)
-    at = positions.time_positions(rope, indices, num_frames, latent=False)
-    return Batch(latents[phase : phase + 1], at[None])
+        indices = sampled_indices(dense, (sampling.frames - 1) // 4 + 1, offset)
+        at = time_positions(rope, indices, dense, latent=True)
+        return SparseBatch(latents[:, :, indices], at[None])
+    indices = sampled_indices(num_frames, sampling.frames, offset)
+    at = time_positions(rope, indices, num_frames, latent=False)
+    return SparseBatch(latents[phase : phase + 1], at[None])
 
 
 def _tune(
@@ -125,6 +160,7 @@ def _tune(
     heads: HeadMap,
     branch: str,
     draw: Callable[[torch.Generator], Batch],
+    *,
     caption: torch.Tensor,
     params: LoraParams,
     motion_weight: float,
@@ -132,29 +168,29 @@ def _tune(
     clip: str,
     checkpoint: Path,
     progress: Progress | None,
-) -> Tuned:
+) -> TuningResult:
     device, dtype = transformer.device, transformer.dtype
     caption = caption.to(device, dtype).expand(params.batch, -1, -1)
     with (
         _frozen(transformer, gradient_checkpointing=params.gradient_checkpointing),
         dual_path(transformer, heads),
-        positions.time_positions_of(transformer) as rope,
+        time_positions_of(transformer) as rope,
     ):
-        place = branch if heads.decoupled else None
-        weights = add_lora(transformer, place, params.rank, generator(seed, branch, clip, "init"))
+        target_branch = branch if heads.decoupled else None
+        weights = add_lora(transformer, target_branch, params.rank, generator(seed, branch, clip, "init"))
         optimizer = torch.optim.AdamW(weights.values(), lr=params.learning_rate, weight_decay=params.weight_decay)
         start, losses = load_checkpoint(checkpoint, weights, optimizer)
         for step in range(start, params.steps):
             random = generator(seed, branch, clip, step)
             batch = draw(random)
             noise = torch.randn(batch.latents.shape, generator=random)
-            sigmas = objectives.draw_sigmas(params.batch, params.flow_shift, random)
-            noised = objectives.add_noise(batch.latents, noise, sigmas).to(device, dtype)
+            sigmas = draw_sigmas(params.batch, params.flow_shift, random)
+            noised = add_noise(batch.latents, noise, sigmas).to(device, dtype)
             rope.positions = None if batch.positions is None else batch.positions.to(device)
             predicted = transformer(noised, (1000 * sigmas).to(device), caption, return_dict=False)[0]
-            target = objectives.velocity(batch.latents, noise).to(device)
-            denoising = objectives.denoising_loss(predicted, target)
-            motion = objectives.motion_loss(predicted, target)
+            target = velocity(batch.latents, noise).to(device)
+            denoising = denoising_loss(predicted, target)
+            motion = motion_loss(predicted, target)
             loss = denoising + motion_weight * motion
             if not loss.isfinite():
                 raise EffiVMTError(
@@ -170,16 +206,19 @@ def _tune(
             if branch == "temporal":
                 losses.setdefault("motion", []).append(motion.item())
             if (step + 1) % params.save_every == 0 and step + 1 < params.steps:
-                save_checkpoint(checkpoint, step + 1, weights, optimizer, losses)
+                save_checkpoint(checkpoint, step + 1, weights, optimizer, logs=losses)
             if progress is not None:
                 progress(step + 1, params.steps)
         result = {name: weight.detach().float().cpu().clone() for name, weight in weights.items()}
-    return Tuned(result, losses)
+    return TuningResult(result, losses)
 
 
 @contextmanager
 def _frozen(transformer: WanTransformer3DModel, *, gradient_checkpointing: bool) -> Iterator[None]:
-    """Freezes the base weights; however the context ends, checkpointing is off and peft's mark gone afterwards."""
+    """Freezes the base weights, and while the context lasts turns gradient checkpointing on where it is asked for.
+
+    Afterwards checkpointing is off, and peft's attribute is gone from the transformer.
+    """
     transformer.requires_grad_(False)
     if gradient_checkpointing:
         transformer.enable_gradient_checkpointing()
@@ -187,7 +226,7 @@ def _frozen(transformer: WanTransformer3DModel, *, gradient_checkpointing: bool)
         yield
     finally:
         transformer.disable_gradient_checkpointing()
-        vars(transformer).pop("peft_config", None)  # its layers went as `dual_path` put the stock modules back
+        vars(transformer).pop("peft_config", None)  # `dual_path` has removed peft's layers
 
 
 def add_lora(
@@ -195,8 +234,9 @@ def add_lora(
 ) -> dict[str, torch.Tensor]:
     """Adds a LoRA of scale 1 to one branch of a split transformer; returns its trainable weights by name.
 
-    `branch` None: to all heads of a transformer that is not split. A is drawn from `random` as peft draws it (Kaiming
-    uniform), B is zero: the output does not change yet. Raises EffiVMTError when no layer has a head of that kind.
+    `branch` None adds it to all heads of a transformer that is not split. A is drawn from `random` as peft draws it
+    (Kaiming uniform) and B is zero, so the output does not change yet. Raises EffiVMTError when no head of any layer
+    belongs to the branch.
     """
     if branch is not None and not branch_parameters(transformer, branch):
         raise EffiVMTError(
@@ -207,13 +247,13 @@ def add_lora(
     pattern += "" if branch is None else rf"\.{branch}"
     config = LoraConfig(r=rank, lora_alpha=rank, target_modules=pattern)
     inject_adapter_in_model(config, transformer)
-    weights = {}
+    weights: dict[str, torch.Tensor] = {}
     for name, module in transformer.named_modules():
         if isinstance(module, LoraLayer):
             for side, layers in (("lora_A", module.lora_A), ("lora_B", module.lora_B)):
-                weight = layers["default"].weight
-                weight.data = weight.data.float()
-                weights[f"{name}.{side}"] = weight
+                parameter = layers["default"].get_parameter("weight")
+                parameter.data = parameter.data.float()
+                weights[f"{name}.{side}"] = parameter
     with torch.no_grad():
         for name, weight in weights.items():
             if name.endswith("lora_A"):
@@ -223,5 +263,9 @@ def add_lora(
 
 
 def _schedule(step: int, steps: int) -> float:
-    """Learning-rate factor: a short warm-up, constant, then a linear fall to a tenth over the last third."""
+    """Learning-rate factor of a step, counted from 0: a warm-up over 10 steps, then 1, then a linear decay to 0.1.
+
+    The decay runs over the last third of the steps: 0.1 + 0.9 (steps - step) / (steps / 3) is 1 at two thirds and 0.1
+    at the end, and 0.9 * 3 = 2.7.
+    """
     return min(1.0, (step + 1) / 10, 0.1 + 2.7 * (steps - step) / steps)

@@ -5,9 +5,10 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from effivmt.evaluation.metrics import METRICS
-from effivmt.store.files import replacing
+from effivmt.store.files import atomic_write
 
 LOSSES, TABLE = "losses.csv", "metrics.csv"
 POINTS = 100
@@ -50,7 +51,7 @@ def write_metrics(folder: Path, summary: Path, clips: Sequence[str]) -> None:
     (summary / "clips").mkdir(parents=True, exist_ok=True)
     for name, kinds in files.items():
         document = {**kinds.get("adapter", {}), "without_adapter": kinds.get("baseline", {})}
-        with replacing(summary / name) as temporary:
+        with atomic_write(summary / name) as temporary:
             temporary.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
@@ -60,7 +61,7 @@ def thinned(values: Sequence[float]) -> list[tuple[int, float]]:
     return [(end, round(fmean(values[start:end]), 6)) for start, end in zip([0, *ends], ends, strict=False)]
 
 
-def _means(rows: Iterable[Mapping[str, object]]) -> dict[str, dict[str, float]]:
+def _means(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
     """Means by kind of video and metric, over the rows that have it."""
     values: dict[str, dict[str, list[float]]] = {}
     for row in rows:
@@ -79,12 +80,12 @@ def _place(metric: str) -> tuple[int, str]:
     return (list(METRICS).index(metric) if metric in METRICS else len(METRICS), metric)
 
 
-def _read(path: Path) -> object:
+def _read(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _write_csv(path: Path, heading: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+    with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(heading)
         table.writerows(rows)

@@ -119,7 +119,7 @@ def train_autoencoder(
         optimizer.step()
         log.add(loss=loss.detach().clone(), psnr=psnr.detach().clone())
         if (step + 1) % save_every == 0 or step + 1 == steps:
-            save_checkpoint(path, step + 1, parameters, optimizer, log.read())
+            save_checkpoint(path, step + 1, parameters, optimizer, logs=log.read())
         if report is not None and log.due(step + 1):
             report(step + 1, log.newest())
     return log.read()

@@ -174,7 +174,7 @@ def train_scorer(
         hit = same.gather(1, logits.argmax(1, keepdim=True)).float().mean()
         log.add(loss=loss.detach(), naming=naming.detach(), matched=hit)
         if (step + 1) % save_every == 0 or step + 1 == steps:
-            save_checkpoint(path, step + 1, parameters, optimizer, log.read())
+            save_checkpoint(path, step + 1, parameters, optimizer, logs=log.read())
         if report is not None and log.due(step + 1):
             report(step + 1, log.newest())
     return model.cpu().eval(), log.read()

@@ -127,7 +127,7 @@ def train_transformer(
             torch._foreach_lerp_(list(averages.values()), [p.detach() for p in parameters.values()], 1 - decay)
             log.add(loss=errors.detach().mean(), frames=count)
             if (step + 1) % save_every == 0 or step + 1 == steps:
-                save_checkpoint(path, step + 1, state, optimizer, log.read())
+                save_checkpoint(path, step + 1, state, optimizer, logs=log.read())
             if report is not None and log.due(step + 1):
                 report(step + 1, log.newest())
     use_average(model, averages)

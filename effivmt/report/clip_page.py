@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 
 from effivmt.report.charts import Chart, loss_chart
-from effivmt.report.inline_media import embed_image, embed_video
+from effivmt.report.inline_media import inline_image, inline_video
 from effivmt.report.templating import described, template
 
 
@@ -68,12 +68,12 @@ def render_report(data: Report) -> str:
     """
     return template("report.html.j2").render(
         data=data,
-        reference=embed_video(data.reference),
+        reference=inline_video(data.reference),
         results=[
-            (it, embed_video(it.video), it.without_adapter and embed_video(it.without_adapter)) for it in data.results
+            (it, inline_video(it.video), it.without_adapter and inline_video(it.without_adapter)) for it in data.results
         ],
         metrics=described({name for it in data.results for name in (*it.metrics, *it.metrics_without_adapter)}),
-        head_map=data.head_map and embed_image(data.head_map),
+        head_map=data.head_map and inline_image(data.head_map),
         charts=charts(data),
         params=params_text(data),
     )

@@ -1,4 +1,4 @@
-"""Videos and images as a page embeds them, byte for byte."""
+"""Videos and images that a page embeds, byte for byte, as data URIs or as base64 text."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ CODECS = ("h264", "vp8", "vp9", "av1")
 
 
 @dataclass(frozen=True)
-class Embedded:
+class InlineMedia:
     """A file's content, with the size in CSS pixels at which a page shows it."""
 
     media_type: str
@@ -29,38 +29,38 @@ class Embedded:
 
 
 @dataclass(frozen=True)
-class File:
-    """A file that a page holds, under `id`."""
+class InlineFile:
+    """A file that a page embeds as base64, in an element of this `id`."""
 
     id: str
-    embedded: Embedded
+    media: InlineMedia
 
     @property
     def text(self) -> str:
         """Its content as base64."""
-        return base64_text(self.embedded.content)
+        return base64_text(self.media.content)
 
 
-class Held:
-    """The files that a page holds, by path, equal ones once; `size`: bytes of them as base64."""
+class InlineFiles:
+    """The files that a page embeds, by path; equal files are embedded once. `size`: bytes of all of them as base64."""
 
     def __init__(self) -> None:
-        self.files: dict[Path, File] = {}
+        self.files: dict[Path, InlineFile] = {}
         self.size = 0
-        self._known: dict[str, File] = {}
+        self._known: dict[str, InlineFile] = {}
 
     def add(self, path: Path) -> None:
         """Takes a video or a PNG image; VideoError where it cannot be shown."""
-        embedded = embed_image(path) if path.suffix == ".png" else embed_video(path)
-        digest = sha256_bytes(embedded.content)
+        media = inline_image(path) if path.suffix == ".png" else inline_video(path)
+        digest = sha256_bytes(media.content)
         if digest not in self._known:
-            self._known[digest] = File(f"file-{len(self._known)}", embedded)
-            self.size += 4 * len(embedded.content) // 3
+            self._known[digest] = InlineFile(f"file-{len(self._known)}", media)
+            self.size += 4 * len(media.content) // 3
         self.files[path] = self._known[digest]
 
 
-def embed_video(path: Path) -> Embedded:
-    """A video; VideoError where it is missing or of a kind that no browser plays."""
+def inline_video(path: Path) -> InlineMedia:
+    """Reads a video; VideoError where it is missing or of a kind that no browser plays."""
     if path.suffix.lower() not in MEDIA_TYPES:
         raise VideoError(f"report video {str(path)!r} ends in {path.suffix!r}, expected .mp4 or .webm; convert it")
     content = _content(path, "video")
@@ -72,16 +72,16 @@ def embed_video(path: Path) -> Embedded:
     longest = max(info.width, info.height)
     scale = 256 / longest if longest <= 256 else min(1.0, 400 / longest)
     width, height = round(info.width * scale), round(info.height * scale)
-    return Embedded(MEDIA_TYPES[path.suffix.lower()], content, width, height, tiny=longest <= 128)
+    return InlineMedia(MEDIA_TYPES[path.suffix.lower()], content, width, height, tiny=longest <= 128)
 
 
-def embed_image(path: Path) -> Embedded:
-    """A PNG image; VideoError where it is missing or none."""
+def inline_image(path: Path) -> InlineMedia:
+    """Reads a PNG image; VideoError where it is missing or is not a PNG."""
     content = _content(path, "image")
     if content[:8] != b"\x89PNG\r\n\x1a\n" or len(content) < 24:
         raise VideoError(f"report image {str(path)!r} is not a PNG file, expected a PNG; draw the figure again")
     width, height = (int.from_bytes(content[start : start + 4], "big") for start in (16, 20))
-    return Embedded("image/png", content, width, height)
+    return InlineMedia("image/png", content, width, height)
 
 
 def _content(path: Path, kind: str) -> bytes:

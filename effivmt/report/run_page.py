@@ -10,7 +10,7 @@ from statistics import fmean
 from effivmt.errors import VideoError
 from effivmt.report.charts import Chart
 from effivmt.report.clip_page import Report, Result, Timing, charts, params_text
-from effivmt.report.inline_media import File, Held
+from effivmt.report.inline_media import InlineFile, InlineFiles
 from effivmt.report.run_record import ClipRecord, RunRecord
 from effivmt.report.templating import described, template
 
@@ -21,7 +21,7 @@ LIMIT = 64 * 2**20
 def render_run(out: Path, run: RunRecord) -> str:
     """Render the HTML page of the run in `out`, the same text for the same files.
 
-    Every text is escaped, and the page's own policy lets a browser load nothing from elsewhere. Equal files are held
+    Every text is escaped, and the page's own policy lets a browser load nothing from elsewhere. Equal files are embedded
     once. A clip whose folder is missing or damaged is shown with that as its fault.
     """
     entries = [_entry(out, record) for record in run.clips]
@@ -119,7 +119,7 @@ def _report(folder: Path, record: ClipRecord) -> Report:
     metrics, losses = (json.loads((folder / f"{it}.json").read_text(encoding="utf-8")) for it in ("metrics", "losses"))
     made = record.made
     if made is None:
-        raise ValueError("run.json is not whole")
+        raise ValueError("transfer.json is not whole")
     return Report(
         clip=record.clip,
         caption=record.caption,
@@ -145,21 +145,21 @@ def _report(folder: Path, record: ClipRecord) -> Report:
     )
 
 
-def _collect(entries: Sequence[Entry]) -> dict[Path, File] | None:
+def _collect(entries: Sequence[Entry]) -> dict[Path, InlineFile] | None:
     """The files of all clips, equal ones as one; None where they are too large for a page.
 
     A clip with a file that cannot be shown loses its report.
     """
-    held = Held()
+    inline = InlineFiles()
     for entry in entries:
         try:
             for path in entry.files:
-                held.add(path)
-                if held.size > LIMIT:
+                inline.add(path)
+                if inline.size > LIMIT:
                     return None
         except VideoError as error:
             entry.report, entry.fault = None, f"{error}; run this clip again"
-    return held.files
+    return inline.files
 
 
 def _groups(entries: Sequence[Entry]) -> list[Group]:

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from effivmt.report.run_record import read_run
-from effivmt.store.files import replacing, writing
+from effivmt.store.files import atomic_write, write_errors
 
 PAGE = "report.html"
 
@@ -21,7 +21,7 @@ def write_run_report(out: Path) -> Path:
     if _made_of(page) != record.digest:
         from effivmt.report.run_page import render_run
 
-        with writing(page), replacing(page) as temporary:
+        with write_errors(page), atomic_write(page) as temporary:
             temporary.write_text(render_run(out, record), encoding="utf-8")
     return page
 

@@ -1,4 +1,4 @@
-"""A pipeline step's result and its key: what the result depends on, and which files it consists of."""
+"""A pipeline step's result, and the key that identifies it: all that the result depends on."""
 
 import re
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from effivmt.errors import ParamsError, StoreError
 from effivmt.store.digests import canonical_json, files_digest, plain, sha256_bytes
 
 RESERVED = frozenset({"building", "locks", "scratch"})
-"""No stage may be called so: a store keeps folders of these names."""
+"""Names that no stage may have, as a store keeps folders of these names."""
 
 
 @dataclass(frozen=True)
@@ -26,19 +26,20 @@ class Key:
     params: Mapping[str, object]
     backbone: str
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not isinstance(self.stage, str) or not re.fullmatch("[a-z_]+", self.stage) or self.stage in RESERVED:
             raise ParamsError(f"stage {self.stage!r:.60}: expected letters a-z and '_', and not {sorted(RESERVED)}")
         if type(self.version) is not int:
             raise ParamsError(f"version {self.version!r:.60} of stage {self.stage}: expected a whole number")
-        for name, value in {"inputs": self.inputs, "params": self.params}.items():
-            if not isinstance(value, Mapping):
-                raise ParamsError(f"{name} of stage {self.stage} is a {type(value).__name__}: expected a mapping")
-            object.__setattr__(self, name, plain(value, name))  # a private copy: later changes leave the key alone
-        digests = {f"inputs.{role}": value for role, value in self.inputs.items()} | {"backbone": self.backbone}
-        for name, value in digests.items():
-            if not isinstance(value, str):
-                raise ParamsError(f"{name} of stage {self.stage} is {value!r:.60}: expected a digest (text)")
+        mappings: dict[str, object] = {"inputs": self.inputs, "params": self.params}
+        for name, mapping in mappings.items():
+            if not isinstance(mapping, Mapping):
+                raise ParamsError(f"{name} of stage {self.stage} is a {type(mapping).__name__}: expected a mapping")
+            object.__setattr__(self, name, plain(mapping, name))  # a copy: later changes of the caller's have no effect
+        digests: dict[str, object] = {f"inputs.{role}": value for role, value in self.inputs.items()}
+        for name, digest in (digests | {"backbone": self.backbone}).items():
+            if not isinstance(digest, str):
+                raise ParamsError(f"{name} of stage {self.stage} is {digest!r:.60}: expected a digest (text)")
 
     @property
     def digest(self) -> str:
@@ -50,9 +51,9 @@ class Key:
 class Artifact:
     """One published result: an immutable folder whose files are listed by relative posix name with their SHA-256.
 
-    key: digest of the Key; inputs: the key's; seconds: what the work took when it was done; cached: it was done before
-    this call; processor_seconds: of all threads, and peak_bytes: resident memory at most, while it was done (None in
-    records of the time before they were noted).
+    key: digest of the Key; inputs: the key's; seconds: wall time of the work when it was done; cached: whether it was
+    done before this call; processor_seconds: CPU time of all threads, and peak_bytes: peak resident memory, while it
+    was done (both None in records that older versions wrote).
     """
 
     key: str
@@ -80,5 +81,5 @@ class Artifact:
 
     @property
     def content_digest(self) -> str:
-        """SHA-256 over the names and contents of the files, whenever and by whatever key they were made."""
+        """SHA-256 over the names and contents of the files, whatever key made them."""
         return files_digest(self.files)

@@ -1,4 +1,4 @@
-"""Digests: SHA-256 of values by their one JSON text, of bytes, of files and of folders."""
+"""SHA-256 digests of values (by their canonical JSON), of bytes, of files and of folders."""
 
 import hashlib
 import json
@@ -6,14 +6,15 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from effivmt.errors import ParamsError, StoreError
 
 
-def canonical_json(value) -> bytes:
-    """The one JSON text of a value: sorted keys, no whitespace, ASCII, floats by `repr`, tuples as lists.
+def canonical_json(value: object) -> bytes:
+    """The canonical JSON of a value: sorted keys, no whitespace, ASCII, floats by `repr`, tuples as lists.
 
-    ParamsError names the field that is no JSON: NaN, infinity, a path, an array, a table with keys that are not text.
+    ParamsError names a field that is not JSON: NaN, infinity, a path, an array, a mapping with keys that are not text.
     """
     return json.dumps(plain(value, "value"), sort_keys=True, separators=(",", ":")).encode("ascii")
 
@@ -23,13 +24,13 @@ def sha256_bytes(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def sha256_file(path) -> str:
+def sha256_file(path: str | Path) -> str:
     """SHA-256 of a file's content, streamed; 64 hex digits. OSError when the file cannot be read."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def sha256_tree(folder) -> str:
+def sha256_tree(folder: str | Path) -> str:
     """SHA-256 over the relative names and contents of all files below a folder, streamed; 64 hex digits.
 
     Links count as what they point to (hub caches are made of links); hidden entries are left out (downloaders keep
@@ -38,8 +39,8 @@ def sha256_tree(folder) -> str:
     return files_digest({name: sha256_file(path) for name, path in _visible_files(Path(folder), "", ())})
 
 
-def plain(value, where: str):
-    """A deep copy in JSON's own types; ParamsError names the place of anything else."""
+def plain(value: object, where: str) -> Any:
+    """A deep copy in JSON's own types; ParamsError names the place of anything else, by the path `where`."""
     if value is None or isinstance(value, bool | int | str) or (isinstance(value, float) and math.isfinite(value)):
         return value
     if isinstance(value, list | tuple):
@@ -65,12 +66,12 @@ def _visible_files(folder: Path, prefix: str, around: tuple[str, ...]) -> Iterat
             if os.path.realpath(path) in around:
                 raise StoreError(f"{path} links to a folder around it: remove the link")
             yield from _visible_files(path, f"{name}/", around)
-        elif path.is_file() or path.is_symlink():  # who reads a broken link gets its OSError
+        elif path.is_file() or path.is_symlink():  # reading a broken link raises its OSError
             yield name, path
         else:
             raise StoreError(f"{path} is neither a file nor a folder: remove it")
 
 
 def files_digest(files: Mapping[str, str]) -> str:
-    """SHA-256 of a table name -> SHA-256."""
+    """SHA-256 of a mapping from file name to SHA-256."""
     return sha256_bytes(canonical_json(files))

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all; one that is right already stays untouched."""
+"""Files that appear whole or not at all; a file that already has the right content stays untouched."""
 
 import os
 import secrets
@@ -13,27 +13,27 @@ from effivmt.store.digests import sha256_file
 from effivmt.store.store import Store
 
 
-def copy_file(store: Store, artifact: Artifact, name: str, target: Path) -> None:
-    """Brings one file of an artifact to `target`, whole or not at all; StoreError where it is damaged."""
-    with writing(target):
+def export_file(store: Store, artifact: Artifact, name: str, target: Path) -> None:
+    """`copy_verified` to a place that a user named: creates its folder, and an EffiVMTError names what went wrong."""
+    with write_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        place(store, artifact, name, target)
+        copy_verified(store, artifact, name, target)
 
 
-def place(store: Store, artifact: Artifact, name: str, target: Path) -> None:
-    """Copies a listed file unless the target has its digest; StoreError when the copy has not."""
+def copy_verified(store: Store, artifact: Artifact, name: str, target: Path) -> None:
+    """Copies a file of an artifact unless the target has its digest; StoreError where the artifact is damaged."""
     digest = artifact.digest(name)
     if target.is_file() and sha256_file(target) == digest:
         return
-    with replacing(target) as temporary:
+    with atomic_write(target) as temporary:
         shutil.copyfile(artifact.file(name), temporary)
         if sha256_file(temporary) != digest:
             store.verify(artifact)
 
 
 @contextmanager
-def writing(target: Path) -> Iterator[None]:
-    """Turns an operating-system error into an EffiVMTError that names the place."""
+def write_errors(target: Path) -> Iterator[None]:
+    """Turns an operating-system error into an EffiVMTError that names `target`."""
     try:
         yield
     except OSError as error:
@@ -41,8 +41,11 @@ def writing(target: Path) -> Iterator[None]:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Gives a name beside `path` to write to; a different file replaces `path`, an equal one or a failed one goes."""
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Yields a temporary path beside `path` to write to, which then replaces `path` unless their contents are equal.
+
+    After an error the temporary file is deleted and `path` is as it was.
+    """
     temporary = path.with_name(f".{secrets.token_hex(8)}{path.suffix}")
     try:
         yield temporary

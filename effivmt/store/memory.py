@@ -1,4 +1,4 @@
-"""Peak memory of a piece of work: the high-water mark of this process's resident memory while the work lasts."""
+"""Peak resident memory of this process while a piece of work lasts."""
 
 import resource
 import sys
@@ -9,13 +9,13 @@ _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def reset_peak() -> None:
-    """Starts the measurement anew, where the kernel can (Linux); elsewhere the mark is that since the process began."""
+    """Resets the peak where the kernel can (Linux); elsewhere the peak stays that since the process began."""
     with suppress(OSError):
         _CLEAR.write_text("5")
 
 
 def peak_bytes() -> int:
-    """Most bytes of memory that this process, with all it holds, had resident at once since `reset_peak`."""
+    """Peak resident memory of this process since `reset_peak`, in bytes."""
     with suppress(OSError):
         for line in _STATUS.read_text(encoding="ascii").splitlines():
             if line.startswith("VmHWM:"):

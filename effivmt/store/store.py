@@ -1,4 +1,4 @@
-"""Content-addressed artifacts: every pipeline step publishes its result here under the digest of what made it.
+"""Content-addressed artifacts: every pipeline step publishes its result here under the digest of all it depends on.
 
 Layout of a store: `<stage>/<key digest>/` are the published artifacts, each with its `artifact.json`; `building/`,
 `scratch/` and `locks/` hold, per key digest, what a running step needs. All may be deleted while nothing runs.
@@ -38,7 +38,7 @@ class Store:
     """A folder of artifacts, shared by any number of threads and processes of one machine."""
 
     def __init__(self, root: Path):
-        """Names the folder; the first `build` creates it."""
+        """`root` need not exist: the first `build` creates it."""
         self.root = Path(root)
 
     def find(self, key: Key) -> Artifact | None:
@@ -97,7 +97,7 @@ class Store:
     def explain(self, key: Key) -> str:
         """Why `build` would run: "hit" (it would not), "never computed", "damaged: ...", or what has changed.
 
-        What has changed is told against the newest artifact of the stage with the same clip: "params.steps: 50 -> 60".
+        What has changed is relative to the newest artifact of the stage for the same clip: "params.steps: 50 -> 60".
         """
         found = self._inspect(key)
         if isinstance(found, Artifact):
@@ -157,7 +157,8 @@ class Store:
     def _locked(self, digest: str) -> Iterator[None]:
         """Holds the key's lock; the kernel frees it when the process, and what it forked, has died.
 
-        The holder deletes the lock file, so one who waited may get the lock of a deleted file and must ask again.
+        The holder deletes the lock file at the end, so a process that waited may hold the lock of a deleted file; it
+        then tries again.
         """
         path = self.root / "locks" / f"{digest}.lock"
         held = False
@@ -267,8 +268,8 @@ def _differences(old: dict, new: dict) -> str:
 
 
 def _leaves(value: dict, prefix: str) -> dict[str, str]:
-    """Dotted name -> JSON text of everything in nested mappings that is no mapping itself."""
-    leaves = {}
+    """Dotted name -> JSON text of every value in nested mappings that is not a mapping itself."""
+    leaves: dict[str, str] = {}
     for name, item in value.items():
         nested = _leaves(item, f"{prefix}{name}.") if isinstance(item, dict) and item else None
         leaves |= nested or {f"{prefix}{name}": canonical_json(item).decode()}

@@ -40,7 +40,9 @@ def draw_object(canvas: np.ndarray, look: Look, motion: Motion) -> np.ndarray:
     return cover
 
 
-def draw_capsule(canvas: np.ndarray, start: np.ndarray, stop: np.ndarray, thickness: float, colour: np.ndarray) -> None:
+def draw_capsule(
+    canvas: np.ndarray, start: np.ndarray, stop: np.ndarray, thickness: float, *, colour: np.ndarray
+) -> None:
     """Paints a line with round ends, start and stop (T, 2) in pixels, onto canvas (T, H, W, 3), in place."""
     ends = np.concatenate([start, stop])
     low, high = (np.clip(at, 0, SIZE).astype(int) for at in (ends.min(0) - thickness - 1, ends.max(0) + thickness + 2))

@@ -30,7 +30,7 @@ def draw_skeleton(canvas: np.ndarray, shirt: str, joints: dict[str, np.ndarray])
     for limb, thickness, colour in _LIMBS:
         paint = rgb(shirt) if colour is None else colour
         for start, stop in pairwise(limb):
-            draw_capsule(canvas, joints[start], joints[stop], thickness, paint)
+            draw_capsule(canvas, joints[start], joints[stop], thickness, colour=paint)
 
 
 def pose(action: str, phase: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:

@@ -78,5 +78,5 @@ def random_ground(rng: np.random.Generator, *, patterned: float) -> Ground:
     """A ground's look; with probability `patterned` it is not plain."""
     pattern = str(rng.choice(GROUND_PATTERNS[1:])) if rng.random() < patterned else "plain"
     shade = 1.6 if rng.random() < 0.5 else 0.55
-    offset = tuple(float(v) for v in rng.uniform(0, 40, 2))
-    return Ground(str(rng.choice(list(GROUNDS))), pattern, float(rng.uniform(14, 22)), shade, offset)
+    x, y = rng.uniform(0, 40, 2)
+    return Ground(str(rng.choice(list(GROUNDS))), pattern, float(rng.uniform(14, 22)), shade, (float(x), float(y)))

@@ -70,7 +70,7 @@ def draw_still(seed: int, index: int, *, kinds: dict[str, float], mix: Mix | Non
 
 
 def object_clip(
-    look: Look, ground: Ground, motion: Motion, caption: str, facts: dict[str, object] | None = None
+    look: Look, ground: Ground, motion: Motion, caption: str, *, facts: dict[str, object] | None = None
 ) -> Clip:
     """One object of a given look on a given ground along a given path."""
     canvas = draw_ground(ground, np.zeros((len(motion.centre), 4), np.float32))
@@ -118,7 +118,7 @@ def _object(rng: np.random.Generator, num_frames: int, mix: Mix) -> Clip:
     said, on = _say_object(rng, look, phrase, mix), _say_ground(rng, ground, mix)
     if not (phrase and said.endswith(phrase)) and rng.random() < mix.route:
         said += f" going from {place_of(motion.centre[0])} to {place_of(motion.centre[-1])}"
-    return object_clip(look, ground, motion, said + on, {"phrase": phrase})
+    return object_clip(look, ground, motion, said + on, facts={"phrase": phrase})
 
 
 def _camera(rng: np.random.Generator, num_frames: int, mix: Mix) -> Clip:

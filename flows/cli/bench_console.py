@@ -1,6 +1,5 @@
-"""The terminal side of `bench`: a line or bar while it lasts, a table at its end, and which commit it ran."""
+"""The terminal side of `bench`: a line or bar while it lasts, and a table at its end."""
 
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,7 +14,8 @@ from effivmt.benchmark.cells import Done
 from effivmt.benchmark.markdown import number
 from effivmt.benchmark.measures import MEASURES
 from effivmt.benchmark.search import told
-from effivmt_flows.cli.plain import NumberedLines, results_console
+from effivmt_flows.cli.progress import NumberedLines
+from effivmt_flows.cli.tables import results_console
 
 SHOWN = ("motion_fidelity", "trajectory_error", "text_similarity", "appearance_leakage", "seconds")
 
@@ -39,22 +39,6 @@ def watching(total: int, *, quiet: bool) -> Iterator[Callable[[Done], None]]:
                     progress.console.print(_line(done), style="red", markup=False)
 
             yield see
-
-
-def commit() -> str | None:
-    """The Git commit of this code, with a `+` where tracked files differ from it; None outside a repository."""
-    here = Path(__file__).resolve().parent
-
-    def git(*words: str) -> str:
-        ended = subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True, timeout=30)
-        return ended.stdout.strip()
-
-    try:
-        found = git("rev-parse", "--short=12", "HEAD")
-        code = git("status", "--porcelain", "--untracked-files=no", "--", str(here), str(here.with_name("effivmt")))
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return found + ("+" if code else "")
 
 
 def print_summary(summary: Mapping[str, object], out: Path, *, quiet: bool) -> None:

@@ -13,7 +13,7 @@ from effivmt.errors import ParamsError
 from effivmt.media.figures import contact_sheet
 from effivmt.media.video import write_image
 from effivmt.method.device import pick_device
-from effivmt.method.verbosity import quiet_libraries
+from effivmt.method.verbosity import silence_libraries
 from effivmt.pretrain import recipe
 from effivmt.pretrain.examinations.captions import (
     WORLD,
@@ -30,7 +30,7 @@ from effivmt.pretrain.examinations.scorer import hard_questions, score_accuracy
 from effivmt.pretrain.plans import plan_of
 from effivmt.pretrain.scorer import load_scorer
 from effivmt.world.scenes import KINDS
-from effivmt_flows.cli.plain import results_console
+from effivmt_flows.cli.tables import results_console
 
 QUESTIONS = 400
 """Put to the scorer."""
@@ -44,7 +44,7 @@ STARTED = ("autoencoder", "transformer", "scorer")
 """The steps that can go on from a folder of trained weights."""
 
 
-def run_step(step: str, work: Path, out: Path, plan: str, device: str, start: Path | None = None) -> None:
+def run_step(step: str, work: Path, out: Path, *, plan: str, device: str, start: Path | None = None) -> None:
     """Runs one step of a plan in the folder `work`; `assemble` writes the folder `out`. ParamsError for another name.
 
     `autoencoder` and `transformer` start from the weights of the backbone folder `start`, `scorer` from those of the
@@ -52,7 +52,7 @@ def run_step(step: str, work: Path, out: Path, plan: str, device: str, start: Pa
     """
     how, where = plan_of(plan), pick_device(device, "--device")
     torch.set_flush_denormal(True)
-    quiet_libraries()
+    silence_libraries()
     if step not in (*STEPS, "assemble"):
         raise ParamsError(f"STEP is {step!r}; expected one of {', '.join([*STEPS, 'assemble', 'judge', 'transfer'])}")
     if start is not None and step not in STARTED:
@@ -86,7 +86,7 @@ def run_judge(folder: Path, samples: int, params: Params, sheet: Path) -> None:
     `samples` clips of held-out captions, half as many without a motion phrase and a third as many of each other kind of
     scene; as many to reconstruct of each kind.
     """
-    quiet_libraries()
+    silence_libraries()
     with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) as bars:
 
         def bar(name: str, total: int) -> Callable[[int, int], None]:
@@ -118,7 +118,7 @@ def run_judge(folder: Path, samples: int, params: Params, sheet: Path) -> None:
         table.add_row(f"reconstruction, {kind}", f"{psnr:.1f} dB")
         for name, share in shares(answers).items() if answers else ():
             table.add_row(f"reconstruction, {name}", f"{share:.3f} of {len(answers)} plain objects")
-    model, tokenizer = load_scorer(Path(params.evaluate.scorer))
+    model, tokenizer = load_scorer(params.evaluate.scorer_folder)
     accuracy = score_accuracy(model, tokenizer, hard_questions(QUESTIONS, seed=WORLD))
     table.add_row("scorer: right caption of 32", f"{accuracy:.3f} of {QUESTIONS} questions")
     console = results_console()

@@ -16,7 +16,7 @@ from pathlib import Path
 from effivmt.errors import AdapterError, EffiVMTError, ParamsError
 from effivmt.method.adapter_manifest import read_facts
 from effivmt.store.digests import sha256_file
-from effivmt.store.files import writing
+from effivmt.store.files import write_errors
 from effivmt_tasks.tracking.location import check_reachable, database_file, public_uri, tracking_uri
 
 ADAPTER_SHA256 = "adapter_sha256"
@@ -54,7 +54,7 @@ def pull_to_cache(reference: str, cache: Path) -> Path:
     version = resolve(reference)
     folder = cache / version.sha256
     if folder.exists() and not _holds(folder, version):
-        with writing(folder):
+        with write_errors(folder):
             shutil.rmtree(folder)
     return fetch(version, folder)
 
@@ -87,7 +87,7 @@ def fetch(version: Version, out: Path) -> Path:
     """Downloads a version beside `out`, verifies it and moves it there in one step; errors as of `pull`."""
     if _holds(out, version):
         return out
-    with writing(out):
+    with write_errors(out):
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise EffiVMTError(f"--out {out} is in use; choose a folder that does not exist")
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -100,7 +100,7 @@ def fetch(version: Version, out: Path) -> Path:
             source = f"{version.source.rstrip('/')}/{ADAPTER}"
             folder = Path(download_artifacts(source, dst_path=str(temporary), tracking_uri=tracking_uri()))
         _verify(folder, version)
-        with writing(out):
+        with write_errors(out):
             os.replace(folder, out)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -82,7 +82,9 @@ def generate(
             progress(index + 1, render.steps)
         return {"latents": before_step(index + 1, tensors["latents"])}
 
-    return run_pipeline(pipeline, prompt, negative, render, size, after_step, latents=before_step(0, noise))
+    return run_pipeline(
+        pipeline, prompt, negative, render, size=size, after_step=after_step, latents=before_step(0, noise)
+    )
 
 
 def guided_steps(share: float, steps: int) -> int:

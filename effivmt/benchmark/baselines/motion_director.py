@@ -92,7 +92,7 @@ def tune(
                 )
         optimizer.step()
         if (step + 1) % params.save_every == 0 and step + 1 < params.steps:
-            save_checkpoint(checkpoint, step + 1, weights, optimizer, {})
+            save_checkpoint(checkpoint, step + 1, weights, optimizer, logs={})
         if progress is not None:
             progress(step + 1, params.steps)
     return {name: {key: weight.cpu().clone() for key, weight in frozen(lora).items()} for name, lora in loras.items()}

@@ -81,7 +81,15 @@ def draw_captions(
     backbone = Backbone(BackboneParams(path=str(folder)))
     negative = backbone.encode_texts([params.negative_prompt])[0]
     for seed, caption in enumerate(captions):
-        yield render(backbone, None, backbone.encode_texts([caption])[0], negative, params, IngestParams(), seed)
+        yield render(
+            backbone,
+            None,
+            backbone.encode_texts([caption])[0],
+            negative,
+            params=params,
+            size=IngestParams(),
+            seed=seed,
+        )
         if progress is not None:
             progress(seed + 1, len(captions))
 

@@ -21,7 +21,7 @@ class TestGenerate:
             raise AssertionError("called without guided steps")
 
         found = generate(backbone, reference, *prompts, params, size, 3, never, 0.0)
-        expected = render(backbone, None, *prompts, params, size, 3)
+        expected = render(backbone, None, *prompts, params=params, size=size, seed=3)
         assert found.shape == (9, 32, 48, 3) and found.dtype == np.uint8
         assert np.abs(found.astype(int) - expected).max() <= 1
 

@@ -50,7 +50,7 @@ def test_same_seed_same_bytes_whatever_the_global_one(peer, backbone, prompts, r
     assert peer().tobytes() == first.tobytes() != peer(seed=1).tobytes()
     assert to_bytes(backbone.transformer.state_dict()) == before
     assert all(parameter.grad is None for parameter in backbone.transformer.parameters())
-    stock = render(backbone, None, *prompts, render_params, size, 0)
+    stock = render(backbone, None, *prompts, params=render_params, size=size, seed=0)
     assert first.tobytes() != stock.tobytes() and peer(guided_share=0.0).tobytes() == stock.tobytes()
 
 

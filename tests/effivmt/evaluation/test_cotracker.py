@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from effivmt.errors import BackboneError
 from effivmt.evaluation.cotracker import CoTracker, grid_queries, one_span
-from effivmt.evaluation.measure import load_instruments
+from effivmt.evaluation.measure import load_metric_models
 from effivmt.evaluation.motion import compare_motion
 from effivmt.evaluation.tracks import BIRTHS
 
@@ -41,7 +41,7 @@ def test_only_the_span_around_the_birth_counts_and_outside_it_points_rest(
 def test_without_the_package_the_error_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, scorer_folder: Path) -> None:
     monkeypatch.setitem(sys.modules, "cotracker", None)
     with pytest.raises(BackboneError, match=r"needs the package cotracker: pip install git\+https"):
-        load_instruments(scorer_folder, Path("weights.safetensors"))
+        load_metric_models(scorer_folder, Path("weights.safetensors"))
 
 
 def test_the_published_model_tracks_every_point(tmp_path: Path, paint, curve: np.ndarray) -> None:

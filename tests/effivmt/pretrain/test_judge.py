@@ -21,7 +21,7 @@ def draw(index: int, *, ground_patterned: float = 0.0, motion: str | None = None
         if name == "wander"
         else motions.named(name, rng, num_frames, look.radius)
     )
-    return object_clip(look, ground, path, "", {"truth": (look.colour, look.shape, ground.colour, name)})
+    return object_clip(look, ground, path, "", facts={"truth": (look.colour, look.shape, ground.colour, name)})
 
 
 def blurred(frames: np.ndarray, sigma: float) -> np.ndarray:

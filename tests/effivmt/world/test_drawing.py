@@ -11,7 +11,7 @@ def test_a_capsule_covers_what_its_distance_says(shift: float) -> None:
     start = np.array([[10.0, 12.0], [20.3, 30.1]], np.float32) + np.float32(shift)
     stop = np.array([[25.0, 40.0], [20.3, 30.1]], np.float32) + np.float32(shift)
     canvas = np.full((2, 64, 64, 3), 100.0, np.float32)
-    draw_capsule(canvas, start, stop, 3.0, np.array([200.0, 0.0, 50.0], np.float32))
+    draw_capsule(canvas, start, stop, 3.0, colour=np.array([200.0, 0.0, 50.0], np.float32))
     points = np.linspace(start, stop, 400)[:, :, None, None]
     distance = np.linalg.norm(pixel_grid()[None, None] - points, axis=-1).min(0)
     expected = np.clip(0.5 - (distance - 3.0), 0.0, 1.0)

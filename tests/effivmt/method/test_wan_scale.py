@@ -80,19 +80,19 @@ def test_wan_1_3b_goes_through_every_stage(tmp_path):
     settings = {"rank": 128, "steps": 1, "batch": 1, "gradient_checkpointing": True}
     common = {"seed": 0, "clip": "clip"}
     tuned = tune_spatial(
-        transformer, heads, dense[0].transpose(0, 1)[:, :, None], caption, SpatialParams(**settings),
+        transformer, heads, dense[0].transpose(0, 1)[:, :, None], caption, params=SpatialParams(**settings),
         checkpoint=tmp_path / "spatial", **common,
     )  # fmt: skip
     losses, looks = [*tuned.losses["denoising"]], to_stock_layout(tuned.weights, heads)
     with fused(transformer, {"spatial": (looks, 1.0)}):
         tuned = tune_temporal(
-            transformer, heads, dense, caption, TemporalParams(**settings), SamplingParams(mode="latent", frames=9), 17,
-            checkpoint=tmp_path / "temporal", **common,
+            transformer, heads, dense, caption, params=TemporalParams(**settings),
+            sampling=SamplingParams(mode="latent", frames=9), num_frames=17, checkpoint=tmp_path / "temporal", **common,
         )  # fmt: skip
     losses += [*tuned.losses["denoising"], *tuned.losses["motion"]]
     assert len(losses) == 3 and np.isfinite(losses).all()
 
-    save_adapter(tmp_path / "adapter", looks, to_stock_layout(tuned.weights, heads), heads, {})
+    save_adapter(tmp_path / "adapter", looks, to_stock_layout(tuned.weights, heads), heads, facts={})
     adapter = load_adapter(tmp_path / "adapter")
     check_fits(adapter, transformer)
     assert adapter.spatial["transformer.blocks.0.attn1.to_q.lora_A.weight"].shape == (128, 1536)

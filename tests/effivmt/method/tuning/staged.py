@@ -7,7 +7,7 @@ from safetensors.torch import save as to_bytes
 
 from effivmt.config import SamplingParams, SpatialParams, TemporalParams
 from effivmt.method.heads import HeadMap
-from effivmt.method.tuning import Tuned, tune_spatial, tune_temporal
+from effivmt.method.tuning import TuningResult, tune_spatial, tune_temporal
 
 FRAMES = 17  # pixel frames of the dense clip: 5 latent frames
 MAPS = {
@@ -29,19 +29,21 @@ class Stage:
     def __init__(self, name: str, clip: dict[str, torch.Tensor], checkpoint) -> None:
         self.name, self.clip, self.checkpoint = name, clip, checkpoint
 
-    def __call__(self, transformer, heads=None, progress=None, sampling=SAMPLING, **changes) -> Tuned:
+    def __call__(self, transformer, heads=None, progress=None, sampling=SAMPLING, **changes) -> TuningResult:
         settings = {**SIZE, **changes}
         common = {"seed": 0, "clip": "clip", "checkpoint": self.checkpoint, "progress": progress}
         heads = heads or head_map()
         if self.name == "spatial":
             params = SpatialParams(**settings)
-            return tune_spatial(transformer, heads, self.clip["single"], self.clip["caption"], params, **common)
+            return tune_spatial(transformer, heads, self.clip["single"], self.clip["caption"], params=params, **common)
         params = TemporalParams(**settings)
         latents, caption = self.clip["dense"], self.clip["caption"]
-        return tune_temporal(transformer, heads, latents, caption, params, sampling, FRAMES, **common)
+        return tune_temporal(
+            transformer, heads, latents, caption, params=params, sampling=sampling, num_frames=FRAMES, **common
+        )
 
 
-def bytes_of(tuned: Tuned) -> bytes:
+def bytes_of(tuned: TuningResult) -> bytes:
     return to_bytes(tuned.weights)
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from effivmt.errors import ParamsError
-from effivmt_flows.cli.options import PARAMS, STORE, Overrides, ParamsFile, Quiet, StoreFolder
+from effivmt_flows.cli.options import STORE, Overrides, ParamsSource, Quiet, StoreFolder
 
 if TYPE_CHECKING:
     from effivmt.catalog import Clip
@@ -34,7 +34,7 @@ def bench(
         bool, typer.Option("--search", help="Tries each method's candidates instead; writes the best to --peers.")
     ] = False,
     names: Annotated[bool, typer.Option("--list", help="Prints the names there are.")] = False,
-    params: ParamsFile = PARAMS,
+    params: ParamsSource = None,
     store: StoreFolder = STORE,
     overrides: Overrides = [],  # noqa: B006
     quiet: Quiet = False,
@@ -48,14 +48,14 @@ def bench(
             print(f"{it.kind:<9} {name:<20} {it.title}{changed}")
         return
     chosen, catalog = choose(method, ablation), _catalog(suite)
-    from effivmt import __version__
     from effivmt.benchmark import runner
     from effivmt.benchmark.delivery import write_comparison
     from effivmt.benchmark.peers import FILE
     from effivmt.benchmark.results import About
     from effivmt.catalog import load_catalog
-    from effivmt.pipeline.workspace import Workspace
+    from effivmt.pipeline.workspace import open_workspace
     from effivmt.store.store import Store
+    from effivmt.versions import __version__, code_version
     from effivmt_flows.cli import bench_console
 
     picked = runner.pick(load_catalog(catalog).only(tuple(only)), clips, prompts)
@@ -64,11 +64,11 @@ def bench(
         _search(picked, params, store, overrides, workers, peers or beside, quiet=quiet)
         return
     jobs = runner.plan(chosen, picked, params, peers or (beside if beside.is_file() else None), overrides)
-    folder = Workspace(Store(store), jobs[0].params).folder  # a wrong folder is told before the first job
+    folder = open_workspace(jobs[0].params, store).folder  # a wrong backbone ends the run before the first job
     with bench_console.watching(len(jobs), quiet=quiet) as see:
         done = runner.run(store, jobs, workers, see)
     name = suite if suite in SUITES else catalog.stem
-    about = About(name, folder.id, folder.digest, __version__, bench_console.commit(), workers)
+    about = About(name, folder.id, folder.digest, __version__, code_version(), workers)
     summary = write_comparison(out, Store(store), about, chosen, done)
     bench_console.print_summary(summary, out, quiet=quiet)
     if summary["failures"]:
@@ -76,16 +76,22 @@ def bench(
 
 
 def _search(
-    clips: list["Clip"], params: Path, store: Path, overrides: list[str], workers: int, peers: Path, *, quiet: bool
+    clips: list["Clip"],
+    params: str | None,
+    store: Path,
+    overrides: list[str],
+    workers: int,
+    peers: Path,
+    *,
+    quiet: bool,
 ) -> None:
     from effivmt.benchmark import runner
     from effivmt.benchmark.search import choose, plan, write_chosen
-    from effivmt.pipeline.workspace import Workspace
-    from effivmt.store.store import Store
+    from effivmt.pipeline.workspace import open_workspace
     from effivmt_flows.cli import bench_console
 
     jobs = plan(clips, params, overrides)
-    folder = Workspace(Store(store), jobs[0].params).folder
+    folder = open_workspace(jobs[0].params, store).folder
     with bench_console.watching(len(jobs), quiet=quiet) as see:
         rows = choose(runner.run(store, jobs, workers, see))
     names, prompts = ", ".join(clip.clip for clip in clips), sum(len(clip.prompts) for clip in clips)

@@ -38,7 +38,7 @@ def adapter(backbone) -> Adapter:
 
 
 def frames_of(backbone, adapter, prompts, seed=0, **changes) -> np.ndarray:
-    return render(backbone, adapter, *prompts, PARAMS.model_copy(update=changes), SIZE, seed)
+    return render(backbone, adapter, *prompts, params=PARAMS.model_copy(update=changes), size=SIZE, seed=seed)
 
 
 class TestRender:
@@ -77,7 +77,15 @@ class TestRender:
 
     def test_every_step_is_reported(self, backbone, prompts):
         seen = []
-        render(backbone, None, *prompts, PARAMS, SIZE, 0, lambda done, total: seen.append((done, total)))
+        render(
+            backbone,
+            None,
+            *prompts,
+            params=PARAMS,
+            size=SIZE,
+            seed=0,
+            progress=lambda done, total: seen.append((done, total)),
+        )
         assert seen == [(1, 3), (2, 3), (3, 3)]
 
     @pytest.mark.parametrize("guidance", [1.0, 4.0])

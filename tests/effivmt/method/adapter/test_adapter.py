@@ -47,7 +47,7 @@ class TestFolder:
     def test_saving_is_deterministic(self, tuned, tmp_path):
         adapter = load_adapter(tuned.folder)
         facts = {name: adapter.facts[name] for name in ("clip", "backbone")}
-        save_adapter(tmp_path, adapter.spatial, adapter.temporal, adapter.heads, facts)
+        save_adapter(tmp_path, adapter.spatial, adapter.temporal, adapter.heads, facts=facts)
         for path in tuned.folder.iterdir():
             assert path.read_bytes() == (tmp_path / path.name).read_bytes(), path.name
 
@@ -152,4 +152,4 @@ class TestCheckFits:
     def test_rendering_refuses_another_backbones_adapter(self, backbone, tuned, prompts, broken):
         edit_facts(broken, lambda facts: facts["backbone"].update(id="other", digest="e" * 64))
         with pytest.raises(AdapterError, match="made for backbone other"):
-            render(backbone, load_adapter(broken), *prompts, RENDER, SIZE, seed=0)
+            render(backbone, load_adapter(broken), *prompts, params=RENDER, size=SIZE, seed=0)

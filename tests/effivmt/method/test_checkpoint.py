@@ -30,7 +30,7 @@ class TestCheckpoint:
         path = tmp_path / "state.safetensors"
         weights, optimizer = make()
         first = train(weights, optimizer, range(5))
-        save_checkpoint(path, 5, weights, optimizer, {"loss": first})
+        save_checkpoint(path, 5, weights, optimizer, logs={"loss": first})
         rest = train(weights, optimizer, range(5, 9))
         again, fresh = make(seed=1)
         steps, logs = load_checkpoint(path, again, fresh)
@@ -41,7 +41,7 @@ class TestCheckpoint:
     def test_restores_in_place(self, tmp_path):
         weights, optimizer = make()
         train(weights, optimizer, range(1))
-        save_checkpoint(tmp_path / "state", 1, weights, optimizer, {})
+        save_checkpoint(tmp_path / "state", 1, weights, optimizer, logs={})
         again, fresh = make(seed=1)
         tensors = dict(again)
         load_checkpoint(tmp_path / "state", again, fresh)
@@ -58,13 +58,13 @@ class TestCheckpoint:
     def test_logs_keep_their_digits(self, tmp_path):
         weights, optimizer = make()
         logs = {"denoising": [0.1 + 0.2, 1e-300, 1 / 3], "motion": []}
-        save_checkpoint(tmp_path / "state", 3, weights, optimizer, logs)
+        save_checkpoint(tmp_path / "state", 3, weights, optimizer, logs=logs)
         assert load_checkpoint(tmp_path / "state", weights, optimizer) == (3, logs)
 
     def test_a_failing_write_leaves_the_old_file(self, tmp_path, monkeypatch):
         path = tmp_path / "state"
         weights, optimizer = make()
-        save_checkpoint(path, 1, weights, optimizer, {})
+        save_checkpoint(path, 1, weights, optimizer, logs={})
         old = path.read_bytes()
 
         def half(tensors, file, metadata) -> None:
@@ -73,12 +73,12 @@ class TestCheckpoint:
 
         monkeypatch.setattr(checkpoint, "save_file", half)
         with pytest.raises(OSError, match="no space"):
-            save_checkpoint(path, 2, weights, optimizer, {})
+            save_checkpoint(path, 2, weights, optimizer, logs={})
         assert path.read_bytes() == old and load_checkpoint(path, weights, optimizer)[0] == 1
 
     def test_a_damaged_file_is_an_error(self, tmp_path):
         weights, optimizer = make()
-        save_checkpoint(tmp_path / "state", 1, weights, optimizer, {})
+        save_checkpoint(tmp_path / "state", 1, weights, optimizer, logs={})
         (tmp_path / "state").write_bytes((tmp_path / "state").read_bytes()[:-9])
         with pytest.raises(SafetensorError):
             load_checkpoint(tmp_path / "state", weights, optimizer)

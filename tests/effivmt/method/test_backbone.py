@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKLWan, WanPipeline
+from safetensors.torch import load_file, save_file
 
 from effivmt.config import BackboneParams
 from effivmt.errors import BackboneError, ParamsError
@@ -96,6 +97,31 @@ class TestFolder:
         backbone = load(folder)
         with pytest.raises(BackboneError, match=r"its transformer cannot be loaded \(.+\); expected a Wan") as error:
             backbone.transformer  # noqa: B018
+        assert "\n" not in str(error.value)
+
+    @pytest.mark.parametrize(
+        ("component", "weight"),
+        [
+            ("transformer", "blocks.1.attn1.to_q.weight"),
+            ("vae", "decoder.conv_in.bias"),
+            ("text_encoder", "encoder.block.0.layer.0.SelfAttention.q.weight"),
+            ("text_encoder", "shared.weight"),
+        ],
+    )
+    @pytest.mark.parametrize("damage", ["missing", "unknown"])
+    def test_a_weight_that_is_missing_or_unknown_is_an_error(self, folder, component, weight, damage):
+        """The libraries give a missing weight random values, and only log it."""
+        (path,) = (folder / component).glob("*.safetensors")
+        weights = load_file(path)
+        removed = weights.pop(weight)
+        if damage == "unknown":
+            weights |= {weight: removed, f"other.{weight}": removed.clone()}
+        save_file(weights, path, metadata={"format": "pt"})
+        backbone = load(folder)
+        fault = f"lacks weights .*{weight}" if damage == "missing" else f"has unknown weights other.{weight}"
+        message = rf"its {component} cannot be loaded \(its file {fault}.*\); expected a Wan"
+        with pytest.raises(BackboneError, match=message) as error:
+            backbone.encode_texts(["a"]) if component == "text_encoder" else getattr(backbone, component)
         assert "\n" not in str(error.value)
 
     def test_the_id_is_the_folders_name(self, backbone):

@@ -30,7 +30,7 @@ def tuned(request, backbone, tmp_path_factory) -> Tuned:
     stock = {branch: to_stock_layout(weights, heads) for branch, weights in split.items()}
     folder = tmp_path_factory.mktemp("adapter") / "made"
     facts = {"backbone": {"id": backbone.id, "digest": backbone.digest}, "clip": {"caption": "a clip"}}
-    save_adapter(folder, stock["spatial"], stock["temporal"], heads, facts)
+    save_adapter(folder, stock["spatial"], stock["temporal"], heads, facts=facts)
     return Tuned(folder, heads, split)
 
 

@@ -10,8 +10,8 @@ from safetensors.torch import save as to_bytes
 from staged import SIZE, Stage, bytes_of, head_map, state_of
 
 from effivmt.config import SamplingParams, SpatialParams
-from effivmt.method import losses as objectives
 from effivmt.method.adapter import to_stock_layout
+from effivmt.method.losses import draw_sigmas, motion_loss
 from effivmt.method.rope import sampled_indices, time_positions_of
 from effivmt.method.seeding import generator
 from effivmt.method.tuning import sparse_sample, tune_spatial
@@ -48,7 +48,7 @@ class TestCountedRandomness:
         assert results[0] == results[1]
         stage.checkpoint.unlink()
         other = tune_spatial(
-            transformer, head_map(), stage.clip["single"], stage.clip["caption"], SpatialParams(**SIZE),
+            transformer, head_map(), stage.clip["single"], stage.clip["caption"], params=SpatialParams(**SIZE),
             seed=1, clip="clip", checkpoint=stage.checkpoint,
         )  # fmt: skip
         assert to_bytes(other.weights) != results[0]
@@ -63,7 +63,7 @@ class TestCountedRandomness:
         starts = [sampled_indices(5, 3, phase / 2) for phase in phases]
         latents = torch.cat([clip["dense"][:, :, indices] for indices in starts])
         noise = torch.randn(latents.shape, generator=random)
-        sigmas = objectives.draw_sigmas(batch, 3.0, random)
+        sigmas = draw_sigmas(batch, 3.0, random)
         losses = []
         with torch.no_grad(), time_positions_of(transformer) as rope:
             for i in range(batch):
@@ -71,7 +71,7 @@ class TestCountedRandomness:
                 noised = (1 - sigmas[i]) * latents[i] + sigmas[i] * noise[i]
                 predicted = transformer(noised[None], 1000 * sigmas[i : i + 1], clip["caption"]).sample
                 target = (noise[i] - latents[i])[None]
-                losses.append([((predicted - target) ** 2).mean(), objectives.motion_loss(predicted, target)])
+                losses.append([((predicted - target) ** 2).mean(), motion_loss(predicted, target)])
         expected = torch.tensor(losses).mean(0)
         assert tuned.losses["denoising"][0] == pytest.approx(expected[0].item(), rel=1e-5)
         assert tuned.losses["motion"][0] == pytest.approx(expected[1].item(), rel=1e-5)
@@ -115,25 +115,25 @@ class TestSparseSample:
         return torch.arange(21.0).view(1, 1, 21, 1, 1)
 
     def test_dense_is_everything_at_stock_positions(self, dense):
-        sample = sparse_sample(dense, SamplingParams(mode="dense"), "paper", 81, 2)
+        sample = sparse_sample(dense, SamplingParams(mode="dense"), "paper", num_frames=81, phase=2)
         assert torch.equal(sample.latents, dense) and sample.positions.tolist() == [list(range(21))]
 
     def test_latent_takes_latent_frames_where_they_stand(self, dense):
         sampling = SamplingParams(mode="latent", frames=17, phases=4)
         for phase in range(4):
-            sample = sparse_sample(dense, sampling, "aligned", 81, phase)
+            sample = sparse_sample(dense, sampling, "aligned", num_frames=81, phase=phase)
             assert sample.latents.flatten().tolist() == sample.positions[0].tolist()
             assert sample.latents.flatten().tolist() == [phase + 4 * i for i in range(5)]
-        paper = sparse_sample(dense, sampling, "paper", 81, 1).positions[0].tolist()
+        paper = sparse_sample(dense, sampling, "paper", num_frames=81, phase=1).positions[0].tolist()
         assert paper == pytest.approx([0, 4.2, 8.4, 12.6, 16.8])
-        assert sparse_sample(dense, sampling, "none", 81, 1).positions[0].tolist() == [0, 1, 2, 3, 4]
+        assert sparse_sample(dense, sampling, "none", num_frames=81, phase=1).positions[0].tolist() == [0, 1, 2, 3, 4]
 
     def test_pixel_takes_the_phase_that_was_encoded(self):
         encoded = torch.arange(4.0).view(4, 1, 1, 1, 1).expand(4, 2, 5, 3, 3)
         sampling = SamplingParams(mode="pixel", frames=17, phases=4)
         for phase in range(4):
-            sample = sparse_sample(encoded, sampling, "aligned", 81, phase)
+            sample = sparse_sample(encoded, sampling, "aligned", num_frames=81, phase=phase)
             assert sample.latents.shape == (1, 2, 5, 3, 3) and (sample.latents == phase).all()
             assert sample.positions.tolist() == [[i / 4 for i in sampled_indices(81, 17, phase / 4)[::4].tolist()]]
-        spacing = sparse_sample(encoded, sampling, "paper", 81, 0).positions[0].diff().tolist()
+        spacing = sparse_sample(encoded, sampling, "paper", num_frames=81, phase=0).positions[0].diff().tolist()
         assert spacing == pytest.approx([81 / 17] * 4)

@@ -133,8 +133,8 @@ class TestTuning:
         folder = tuned.path / "adapter"
         prompt, negative = backbone.encode_texts([clip.prompts[0], ""])
         settings, size = params.render.model_copy(update={"steps": 3}), params.ingest
-        own = render(backbone, load_adapter(folder), prompt, negative, settings, size, 5)
-        plain = render(backbone, None, prompt, negative, settings, size, 5)
+        own = render(backbone, load_adapter(folder), prompt, negative, params=settings, size=size, seed=5)
+        plain = render(backbone, None, prompt, negative, params=settings, size=size, seed=5)
         for files in (["spatial.safetensors", "temporal.safetensors"], ["comfyui.safetensors"]):
             scheduler = UniPCMultistepScheduler.from_pretrained(
                 backbone.folder, subfolder="scheduler", flow_shift=settings.flow_shift
@@ -166,6 +166,6 @@ class TestNoAppearanceStage:
             assert any(not torch.equal(weights[n], w) for n, w in backbone.transformer.state_dict().items())
 
     def test_an_adapter_without_any_weights_is_refused(self, tmp_path):
-        save_adapter(tmp_path, {}, {}, classified(), {})
+        save_adapter(tmp_path, {}, {}, classified(), facts={})
         with pytest.raises(AdapterError, match="no weights at all"):
             load_adapter(tmp_path)

@@ -6,7 +6,7 @@ import torch
 from staged import FRAMES, MAPS, SAMPLING, Stage, head_map, state_of
 
 from effivmt.errors import EffiVMTError
-from effivmt.method import losses as objectives
+from effivmt.method import losses
 from effivmt.method.adapter import fused, to_stock_layout
 from effivmt.method.dual_path import branch_parameters, dual_path
 from effivmt.method.rope import time_positions_of
@@ -66,16 +66,14 @@ class TestLearning:
                 if stage.name == "spatial":
                     latents = stage.clip["single"][draw % 5][None]
                 else:
-                    sample = sparse_sample(stage.clip["dense"], SAMPLING, "aligned", FRAMES, draw % 2)
+                    sample = sparse_sample(stage.clip["dense"], SAMPLING, "aligned", num_frames=FRAMES, phase=draw % 2)
                     latents, rope.positions = sample.latents, sample.positions
                 noise = torch.randn(latents.shape, generator=random)
-                sigmas = objectives.draw_sigmas(1, 3.0, random)
-                noised = objectives.add_noise(latents, noise, sigmas)
+                sigmas = losses.draw_sigmas(1, 3.0, random)
+                noised = losses.add_noise(latents, noise, sigmas)
                 predicted = transformer(noised, 1000 * sigmas, stage.clip["caption"]).sample
-                target = objectives.velocity(latents, noise)
-                totals += torch.stack(
-                    [objectives.denoising_loss(predicted, target), objectives.motion_loss(predicted, target)]
-                )
+                target = losses.velocity(latents, noise)
+                totals += torch.stack([losses.denoising_loss(predicted, target), losses.motion_loss(predicted, target)])
         return totals / 32
 
     def test_loss_falls(self, transformer, stage):

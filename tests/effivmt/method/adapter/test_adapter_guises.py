@@ -97,14 +97,14 @@ class TestOneLoraInThreeGuises:
         print(f"strengths {strengths}: max abs error {error:.1e}, change by the adapter {change:.2f}")
         assert error < 5e-5 and change > 0.01
         params = RENDER.model_copy(update={"appearance_strength": strengths[0], "motion_strength": strengths[1]})
-        frames = render(backbone, adapter, *prompts, params, SIZE, seed=5)
+        frames = render(backbone, adapter, *prompts, params=params, size=SIZE, seed=5)
         assert np.abs(frames - expected * 255.0).max() <= 0.51
         assert not [record for record in diffusers_log.records if record.levelno >= logging.WARNING]
 
     def test_comfyui_file_gives_the_same_video(self, backbone, tuned, prompts, diffusers_log):
         pipeline = stock_pipeline(backbone)
         pipeline.load_lora_weights(tuned.folder, weight_name="comfyui.safetensors", adapter_name="both")
-        frames = render(backbone, load_adapter(tuned.folder), *prompts, RENDER, SIZE, seed=5)
+        frames = render(backbone, load_adapter(tuned.folder), *prompts, params=RENDER, size=SIZE, seed=5)
         error = np.abs(frames - video(pipeline, prompts) * 255.0).max()
         print(f"comfyui: max abs error {error:.3f} grey levels, 0.5 of them by rounding to bytes")
         assert error <= 0.51

@@ -97,7 +97,7 @@ class TestScores:
             block.attn1.register_forward_hook(lambda module, args, out: hidden.append((module, args[0], out)))
             for block in transformer.blocks
         ]
-        with heads._watch_attention(transformer, lambda q, k: watched.append((q, k))):
+        with heads._attention_hooks(transformer, lambda q, k: watched.append((q, k))):
             calls = record_attention(monkeypatch, transformer, inputs)
         for hook in hooks:
             hook.remove()
