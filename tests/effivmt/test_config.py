@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from effivmt.config import HeadsParams, Params, load_params
+from effivmt.config import EMBEDDED, Params, find_embedded, load_params, presets
 from effivmt.errors import ParamsError
 
 
@@ -26,9 +26,48 @@ class TestDefaults:
         with pytest.raises(ValidationError, match="frozen"):
             params.temporal.rank = 1
 
+    def test_are_the_preset_tiny_and_the_params_of_the_repository(self):
+        assert load_params("tiny") == Params() == load_params(Path(__file__).parents[2] / "params.yaml")
+
+    def test_band_follows_the_paper(self):
+        assert Params().heads.band == pytest.approx(128 / 1560, abs=0.003)
+
+
+class TestPresets:
     def test_follow_the_paper_where_it_speaks(self):
-        assert HeadsParams().alpha == 1.25
-        assert HeadsParams().band == pytest.approx(128 / 1560, abs=0.003)
+        for name in ("wan2.1-1.3b", "wan2.1-14b"):
+            params = load_params(name)
+            assert (params.ingest.num_frames, params.sampling.frames) == (81, 17)
+            assert (params.spatial.rank, params.temporal.rank) == (128, 128)
+            assert (params.spatial.steps, params.temporal.steps) == (3000, 2000)
+            assert params.heads.alpha == 1.25
+
+    def test_all_are_read_and_take_overrides(self):
+        for name in presets():
+            assert load_params(name, ("temporal.rank=3",)).temporal.rank == 3
+
+    def test_an_unknown_one_is_told_with_those_there_are(self):
+        with pytest.raises(ParamsError, match=r"wan3 cannot be read .* a preset: tiny, wan2\.1-1\.3b"):
+            load_params("wan3")
+
+    def test_a_file_of_the_name_comes_first(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        Path("tiny").write_text("seed: 7\n")
+        assert load_params("tiny").seed == 7
+
+    def test_without_a_name_the_file_of_the_folder_comes_first(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        assert load_params() == Params()
+        Path("params.yaml").write_text("seed: 7\n")
+        assert load_params().seed == 7
+
+    def test_embedded_models_are_found_from_any_folder(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        for name in EMBEDDED:
+            assert (find_embedded(name) / "README.md").is_file()
+        Path("wan-tiny").mkdir()
+        assert find_embedded("wan-tiny") == Path("wan-tiny")
+        assert find_embedded("Wan-AI/Wan2.1-T2V-1.3B-Diffusers") == Path("Wan-AI/Wan2.1-T2V-1.3B-Diffusers")
 
 
 class TestLoadParams:

@@ -39,7 +39,7 @@ def test_help_answers_at_once() -> None:
 def test_every_command_has_help(command: str) -> None:
     ended = effivmt(command, "--help")
     assert ended.code == 0
-    assert "--params FILE" in ended.out and "--set SECTION.KEY=VALUE" in ended.out
+    assert "--params NAME|FILE" in ended.out and "--set SECTION.KEY=VALUE" in ended.out
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,51 @@
+"""The public interface: every name is there, and importing the package takes nothing heavy."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from test_imports import HEAVY
+
+import effivmt
+from effivmt.pipeline.workspace import Workspace
+
+
+@pytest.mark.parametrize("name", effivmt.__all__)
+def test_every_public_name_is_there(name: str) -> None:
+    assert getattr(effivmt, name) is not None and name in dir(effivmt)
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = effivmt.nothing
+
+
+def test_import_takes_nothing_heavy() -> None:
+    code = "import sys, effivmt; effivmt.Params; effivmt.load_catalog; effivmt.Store; print(*sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not HEAVY & set(found.stdout.split())
+
+
+def test_a_transfer_a_rendering_and_metrics(workspace: Workspace, clip: effivmt.Clip, tmp_path: Path) -> None:
+    stages = []
+
+    class Recording(effivmt.Callback):
+        def on_stage_end(self, run) -> None:
+            stages.append(run.stage)
+
+    work = effivmt.open_workspace(workspace.params, workspace.store.root, callback=Recording())
+    result, outputs = effivmt.transfer(work, clip, tmp_path / "out")
+    assert stages == ["ingest", "heads", "spatial", "temporal", "render", "evaluate"] and not result.cached
+    assert len(result.metrics) == 2 and all(video.is_file() for video in outputs.videos)
+    assert effivmt.read_manifest(outputs.adapter)["backbone"]["id"] == result.backbone_id
+    assert effivmt.load_adapter(outputs.adapter).temporal
+    alone = work.params.render.model_copy(update={"baseline": False})
+    params = work.params.model_copy(update={"render": alone})
+    (video,) = effivmt.render(replace(work, params=params), [clip.prompts[0]], outputs.adapter)
+    assert video.artifact.cached and video.without_adapter is None
+    metrics = effivmt.evaluate(
+        outputs.reference, outputs.videos[0], clip.prompts[0], caption=clip.caption, params=work.params.evaluate
+    )
+    assert set(metrics) >= {"text_similarity", "motion_fidelity", "appearance_leakage"}
