@@ -1,23 +1,37 @@
-# `make demo` and `make test` need Python 3.11 and the package registry, nothing else.
+# Every target needs a Python from 3.11 to 3.14 and the package registry, nothing else.
+# `make demo PYTHON=/path/to/python` names the Python; otherwise the first of these that runs makes .venv/.
 export OMP_WAIT_POLICY ?= PASSIVE
-PYTHON ?= python3.11
+PYTHON ?= python3.14 python3.13 python3.12 python3.11 python3
 VENV := .venv
 DONE := $(VENV)/.installed
+DOCS_DONE := $(VENV)/.installed-docs
+LINKS := build/typing/effivmt_flows build/typing/effivmt_tasks
+INSTALL := $(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable
+# A version manager puts commands on the PATH that do not run, and Debian's python3 comes without ensurepip.
+USABLE := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
 
-.PHONY: demo repro test lint clean
+.PHONY: demo repro test lint docs wheel clean
 
-$(DONE): pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
-	touch $(DONE)
+$(VENV)/bin/python:
+	@for python in $(PYTHON); do \
+	    if "$$python" -c '$(USABLE)' 2>/dev/null; then \
+	        echo "making $(VENV) with $$("$$python" --version)"; exec "$$python" -m venv $(VENV); \
+	    fi; \
+	done; \
+	echo "error: no working Python 3.11 to 3.14 with venv among: $(PYTHON); name one: make demo PYTHON=/path/to/python" >&2; \
+	exit 1
+
+$(DONE): pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(INSTALL) ".[dev]"
+	touch $@
+
+$(DOCS_DONE): $(DONE)
+	$(INSTALL) ".[docs]"
+	touch $@
 
 # One transfer on a sample clip with two target prompts; writes under out/demo/.
 demo: $(DONE)
-	$(VENV)/bin/effivmt transfer data/samples/zigzag.mp4 --name zigzag \
-	    --caption "a red square on a navy background" \
-	    --prompt "a yellow star on a black background" \
-	    --prompt "a purple square on a black background" \
-	    --store out/demo/store --out out/demo
+	$(VENV)/bin/effivmt demo --out out/demo --store out/demo/store
 
 # Everything that dvc.lock records, over data/catalog.csv; what the store has is not computed again.
 repro: $(DONE)
@@ -26,10 +40,25 @@ repro: $(DONE)
 test: $(DONE)
 	$(VENV)/bin/python -m pytest
 
-lint: $(DONE)
+# mypy and mkdocs follow no editable install: links show them flows/ and tasks/ under their installed names.
+build/typing/effivmt_%:
+	mkdir -p build/typing
+	ln -sfn ../../$* $@
+
+lint: $(DONE) | $(LINKS)
 	$(VENV)/bin/lint-imports
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+# The pages of docs/ and the API reference, under site/; a broken link is an error.
+docs: $(DOCS_DONE) | $(LINKS)
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet
+
+# dist/*.whl. setuptools would add what an earlier build left in build/lib.
+wheel: $(DONE)
+	rm -rf build/lib dist
+	$(VENV)/bin/python -m build --wheel
 
 clean:
-	rm -rf $(VENV) out .effivmt
+	rm -rf $(VENV) out .effivmt build dist site

@@ -89,7 +89,9 @@ def load_catalog(path: Path) -> Catalog:
     if not rows:
         raise CatalogError(f"catalog {path} has no clips; add at least one row")
     root = path.resolve().parent
-    clips, faults, seen = [], [], {}
+    clips: list[Clip] = []
+    faults: list[str] = []
+    seen: dict[str, int] = {}
     for number, row in enumerate(rows, 1):
         found, clip = _check(row, root)
         name = row.get("clip") if isinstance(row, dict) else None
@@ -139,8 +141,8 @@ def _read_csv(path: Path) -> Iterator[dict[str, object]]:
             if None in row:
                 raise ValueError(f"line {reader.line_num} has more cells than the heading")
             cells: dict[str, object] = {name: text for name, text in row.items() if text}
-            if isinstance(cells.get("prompts"), str):
-                cells["prompts"] = [text for text in map(str.strip, cells["prompts"].split(SEPARATOR)) if text]
+            if isinstance(prompts := cells.get("prompts"), str):
+                cells["prompts"] = [text for text in map(str.strip, prompts.split(SEPARATOR)) if text]
             yield cells
 
 

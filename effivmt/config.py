@@ -1,5 +1,11 @@
-"""params.yaml: one frozen section a stage, checked once at the edge; each stage hashes only the sections it reads."""
+"""The parameters: one frozen section per stage, checked once at the edge; each stage hashes only the sections it reads.
 
+The defaults are the preset `tiny`, sized for the embedded backbone on two CPU cores; `params.yaml` in the repository
+spells them out. Other presets are the files of `effivmt/presets`.
+"""
+
+from collections.abc import Sequence
+from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,6 +27,10 @@ def _divides_into_tokens(value: int) -> int:
     return value
 
 
+DEFAULT_FILE = Path("params.yaml")
+"""Read where no params are named."""
+EMBEDDED = ("wan-tiny", "clip-tiny")
+"""The models that are installed with this package."""
 Positive = Annotated[int, Field(gt=0)]
 FrameCount = Annotated[int, Field(ge=5), AfterValidator(_packs_into_latent_frames)]
 PixelSize = Annotated[int, Field(ge=16), AfterValidator(_divides_into_tokens)]
@@ -33,9 +43,10 @@ class Section(BaseModel):
 
 
 class BackboneParams(Section):
-    """The frozen video model: any `WanPipeline` folder or hub id."""
+    """The frozen video model."""
 
-    path: str = "data/wan-tiny"
+    path: str = "wan-tiny"
+    """A `WanPipeline` folder or hub id; `wan-tiny` is the embedded backbone."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Precision of the transformer; the VAE runs in float32."""
     device: str = "auto"
@@ -57,7 +68,7 @@ class IngestParams(Section):
 class SamplingParams(Section):
     """Which frames the temporal stage sees (paper: 17 of 81, sampled before the VAE)."""
 
-    mode: Literal["pixel", "latent", "dense"] = "latent"
+    mode: Literal["pixel", "latent", "dense"] = "dense"
     """`pixel`: sample, then encode (paper). `latent`: encode densely, then sample. `dense`: no sampling."""
     frames: FrameCount = 17
     """F_samp in pixel frames, 4k+1; `latent` mode keeps as many latent frames as F_samp pixel frames would give."""
@@ -72,8 +83,9 @@ class HeadsParams(Section):
     """`backbone`: one head map, averaged over `scope_clips`, serves every clip."""
     scope_clips: tuple[str, ...] = ()
     """Video files that `scope: backbone` averages over, relative to the params file."""
-    alpha: Annotated[float, Field(gt=0)] = 1.25
-    """A head is temporal iff S_spatial < alpha * S_temporal."""
+    alpha: Annotated[float, Field(gt=0)] = 4.0
+    """A head is temporal iff S_spatial < alpha * S_temporal. The paper has 1.25; 4 is the better of 1.25 and 4 on the
+    embedded backbone (docs/benchmark.md)."""
     noise_levels: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1)] = (0.5, 0.7, 0.9)
     """The sigmas whose scores are averaged, one forward each."""
     band: Annotated[float, Field(gt=0, le=1)] = 0.08
@@ -89,9 +101,9 @@ class LoraParams(Section):
     """What both tuning stages share."""
 
     rank: Positive = 16
-    steps: Positive = 300
+    steps: Positive = 400
     batch: Positive = 4
-    learning_rate: Annotated[float, Field(gt=0)] = 3e-3
+    learning_rate: Annotated[float, Field(gt=0)] = 7e-4
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     flow_shift: Annotated[float, Field(gt=0)] = 3.0
     """Noise levels are drawn as sigma = shift u / (1 + (shift - 1) u), u uniform."""
@@ -103,13 +115,16 @@ class LoraParams(Section):
 class SpatialParams(LoraParams):
     """Stage 2: appearance LoRA on the spatial branches, single frames."""
 
-    steps: Annotated[int, Field(ge=0)] = 300
+    steps: Annotated[int, Field(ge=0)] = 100
     """0 leaves stage 2 out: the adapter has no appearance LoRA."""
+    batch: Positive = 8
+    learning_rate: Annotated[float, Field(gt=0)] = 3e-3
 
 
 class TemporalParams(LoraParams):
     """Stage 3: motion LoRA on the temporal branches, sparse frames, adaptive RoPE."""
 
+    flow_shift: Annotated[float, Field(gt=0)] = 6.0
     rope: Literal["none", "paper", "aligned"] = "aligned"
     motion_weight: Annotated[float, Field(ge=0)] = 1.0
     """lambda of L = L_denoise + lambda * L_motion."""
@@ -119,23 +134,28 @@ class RenderParams(Section):
     """Fused inference."""
 
     steps: Positive = 20
-    guidance_scale: Annotated[float, Field(ge=1)] = 4.0
-    flow_shift: Annotated[float, Field(gt=0)] = 3.0
+    guidance_scale: Annotated[float, Field(ge=1)] = 5.0
+    flow_shift: Annotated[float, Field(gt=0)] = 5.0
     negative_prompt: str = ""
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
-    appearance_strength: float = 1.0
+    appearance_strength: float = 0.5
     motion_strength: float = 1.0
     baseline: bool = True
-    """Also render each prompt and seed without the adapter, as the yardstick of the metrics."""
+    """Also render each prompt and seed without the adapter, for comparison."""
 
 
 class EvaluateParams(Section):
     """Metrics of the rendered videos."""
 
-    scorer: str = "data/clip-tiny"
-    """A transformers `CLIPModel` folder."""
+    scorer: str = "clip-tiny"
+    """A transformers `CLIPModel` folder; `clip-tiny` is the embedded one."""
     cotracker: str = ""
     """A CoTracker3 checkpoint as safetensors, by which points are tracked; empty: Lucas-Kanade, with no download."""
+
+    @property
+    def scorer_folder(self) -> Path:
+        """The scorer's folder."""
+        return find_embedded(self.scorer)
 
     @property
     def tracker(self) -> Path | None:
@@ -166,27 +186,55 @@ class Params(Section):
         return self
 
 
-def load_params(path: Path, overrides: tuple[str, ...] = ()) -> Params:
-    """Reads a params file and applies `section.key=value` overrides (values are YAML).
+def presets() -> dict[str, Path | None]:
+    """The presets by name with their files; `tiny`, the defaults, has none."""
+    files = Path(str(resources.files("effivmt.presets"))).glob("*.yaml")
+    return {"tiny": None, **{path.stem: path for path in sorted(files)}}
 
-    Relative paths of a folder or file that exists are taken relative to the params file. Raises ParamsError, naming the
-    field, when the file or an override is wrong.
+
+def load_params(source: str | Path | None = None, overrides: Sequence[str] = ()) -> Params:
+    """Reads a params file or a preset and applies `section.key=value` overrides (values are YAML).
+
+    source: a file, else the name of a preset; None: `params.yaml` in the working folder if it is there, else `tiny`.
+    Relative paths in a file are relative to it where they exist there. ParamsError names the field that is wrong.
     """
+    if source is None:
+        source = DEFAULT_FILE if DEFAULT_FILE.is_file() else "tiny"
+    known = presets()
+    path = known[str(source)] if str(source) in known and not Path(source).exists() else Path(source)
+    tree = {} if path is None else _read_tree(path, ", ".join(known))
+    for override in overrides:
+        set_value(tree, override)
+    try:
+        params = Params.model_validate(tree)
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'params'}: {e['msg']}" for e in error.errors())
+        raise ParamsError(f"params are wrong: {faults} ({f'file {path}' if path else f'preset {source}'})") from error
+    return params if path is None else _resolve_paths(params, path.resolve().parent)
+
+
+def find_embedded(name: str) -> Path:
+    """The folder of an embedded model by its name; of any other name, or where a folder has that name, the path."""
+    return data_folder() / name if name in EMBEDDED and not Path(name).is_dir() else Path(name)
+
+
+def data_folder() -> Path:
+    """The installed folder of the embedded models (`EMBEDDED`), sample clips (`samples`) and the benchmark's clips."""
+    return Path(str(resources.files("effivmt_data")))
+
+
+def _read_tree(path: Path, known: str) -> dict[str, Any]:
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except OSError as error:
-        raise ParamsError(f"params file {path} cannot be read ({error.strerror}); pass --params FILE") from error
+        raise ParamsError(
+            f"params file {path} cannot be read ({error.strerror}); pass --params with a file, or a preset: {known}"
+        ) from error
     except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date that does not exist
         raise ParamsError(f"params file {path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(tree, dict):
         raise ParamsError(f"params file {path} holds a {type(tree).__name__}; expected sections such as `temporal:`")
-    for override in overrides:
-        set_value(tree, override)
-    try:
-        return _resolve_paths(Params.model_validate(tree), path.resolve().parent)
-    except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'params'}: {e['msg']}" for e in error.errors())
-        raise ParamsError(f"params are wrong: {faults} (file {path})") from error
+    return tree
 
 
 def set_value(tree: dict[str, Any], override: str) -> None:

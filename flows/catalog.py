@@ -1,8 +1,9 @@
-"""The Prefect flow of a catalog: every clip's chain is a task, and one clip's failure never stops the others."""
+"""The Prefect flow of a catalog: a task per clip; a clip that fails stops no other."""
 
 import sys
 import time
 from pathlib import Path
+from typing import cast
 
 from prefect import flow
 from prefect.client.schemas.objects import State
@@ -12,10 +13,11 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from effivmt.catalog import Catalog, load_catalog
 from effivmt.config import Params
-from effivmt.pipeline.catalog_run import QUARANTINE, CatalogWatch, write_run
-from effivmt.pipeline.catalog_table import write_inventory
-from effivmt_tasks.artifacts import RunPage
-from effivmt_tasks.clips import held_by, outcome_of, process
+from effivmt.pipeline.callbacks import Callback
+from effivmt.pipeline.catalog_run import ClipOutcome, RunSummary, write_run
+from effivmt.pipeline.catalog_table import write_catalog_table
+from effivmt_tasks.artifacts import RunArtifacts
+from effivmt_tasks.clips import outcome_of, process, state_data
 from effivmt_tasks.cluster import Cluster, release
 from effivmt_tasks.tracking.location import tracking_uri
 from effivmt_tasks.tracking.recorder import Recorder
@@ -26,64 +28,66 @@ def run_catalog(
     params: Params,
     store: Path,
     out: Path,
+    *,
     force: tuple[str, ...] = (),
-    watch: CatalogWatch | None = None,
+    callback: Callback | None = None,
     cluster: Cluster | None = None,
-) -> dict[str, object]:
-    """Runs the flow `take_clips` here, clip by clip, or on a Dask cluster; returns what run.json holds.
+) -> RunSummary:
+    """Runs the flow `process_catalog`, clip by clip in this process or on a Dask cluster; returns its summary.
 
-    Raises EffiVMTError where the cluster cannot be used.
+    EffiVMTError where the cluster cannot be used.
     """
-    store, out, taking = store.resolve(), out.resolve(), take_clips
+    store, out, run = store.resolve(), out.resolve(), process_catalog
     if cluster is not None:
         cluster.check((store, out))
-        taking = take_clips.with_options(task_runner=cluster.task_runner())
-    state = taking(catalog, params, store, out, force, watch or CatalogWatch(), cluster is not None, return_state=True)
-    return record if isinstance(record := held_by(state), dict) else state.result()
+        run = process_catalog.with_options(task_runner=cluster.task_runner())
+    callback = callback or Callback()
+    remote = cluster is not None
+    state = run(catalog, params, store, out, force=force, callback=callback, remote=remote, return_state=True)
+    assert isinstance(state, State)  # the types of Prefect allow for a coroutine, which this flow is not
+    if isinstance(summary := state_data(state), RunSummary):
+        return summary
+    return cast(RunSummary, state.result())  # it raises what the flow raised; Prefect's types nest its state
 
 
 @flow(
     name="catalog",
     flow_run_name="{catalog.path.name}",
-    task_runner=ThreadPoolTaskRunner(max_workers=1),
+    task_runner=ThreadPoolTaskRunner(max_workers=1),  # type: ignore[arg-type]  # Prefect's runner types are invariant
     persist_result=False,
     validate_parameters=False,
 )
-def take_clips(
+def process_catalog(
     catalog: Catalog,
     params: Params,
     store: Path,
     out: Path,
+    *,
     force: tuple[str, ...],
-    watch: CatalogWatch,
-    elsewhere: bool,
+    callback: Callback,
+    remote: bool,
 ) -> State:
-    """Takes the clips of a catalog through all stages and writes the folder `out`; whatever is new goes to MLflow, too.
+    """Takes the clips of a catalog through all stages, writes the out folder, and records what is new in MLflow.
 
-    The state, Completed or, where a clip failed, Failed, holds what run.json holds as its data. elsewhere: the tasks
-    run in other processes, where `watch` cannot be.
+    The state, Completed or, where a clip failed, Failed, holds the RunSummary as its data. remote: the tasks run in
+    other processes, which the callback cannot reach.
     """
-    start, outcomes, page = time.perf_counter(), [], RunPage(catalog)
-    write_inventory(load_catalog(catalog.path), out)
+    start, artifacts = time.perf_counter(), RunArtifacts(catalog)
+    outcomes: list[ClipOutcome] = []
+    write_catalog_table(load_catalog(catalog.path), out)
     recorder = Recorder(tracking_uri(), out, catalog.path.name)
-    inside = None if elsewhere else watch
-    submitted = {process.submit(clip, params, store, out, force, inside): clip for clip in catalog.clips}
+    passed = None if remote else callback
+    submitted = {process.submit(clip, params, store, out, force=force, callback=passed): clip for clip in catalog.clips}
     for future in as_completed(list(submitted)):
         outcomes.append(outcome_of(submitted[future], future))
         release(future)
-        watch.ended(outcomes[-1])
+        callback.on_clip_end(outcomes[-1])
         if outcomes[-1].status != "failed":
             recorder.record(out / outcomes[-1].clip)
-        page.update(outcomes)
-    record = write_run(load_catalog(catalog.path), outcomes, out, time.perf_counter() - start)
-    page.close(outcomes, out)
+        artifacts.update(outcomes)
+    summary = write_run(load_catalog(catalog.path), outcomes, out, time.perf_counter() - start)
+    artifacts.close(outcomes, out)
     recorder.close()
     if recorder.message:
         print(recorder.message, file=sys.stderr)
-    return (Failed if record["failed"] else Completed)(message=summary(record, out), data=record)
-
-
-def summary(record: dict[str, object], out: Path) -> str:
-    """One line on a run: how many clips were done, hit or failed, and where the reasons lie."""
-    counts = ", ".join(f"{record[status]} {status}" for status in ("done", "hit", "failed"))
-    return f"{counts} in {record['seconds']:.1f} s" + (f"; reasons: {out / QUARANTINE}" if record["failed"] else "")
+    return (Failed if summary.failed else Completed)(message=summary.message(out), data=summary)

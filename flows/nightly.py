@@ -1,5 +1,6 @@
-"""The flow of a deployment: everything it needs comes as JSON, and each run reads the catalog anew."""
+"""The flow of a deployment: all its parameters are JSON, and every run reads the catalog again."""
 
+import logging
 from pathlib import Path
 from typing import Literal
 
@@ -10,22 +11,22 @@ from prefect.states import Completed, Failed
 
 from effivmt.catalog import load_catalog
 from effivmt.config import load_params
-from effivmt.errors import EffiVMTError
-from effivmt.pipeline.catalog_run import CatalogWatch, Outcome
+from effivmt.errors import EffiVMTError, in_one_line
+from effivmt.pipeline.callbacks import Callback
+from effivmt.pipeline.catalog_run import ClipOutcome
 from effivmt.pipeline.selection import select_clips
-from effivmt.pipeline.stages import STAGES
-from effivmt.pipeline.workspace import Workspace
-from effivmt.store.store import Store
-from effivmt_flows.catalog import run_catalog, summary
+from effivmt.pipeline.workspace import open_workspace
+from effivmt_flows.catalog import run_catalog
 from effivmt_tasks.cluster import choose_cluster
 
-Stage = Literal[STAGES]
+Stage = Literal["ingest", "heads", "spatial", "temporal", "render", "evaluate"]
+"""The stages by name, as the schema of the deployment lists them."""
 
 
 @flow(name="nightly", persist_result=False)
 def nightly(
     catalog: Path,
-    params: Path = Path("params.yaml"),
+    params: str | None = None,
     overrides: list[str] = [],  # noqa: B006
     store: Path = Path(".effivmt/store"),
     out: Path = Path("out"),
@@ -39,33 +40,34 @@ def nightly(
     """Transfers the motion of every clip of a catalog, as `effivmt run` does with the options of the same names.
 
     Fails, with one line that says why, when the catalog or the params are wrong, and when any clip has failed; the
-    other clips are done all the same. Relative paths are relative to the working folder of the process that runs it.
+    other clips are processed all the same. Relative paths are relative to the working folder of the process.
     """
     logger = get_run_logger()
     try:
-        settings = load_params(params, tuple(overrides))
+        settings = load_params(params, overrides)
         chosen = select_clips(load_catalog(catalog), tuple(only), out if retry_failed else None)
         if not chosen.clips:
             return Completed(message="nothing failed in the last run")
-        _ = Workspace(Store(store), settings).folder  # a wrong folder is told before any clip fails for it
+        open_workspace(settings, store)  # a wrong backbone folder ends the run before any clip fails for it
         cluster = choose_cluster(runner, address, resource)
-        record = run_catalog(chosen, settings, store, out, tuple(force), _Logged(len(chosen.clips)), cluster)
+        callback = _LoggingCallback(len(chosen.clips))
+        summary = run_catalog(chosen, settings, store, out, force=tuple(force), callback=callback, cluster=cluster)
     except EffiVMTError as error:
-        reason = " ".join(str(error).split())
+        reason = in_one_line(error)
         logger.error("%s", reason)
         return Failed(message=reason)
-    line = summary(record, out.resolve())
-    logger.log(40 if record["failed"] else 20, "%s", line)
-    return (Failed if record["failed"] else Completed)(message=line)
+    line = summary.message(out.resolve())
+    logger.log(logging.ERROR if summary.failed else logging.INFO, "%s", line)
+    return (Failed if summary.failed else Completed)(message=line)
 
 
-class _Logged(CatalogWatch):
-    """One line a clip in the log of the flow run."""
+class _LoggingCallback(Callback):
+    """Writes one line per clip to the log of the flow run."""
 
     def __init__(self, total: int) -> None:
         self._logger, self._ended, self._total = get_run_logger(), 0, total
 
-    def ended(self, outcome: Outcome) -> None:
+    def on_clip_end(self, outcome: ClipOutcome) -> None:
         self._ended += 1
         reason = f": {outcome.stage}: {outcome.reason}" if outcome.reason else ""
         line = f"[{self._ended}/{self._total}] {outcome.clip}: {outcome.status} in {outcome.seconds:.1f} s{reason}"

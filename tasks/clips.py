@@ -1,80 +1,89 @@
-"""One Prefect task a clip. Within it every stage that has work to do is a task of its own."""
+"""One Prefect task per clip; within it every stage that has work to do is a task of its own."""
 
 import threading
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
-from prefect.futures import PrefectWrappedFuture
+from prefect.futures import PrefectFuture, PrefectWrappedFuture
 from prefect.results import ResultRecord
 from prefect.states import Completed, Failed
 
 from effivmt.catalog import Clip
 from effivmt.config import Params
-from effivmt.pipeline.catalog_run import CatalogWatch, Outcome, process_clip
+from effivmt.pipeline.callbacks import Callback
+from effivmt.pipeline.catalog_run import ClipOutcome, process_clip
 from effivmt.pipeline.plan import plan_clip
-from effivmt.pipeline.transfer import directly
-from effivmt.pipeline.workspace import Workspace
-from effivmt.store.store import Store
-from effivmt_tasks.stages import call_task
+from effivmt.pipeline.workspace import Workspace, open_workspace
+from effivmt_tasks.stages import call_as_task
 
-_workspaces: dict[tuple[str, str], Workspace] = {}
-"""Workspaces of this process by store and params: its backbone is loaded once, not once a task."""
-_one_at_a_time = threading.Lock()
+_workspaces: dict[tuple[Path, str], Workspace] = {}
+"""The workspaces of this process by store and params: the backbone is loaded once per process, not once per task."""
+_lock = threading.Lock()
 
 
 @task(name="clip", task_run_name="{clip.clip}", cache_policy=NO_CACHE, persist_result=False)
 def process(
-    clip: Clip, params: Params, store: Path, out: Path, force: tuple[str, ...] = (), watch: CatalogWatch | None = None
+    clip: Clip,
+    params: Params,
+    store: Path,
+    out: Path,
+    *,
+    force: tuple[str, ...] = (),
+    callback: Callback | None = None,
 ) -> State:
-    """Takes one clip through all stages; the state, Completed, Cached or Failed, holds the Outcome as its data.
+    """Takes one clip through all stages; the state, Completed, Cached or Failed, holds the ClipOutcome as its data.
 
-    watch: hears of all but the clip's end, which is for who waits for this task, perhaps on another machine.
+    callback: receives everything but the clip's end, which the flow reports, perhaps on another machine.
     """
-    watch = watch or CatalogWatch()
-    with workspace(params, store) as work:
-        work.progress, work.force = watch.advanced, frozenset(force)
-        watch.began(clip.clip)
-        call = call_task if any(step.action != "hit" for step in plan_clip(work, clip)) else directly
-        outcome = process_clip(work, clip, out, call=call, watch=watch)
+    with _workspace(params, store) as shared:
+        work = replace(shared, callback=callback or Callback(), force=frozenset(force))
+        work.callback.on_clip_start(clip.clip)
+        needs_work = any(step.action != "hit" for step in plan_clip(work, clip))
+        outcome = process_clip(work, clip, out, call_as_task if needs_work else None)
     if outcome.status == "failed":
         return Failed(message=f"{outcome.stage}: {outcome.reason}", data=outcome)
     return Completed(name="Cached" if outcome.status == "hit" else None, data=outcome)
 
 
 @contextmanager
-def workspace(params: Params, store: Path) -> Iterator[Workspace]:
-    """The one workspace of this process for these params and this store, lent to one thread at a time.
+def _workspace(params: Params, store: Path) -> Iterator[Workspace]:
+    """This process's workspace for these params and this store, used by one thread at a time.
 
     A stage changes the backbone that it tunes: where a worker has several threads, the others wait.
     """
-    with _one_at_a_time:
-        key = (str(store.resolve()), params.model_dump_json())
+    with _lock:
+        key = (store.resolve(), params.model_dump_json())
         if key not in _workspaces:
-            _workspaces[key] = Workspace(Store(store), params)
+            _workspaces[key] = open_workspace(params, store)
         yield _workspaces[key]
 
 
-def held_by(state: State) -> object:
-    """What a task or a flow left in its final state, well ended or failed; its exception where it raised one."""
+def state_data(state: State) -> Any:
+    """The data of a task's or flow's final state; the exception where it raised one."""
     return state.data.result if isinstance(state.data, ResultRecord) else state.data
 
 
-def outcome_of(clip: Clip, future: PrefectWrappedFuture) -> Outcome:
-    """Waits for a task `process` and returns its outcome; a task that died without one has failed."""
+def outcome_of(clip: Clip, future: PrefectFuture[State]) -> ClipOutcome:
+    """Waits for a task `process` and returns its outcome; a task that ended without one has failed."""
+    assert isinstance(future, PrefectWrappedFuture)  # those of threads and of Dask are
     future.wait()
+    fault: BaseException | str | None
     try:
         fault = future.wrapped_future.exception()
     except CancelledError:
         fault = "the task was cancelled, or the cluster that ran it is gone"
     if fault is not None:
         reason = f"the task ended without a result: {' '.join(str(fault).split()) or type(fault).__name__}"
-        return Outcome(clip.clip, "failed", 0.0, {}, stage="task", reason=reason)
+        return ClipOutcome(clip.clip, "failed", 0.0, {}, stage="task", reason=reason)
     state = future.state
-    if isinstance(outcome := held_by(state), Outcome):
+    if isinstance(outcome := state_data(state), ClipOutcome):
         return outcome
-    return Outcome(clip.clip, "failed", 0.0, {}, stage="task", reason=f"{state.name}: {state.message or 'no message'}")
+    reason = f"{state.name}: {state.message or 'no message'}"
+    return ClipOutcome(clip.clip, "failed", 0.0, {}, stage="task", reason=reason)

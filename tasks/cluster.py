@@ -1,43 +1,43 @@
-"""A Dask cluster as the place where clips are processed: one clip a worker slot, over a store that all hosts share."""
+"""A Dask cluster that processes clips, one per worker slot, over a store that all hosts share."""
 
 from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypedDict
 
-from effivmt import __version__
 from effivmt.errors import EffiVMTError, ParamsError
 from effivmt.store.files import write_errors
+from effivmt.versions import __version__
 
 if TYPE_CHECKING:
     from prefect.futures import PrefectFuture
-    from prefect_dask import DaskTaskRunner
+    from prefect.task_runners import TaskRunner
 
-PATIENCE = "15s"
+TIMEOUT = "15s"
 """How long a scheduler may take to answer."""
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """The scheduler of a Dask cluster (`tcp://host:8786`) and the Dask resource that every clip takes one of."""
+    """The scheduler of a Dask cluster (`tcp://host:8786`), and the Dask resource of which every clip takes one."""
 
     address: str
     resource: str = ""
 
     def check(self, folders: Sequence[Path]) -> None:
-        """Raises EffiVMTError unless there are workers, with this EffiVMT, the resource, and sight of the folders.
+        """Raises EffiVMTError unless there are workers with this EffiVMT version, the resource and the folders.
 
-        Makes the folders; a worker that joins later is not looked at.
+        Creates the folders. Workers that join later are not checked.
         """
         from distributed import Client
 
         try:
-            client = Client(self.address, timeout=PATIENCE, set_as_default=False)
+            client = Client(self.address, timeout=TIMEOUT, set_as_default=False)
         except (OSError, ValueError) as error:
             raise EffiVMTError(
                 f"no Dask scheduler answers at {self.address or 'no address'} ({_line(error)}); start one with "
@@ -59,15 +59,15 @@ class Cluster:
                     with write_errors(mark.parent):
                         mark.parent.mkdir(parents=True, exist_ok=True)
                         mark.touch()
-                seen = client.run(_look, [str(mark) for mark in marks], on_error="return")
+                seen = client.run(_report, [str(mark) for mark in marks], on_error="return")
             finally:
                 for mark in marks:
-                    with suppress(FileNotFoundError, NotADirectoryError):  # the folder could not be made
+                    with suppress(FileNotFoundError, NotADirectoryError):  # the folder could not be created
                         mark.unlink()
         for worker, found in seen.items():
-            _judge(worker, found, folders)
+            _check_worker(worker, found, folders)
 
-    def task_runner(self) -> DaskTaskRunner:
+    def task_runner(self) -> TaskRunner[Any]:
         """The task runner of a flow whose tasks run on the cluster."""
         import dask
         from prefect_dask import DaskTaskRunner
@@ -75,17 +75,17 @@ class Cluster:
         resources = {self.resource: 1} if self.resource else {}
 
         class SlotTaskRunner(DaskTaskRunner):
-            """Prefect's runner, with the resource asked for with every task."""
+            """Prefect's runner; every task asks for the resource."""
 
-            def submit(self, *arguments: object, **named: object) -> PrefectFuture:
+            def submit(self, *args: Any, **kwargs: Any) -> Any:
                 with dask.annotate(resources=resources):
-                    return super().submit(*arguments, **named)
+                    return super().submit(*args, **kwargs)
 
         return SlotTaskRunner(address=self.address)
 
 
 def choose_cluster(runner: str, address: str, resource: str) -> Cluster | None:
-    """The cluster that options ask for, None for this process; ParamsError where they contradict one another."""
+    """The cluster that the options ask for, None for this process; ParamsError where they contradict each other."""
     if runner != "dask":
         if address or resource:
             raise ParamsError(f"--{'address' if address else 'resource'} is for a Dask cluster: add --runner dask")
@@ -96,18 +96,23 @@ def choose_cluster(runner: str, address: str, resource: str) -> Cluster | None:
 
 
 def release(future: PrefectFuture) -> None:
-    """Lets a cluster forget a task whose result is here: else it would do it again if the worker died."""
+    """Lets a cluster forget a task whose result is here; otherwise it would run again if the worker died."""
     with suppress(AttributeError):  # a thread's future has nothing to release
-        future.wrapped_future.release()
+        future.wrapped_future.release()  # type: ignore[attr-defined]  # of Dask's futures, whose class is not public
 
 
-def _look(marks: list[str]) -> Mapping[str, object]:
-    """What a worker finds: its EffiVMT, and which of the files it sees."""
+class _WorkerReport(TypedDict):
+    version: str
+    seen: list[bool]
+
+
+def _report(marks: list[str]) -> _WorkerReport:
+    """What a worker reports: its EffiVMT version, and which of the files it sees."""
     return {"version": __version__, "seen": [os.path.exists(mark) for mark in marks]}
 
 
-def _judge(worker: str, found: Mapping[str, object] | Exception, folders: Sequence[Path]) -> None:
-    """Raises EffiVMTError for a worker that cannot do the work."""
+def _check_worker(worker: str, found: _WorkerReport | Exception, folders: Sequence[Path]) -> None:
+    """Raises EffiVMTError for a worker that cannot process clips."""
     if isinstance(found, Exception):
         raise EffiVMTError(f"Dask worker {worker} cannot run EffiVMT ({_line(found)}); install it there")
     if found["version"] != __version__:

@@ -1,7 +1,8 @@
-"""One Prefect task a stage. The store decides what is done already; Prefect shows it, as a state named Cached."""
+"""One Prefect task per stage. The store decides what is done; a store hit ends in a Completed state named Cached."""
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
@@ -9,29 +10,29 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
 from effivmt.pipeline import stages
-from effivmt.pipeline.transfer import artifacts_of
+from effivmt.pipeline.runner import P, Result, artifacts_of
 
 
-def call_task(function: Callable[..., object], *inputs: object) -> object:
-    """Runs a function of `effivmt.pipeline.stages` as its Prefect task (a `Call` of `effivmt.pipeline.transfer`), within a flow.
+def call_as_task(stage: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> Result:
+    """Calls a function of `effivmt.pipeline.stages` as a Prefect task, in a flow; raises what the stage raises."""
+    state = TASKS[stage.__name__](*args, return_state=True, **kwargs)
+    assert isinstance(state, State)  # the types of Prefect allow for a coroutine, which no stage is
+    return state.result()
 
-    Raises what the function raises.
-    """
-    return TASKS[function](*inputs, return_state=True).result()
 
+def _task(stage: Callable[..., Any]) -> Task[..., Any]:
+    """A task without a result cache: Prefect's own would call a path to a deleted file a hit."""
 
-def _task(function: Callable[..., object]) -> Task:
-    """A task that keeps no results of its own: Prefect's cache would call a path to a deleted file a hit."""
-
-    @functools.wraps(function)
-    def run(*inputs: object) -> object | State:
-        result = function(*inputs)
+    @functools.wraps(stage)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        result = stage(*args, **kwargs)
         if all(artifact.cached for artifact in artifacts_of(result)):
-            return Completed(name="Cached", message="The store had it.", data=result)
+            return Completed(name="Cached", message="The store had the result.", data=result)
         return result
 
-    return task(run, name=function.__name__, cache_policy=NO_CACHE, persist_result=False)
+    make_task = task(name=stage.__name__, cache_policy=NO_CACHE, persist_result=False)
+    return make_task(run)
 
 
-TASKS = {function: _task(function) for function in map(vars(stages).__getitem__, stages.STAGES)}
-"""The task of every stage function."""
+TASKS = {name: _task(vars(stages)[name]) for name in stages.STAGES}
+"""The task of every stage, by the stage's name."""

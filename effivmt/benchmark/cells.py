@@ -14,14 +14,15 @@ from effivmt.catalog import Clip
 from effivmt.config import Params, Section
 from effivmt.errors import in_one_line
 from effivmt.pipeline import stages
-from effivmt.pipeline.stages import Rendered
+from effivmt.pipeline.stages import RenderedVideo
+from effivmt.pipeline.transfer import adapter_folder
 from effivmt.pipeline.workspace import Workspace
 from effivmt.store.artifact import Artifact
 
 
 @dataclass(frozen=True)
 class Job:
-    """One method on one clip; `params`: the method's own; `peer`: those of its file in `effivmt.benchmark.baselines`, if any."""
+    """One method on one clip, with the method's params and, for a peer, the params of its own module."""
 
     method: Method
     params: Params
@@ -31,10 +32,12 @@ class Job:
 
 @dataclass(frozen=True)
 class Cell:
-    """One video. `metrics` by name; `preparing_seconds` and `rendering_seconds`: the seconds of its artifacts before and in rendering,
-    evaluation and text encoding apart; `processor_seconds`: the processor's seconds of both; `peak_bytes`: the most resident
-    memory that one of them took; either None where a record does not say. `video`: the artifact (video.mp4), `adapter`:
-    the one with the weights behind it; None where a method tunes nothing. A failed cell has only an `error`.
+    """One video, or the error of one that failed.
+
+    metrics: by name; preparing_seconds, rendering_seconds: of its artifacts before and in rendering, without evaluation
+    and text encoding; processor_seconds: CPU seconds of both; peak_bytes: the most resident memory that one of them
+    took; either None where an artifact's record does not have it. video: the artifact with video.mp4; adapter: the one
+    with the weights, None where a method tunes nothing. A failed cell has only an `error`.
     """
 
     method: str
@@ -52,13 +55,15 @@ class Cell:
 
     @property
     def seconds(self) -> float | None:
-        """From the reference's file to the video."""
-        return None if self.error else self.preparing_seconds + self.rendering_seconds
+        """From the reference's file to the video; None of a failed cell."""
+        if self.preparing_seconds is None or self.rendering_seconds is None:
+            return None
+        return self.preparing_seconds + self.rendering_seconds
 
 
 @dataclass(frozen=True)
 class JobResult:
-    """What came of a job: its cells, the clip's ingest artifact (None: it failed), and whether the store had all."""
+    """The result of a job: its cells, the clip's ingest artifact (None: it failed), and whether the store had all."""
 
     job: Job
     cells: tuple[Cell, ...]
@@ -77,11 +82,11 @@ class Prepared:
 
     used: tuple[Artifact, ...]
     adapter: Artifact | None
-    render: Callable[[str], Sequence[Rendered]]
+    render: Callable[[str], Sequence[RenderedVideo]]
 
 
 def run_job(work: Workspace, job: Job) -> JobResult:
-    """All cells of one method on one clip; whatever goes wrong is in the cells that it spoils, and stops no other."""
+    """All cells of one method on one clip; an error fails the cells that it concerns, and no other."""
     work, clip = work.for_clip(job.clip), job.clip
     ingested, cells, cached = None, [], []
     try:
@@ -103,11 +108,11 @@ def run_job(work: Workspace, job: Job) -> JobResult:
 
 def prepare(work: Workspace, job: Job, ingested: Artifact) -> Prepared:
     """Everything that a method does on a clip before it renders."""
-    clip, maker = job.clip, job.method.maker
+    clip, maker, peer = job.clip, job.method.maker, job.peer
     if maker == "effivmt":
         classified = stages.heads(work, clip, ingested)
         appearance = stages.spatial(work, clip, ingested, classified)
-        motion = stages.temporal(work, clip, ingested, classified, appearance)
+        motion = stages.temporal(work, clip, ingested, classified, appearance=appearance)
         used = (ingested, *((classified,) if work.params.heads.split != "none" else ()), appearance, motion)
         return _with_adapter(work, used, motion)
     if maker == "backbone":
@@ -115,28 +120,31 @@ def prepare(work: Workspace, job: Job, ingested: Artifact) -> Prepared:
     if maker == "reconstruction":
         copied = peer_stages.reconstruct(work, ingested)
         seeds = work.params.render.seeds
-        return Prepared((ingested,), None, lambda prompt: [Rendered(prompt, seed, copied, None) for seed in seeds])
+        return Prepared((ingested,), None, lambda prompt: [RenderedVideo(prompt, seed, copied, None) for seed in seeds])
+    assert peer is not None  # every other maker is a peer, whose params the runner reads
     if maker == "motion_director":
-        tuned = peer_stages.tune(work, maker, job.peer, clip, ingested)
+        tuned = peer_stages.tune(work, clip, ingested, peer=maker, params=peer)
         return _with_adapter(work, (ingested, tuned), tuned)
-    return Prepared((ingested,), None, lambda prompt: peer_stages.render(work, maker, job.peer, ingested, prompt))
+    return Prepared(
+        (ingested,), None, lambda prompt: peer_stages.render(work, ingested, prompt, peer=maker, params=peer)
+    )
 
 
 def failed_cells(job: Job, prompts: Sequence[str], reason: str) -> list[Cell]:
-    """The cells of these prompts, which a failure has spoiled."""
+    """A failed cell for each of these prompts and every seed."""
     seeds = job.params.render.seeds
     return [Cell(job.method.name, job.clip.clip, prompt, seed, reason) for prompt in prompts for seed in seeds]
 
 
 def _with_adapter(work: Workspace, used: tuple[Artifact, ...], tuned: Artifact) -> Prepared:
-    folder = tuned.file("adapter/adapter.json").parent
-    return Prepared(used, tuned, lambda prompt: stages.render(work, [prompt], folder))
+    return Prepared(used, tuned, lambda prompt: stages.render(work, [prompt], adapter_folder(tuned)))
 
 
-def _cell(job: Job, prepared: Prepared, rendered: Rendered, evaluated: Artifact) -> Cell:
+def _cell(job: Job, prepared: Prepared, rendered: RenderedVideo, evaluated: Artifact) -> Cell:
     (row,) = json.loads(evaluated.file("metrics.json").read_text(encoding="utf-8"))
     used = (*prepared.used, rendered.artifact)
-    busy, peaks = [it.processor_seconds for it in used], [it.peak_bytes for it in used]
+    busy = [artifact.processor_seconds for artifact in used if artifact.processor_seconds is not None]
+    peaks = [artifact.peak_bytes for artifact in used if artifact.peak_bytes is not None]
     return Cell(
         method=job.method.name,
         clip=job.clip.clip,
@@ -145,8 +153,8 @@ def _cell(job: Job, prepared: Prepared, rendered: Rendered, evaluated: Artifact)
         metrics=row["adapter"],
         preparing_seconds=sum(artifact.seconds for artifact in prepared.used),
         rendering_seconds=rendered.artifact.seconds,
-        processor_seconds=None if None in busy else sum(busy),
-        peak_bytes=None if None in peaks else max(peaks),
+        processor_seconds=sum(busy) if len(busy) == len(used) else None,
+        peak_bytes=max(peaks) if len(peaks) == len(used) else None,
         video=rendered.artifact,
         adapter=prepared.adapter,
     )

@@ -33,9 +33,9 @@ class Method:
     maker: Maker = "effivmt"
     against: str = OURS
 
-    def params(self, path: Path, overrides: Sequence[str] = ()) -> Params:
-        """The params of a file under the user's overrides and then its own; ParamsError names a wrong field."""
-        return load_params(path, (*overrides, *self.overrides, "render.baseline=false"))
+    def params(self, source: str | Path | None, overrides: Sequence[str] = ()) -> Params:
+        """The params of a file or preset with the user's overrides, then its own; ParamsError names a wrong field."""
+        return load_params(source, (*overrides, *self.overrides, "render.baseline=false"))
 
 
 def _peers() -> list[Method]:

@@ -1,126 +1,142 @@
-"""The benchmark's own steps, (inputs, params) -> artifact in the store, beside those of `effivmt.pipeline.stages`: of the peers,
-and of the reference's way through the autoencoder."""
+"""The benchmark's own stages, beside those of `effivmt.pipeline.stages`: tuning and rendering by the peers, and the
+reconstruction of the reference by the autoencoder."""
 
-from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from effivmt.benchmark.peers import peer_module
 from effivmt.catalog import Clip
 from effivmt.config import Section
-from effivmt.pipeline.stages import Rendered, texts
+from effivmt.pipeline.stages import RenderedVideo, embed_texts
+from effivmt.pipeline.stages.tensors import load_tensor
 from effivmt.pipeline.workspace import Workspace
-from effivmt.store.artifact import Artifact, Key
-from effivmt.versions import BENCHMARK_VERSIONS
+from effivmt.store import Artifact
 
 
-def tune(work: Workspace, peer: str, params: Section, clip: Clip, ingested: Artifact) -> Artifact:
-    """A tuned peer's two LoRAs of all heads; files: adapter/ (the adapter folder)."""
-    caption = texts(work, [clip.caption])[clip.caption]
+def tune(work: Workspace, clip: Clip, ingested: Artifact, *, peer: str, params: Section) -> Artifact:
+    """A tuned peer's two LoRAs on all heads; files: adapter/ (the adapter folder)."""
+    caption = embed_texts(work, [clip.caption])[clip.caption]
     inputs = {
         "clip": ingested.digest("dense.safetensors"),
         "single": ingested.digest("single.safetensors"),
         "caption": caption.digest("embedding.safetensors"),
     }
-    settings = {"peer": peer, **params.model_dump(exclude={"save_every"}), "seed": work.params.seed}
-
-    def make(out: Path, scratch: Path) -> None:
-        import numpy as np
-        from safetensors.torch import load_file
-
-        from effivmt.method.adapter import save_adapter
-        from effivmt.method.heads import HeadMap
-
-        work.backbone.keep("transformer")
-        dense, single = (load_file(ingested.file(f"{name}.safetensors"))[name] for name in ("dense", "single"))
-        loras = peer_module(peer).tune(
-            work.backbone.transformer,
-            dense,
-            single,
-            load_file(caption.file("embedding.safetensors"))["embedding"][None],
-            params=params,
-            seed=work.params.seed,
-            clip=inputs["clip"],
-            checkpoint=scratch / "peer.safetensors",
-            progress=work.units("peer_tune"),
-        )
-        config = work.backbone.transformer.config
-        scores = np.zeros((config.num_layers, config.num_attention_heads))
-        heads = HeadMap(scores, scores, scores > 0, decoupled=False)
-        facts = {
-            "backbone": {"id": work.backbone.id, "digest": work.backbone.digest},
-            "clip": {"caption": clip.caption, "digest": inputs["clip"]},
-            "params": {"peer": peer, **params.model_dump(mode="json")},
-        }
-        save_adapter(out / "adapter", loras["spatial"], loras["temporal"], heads, facts=facts)
-
-    return _build(work, "peer_tune", inputs, settings, make)
+    settings = {
+        "peer": peer,
+        **params.model_dump(exclude={"save_every"}),
+        "seed": work.params.seed,
+        "precision": work.params.backbone.dtype,
+    }
+    key = work.key("peer_tune", inputs, settings)
+    make = partial(_tune, work, clip=clip, ingested=ingested, caption=caption, peer=peer, params=params)
+    return work.build(key, make)
 
 
-def render(work: Workspace, peer: str, params: Section, ingested: Artifact, prompt: str) -> list[Rendered]:
-    """A prompt by a peer that tunes nothing and guides the sampling, for each seed; files: video.mp4."""
+def render(work: Workspace, ingested: Artifact, prompt: str, *, peer: str, params: Section) -> list[RenderedVideo]:
+    """A prompt rendered for each seed by a peer that tunes nothing and guides the sampling; files: video.mp4."""
     own = work.params.render
-    embedded = texts(work, [prompt, own.negative_prompt])
+    embeddings = embed_texts(work, [prompt, own.negative_prompt])
     inputs = {
         "clip": ingested.digest("dense.safetensors"),
-        "prompt": embedded[prompt].digest("embedding.safetensors"),
-        "negative": embedded[own.negative_prompt].digest("embedding.safetensors"),
+        "prompt": embeddings[prompt].digest("embedding.safetensors"),
+        "negative": embeddings[own.negative_prompt].digest("embedding.safetensors"),
     }
-    unused = {"seeds", "baseline", "appearance_strength", "motion_strength"}
-    settings = {"peer": peer, "params": params.model_dump(), "render": own.model_dump(exclude=unused)}
-    settings["ingest"] = work.params.ingest.model_dump()
-
-    def one(seed: int) -> Artifact:
-        def make(out: Path, _scratch: Path) -> None:
-            from safetensors.torch import load_file
-
-            from effivmt.benchmark.baselines.guided import GuidedRequest
-            from effivmt.media.video import write_video
-
-            work.backbone.keep("transformer", "vae")
-            positive, negative = (
-                load_file(embedded[text].file("embedding.safetensors"))["embedding"]
-                for text in (prompt, own.negative_prompt)
-            )
-            request = GuidedRequest(
-                backbone=work.backbone,
-                reference=load_file(ingested.file("dense.safetensors"))["dense"],
-                prompt=positive,
-                negative=negative,
-                render=own,
-                size=work.params.ingest,
-                seed=seed,
-                progress=work.units("peer_render"),
-            )
-            frames = peer_module(peer).generate(request, params)
-            write_video(out / "video.mp4", frames, work.params.ingest.fps)
-
-        return _build(work, "peer_render", inputs, {**settings, "seed": seed}, make)
-
-    return [Rendered(prompt, seed, one(seed), None) for seed in own.seeds]
+    unread = {"seeds", "baseline", "appearance_strength", "motion_strength"}
+    settings = {
+        "peer": peer,
+        "params": params.model_dump(),
+        "render": own.model_dump(exclude=unread),
+        "ingest": work.params.ingest.model_dump(),
+        "precision": work.params.backbone.dtype,
+    }
+    pair = (embeddings[prompt], embeddings[own.negative_prompt])
+    videos = []
+    for seed in own.seeds:
+        make = partial(_render, work, ingested=ingested, embeddings=pair, seed=seed, peer=peer, params=params)
+        artifact = work.build(work.key("peer_render", inputs, settings | {"seed": seed}), make)
+        videos.append(RenderedVideo(prompt, seed, artifact, None))
+    return videos
 
 
 def reconstruct(work: Workspace, ingested: Artifact) -> Artifact:
-    """The reference, encoded and decoded: what a perfect copy would be; files: video.mp4."""
-
-    def make(out: Path, _scratch: Path) -> None:
-        from safetensors.torch import load_file
-
-        from effivmt.media.video import write_video
-
-        work.backbone.keep("vae")
-        frames = work.backbone.decode_video(load_file(ingested.file("dense.safetensors"))["dense"][0])
-        write_video(out / "video.mp4", frames, work.params.ingest.fps)
-
+    """The reference, encoded and decoded: the best that any copy could be; files: video.mp4."""
     inputs = {"clip": ingested.digest("dense.safetensors")}
-    return _build(work, "reconstruct", inputs, {"fps": work.params.ingest.fps}, make)
+    settings = {"fps": work.params.ingest.fps, "precision": work.params.backbone.dtype}
+    return work.build(work.key("reconstruct", inputs, settings), partial(_reconstruct, work, ingested=ingested))
 
 
-def _build(
+def _tune(
     work: Workspace,
-    stage: str,
-    inputs: Mapping[str, str],
-    settings: Mapping[str, object],
-    make: Callable[[Path, Path], None],
-) -> Artifact:
-    settings = {**settings, "precision": work.params.backbone.dtype}
-    return work.store.build(Key(stage, BENCHMARK_VERSIONS[stage], inputs, settings, work.folder.digest), make)
+    out: Path,
+    scratch: Path,
+    *,
+    clip: Clip,
+    ingested: Artifact,
+    caption: Artifact,
+    peer: str,
+    params: Section,
+) -> None:
+    import numpy as np
+
+    from effivmt.method.adapter import save_adapter
+    from effivmt.method.adapter_manifest import AdapterFacts
+    from effivmt.method.heads import HeadMap
+
+    work.backbone.keep("transformer")
+    digest = ingested.digest("dense.safetensors")
+    loras = peer_module(peer).tune(
+        work.backbone.transformer,
+        load_tensor(ingested, "dense"),
+        load_tensor(ingested, "single"),
+        load_tensor(caption, "embedding")[None],
+        params=params,
+        seed=work.params.seed,
+        clip=digest,
+        checkpoint=scratch / "peer.safetensors",
+        progress=work.progress("peer_tune"),
+    )
+    config = work.backbone.transformer.config
+    scores = np.zeros((config["num_layers"], config["num_attention_heads"]))
+    heads = HeadMap(scores, scores, scores > 0, decoupled=False)
+    facts: AdapterFacts = {
+        "backbone": {"id": work.backbone.id, "digest": work.backbone.digest},
+        "clip": {"caption": clip.caption, "digest": digest},
+        "params": {"peer": peer, **params.model_dump(mode="json")},
+    }
+    save_adapter(out / "adapter", loras["spatial"], loras["temporal"], heads, facts=facts)
+
+
+def _render(
+    work: Workspace,
+    out: Path,
+    _scratch: Path,
+    *,
+    ingested: Artifact,
+    embeddings: tuple[Artifact, Artifact],
+    seed: int,
+    peer: str,
+    params: Section,
+) -> None:
+    from effivmt.benchmark.baselines.guided import GuidedRequest
+    from effivmt.media.video import write_video
+
+    work.backbone.keep("transformer", "vae")
+    request = GuidedRequest(
+        backbone=work.backbone,
+        reference=load_tensor(ingested, "dense"),
+        prompt=load_tensor(embeddings[0], "embedding"),
+        negative=load_tensor(embeddings[1], "embedding"),
+        render=work.params.render,
+        size=work.params.ingest,
+        seed=seed,
+        progress=work.progress("peer_render"),
+    )
+    write_video(out / "video.mp4", peer_module(peer).generate(request, params), work.params.ingest.fps)
+
+
+def _reconstruct(work: Workspace, out: Path, _scratch: Path, *, ingested: Artifact) -> None:
+    from effivmt.media.video import write_video
+
+    work.backbone.keep("vae")
+    frames = work.backbone.decode_video(load_tensor(ingested, "dense")[0])
+    write_video(out / "video.mp4", frames, work.params.ingest.fps)

@@ -49,7 +49,7 @@ def read_peers(path: Path) -> dict[str, object]:
 
 
 def peer_params(name: str, tree: Mapping[str, object], overrides: Sequence[str] = ()) -> Section:
-    """A peer's params: its authors' values, then its section of `tree`, then overrides; ParamsError names a bad field."""
+    """A peer's params: its authors', its section of `tree`, then the overrides. ParamsError names a wrong field."""
     changed = dict(tree)
     for override in overrides:
         set_value(changed, override)

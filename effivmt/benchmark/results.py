@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TypedDict
 
 # pyarrow has neither annotations nor stubs
-import pyarrow as pa  # type: ignore[import-untyped]
-import pyarrow.parquet as pq  # type: ignore[import-untyped]
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from effivmt.benchmark.cells import Cell, JobResult
 from effivmt.benchmark.claims import ClaimRecord, judge_claims

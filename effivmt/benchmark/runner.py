@@ -12,18 +12,23 @@ from effivmt.benchmark.cells import Job, JobResult, failed_cells, run_job
 from effivmt.benchmark.methods import Method
 from effivmt.benchmark.peers import PEERS, is_of_peer, peer_params, read_peers
 from effivmt.catalog import Catalog, Clip
-from effivmt.pipeline.workspace import Workspace
+from effivmt.pipeline.workspace import LoadedBackbone, Workspace
 from effivmt.store.store import Store
 
-DIED = "its worker process died (out of memory?); the next run goes on from its last checkpoint"
+DIED = "its worker process died (out of memory?); the next run resumes from its last checkpoint"
 
 
 def plan(
-    methods: Sequence[Method], clips: Sequence[Clip], params: Path, peers: Path | None, overrides: Sequence[str]
+    methods: Sequence[Method],
+    clips: Sequence[Clip],
+    *,
+    params: str | Path | None,
+    peers: Path | None,
+    overrides: Sequence[str],
 ) -> list[Job]:
-    """A job for each method and clip, one method after the other, so that workers beside each other share no clip.
+    """A job for each method and clip, one method after the other, so that parallel workers share no clip.
 
-    params, peers: files; overrides: `section.key=value` of either. ParamsError names what is wrong in any of them.
+    params: a file or preset; peers: a file; overrides: `section.key=value` of either. ParamsError names a wrong field.
     """
     of_peers = [override for override in overrides if is_of_peer(override)]
     ours = [override for override in overrides if not is_of_peer(override)]
@@ -49,9 +54,9 @@ def pick(catalog: Catalog, clips: int | None, prompts: int | None) -> list[Clip]
 
 
 def run(store: Path, jobs: Sequence[Job], workers: int, on_job_end: Callable[[JobResult], None]) -> list[JobResult]:
-    """Does every job and returns what came of them, in their order; `on_job_end` is called with each as it ends.
+    """Runs every job and returns the results in the order of the jobs; calls `on_job_end` with each as it ends.
 
-    One worker is this process, with the threads it has; several are processes with one thread each.
+    One worker is this process, with all its threads; several are processes with one thread each.
     """
     ended: dict[int, JobResult] = {}
     for number, done in _here(store, jobs) if workers == 1 else _elsewhere(store, jobs, workers):
@@ -61,7 +66,7 @@ def run(store: Path, jobs: Sequence[Job], workers: int, on_job_end: Callable[[Jo
 
 
 def _here(store: Path, jobs: Sequence[Job]) -> Iterator[tuple[int, JobResult]]:
-    loaded: dict[str, object] = {}
+    loaded = LoadedBackbone()
     for number, job in enumerate(jobs):
         yield number, run_job(Workspace(Store(store), job.params, loaded=loaded), job)
 
@@ -83,13 +88,13 @@ def _elsewhere(store: Path, jobs: Sequence[Job], workers: int) -> Iterator[tuple
             raise
 
 
-_LOADED: dict[str, object] = {}
+_LOADED = LoadedBackbone()
 """The backbone of a worker process."""
 
 
 def _begin_worker() -> None:
-    """One thread, since sums over more round differently and more threads than cores wait for one another; and the
-    worker ends with the process that started it, even where that one is killed."""
+    """Sets one thread, since sums over more round differently and more threads than cores wait for each other; ends
+    the worker with the process that started it, even where that one is killed."""
     import cv2
     import torch
 

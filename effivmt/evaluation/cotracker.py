@@ -25,7 +25,7 @@ class CoTracker:
     def __init__(self, checkpoint: Path) -> None:
         """Loads a checkpoint, *.safetensors; BackboneError if the package or the file is missing or does not fit."""
         try:
-            from cotracker.predictor import CoTrackerPredictor
+            from cotracker.predictor import CoTrackerPredictor  # type: ignore[import-not-found]  # users install it
         except ImportError as error:
             raise BackboneError(f"evaluate.cotracker needs the package cotracker: {_INSTALL}") from error
         self.predictor = CoTrackerPredictor(checkpoint=None, offline=True, v2=False, window_len=WINDOW)
@@ -45,7 +45,8 @@ class CoTracker:
         dropped. Raises VideoError if frames are of another kind or fewer than 2.
         """
         check_frames(frames)
-        queries = grid_queries(*frames.shape[:3], grid)
+        num_frames, height, width = frames.shape[:3]
+        queries = grid_queries(num_frames, height, width, grid)
         video = torch.from_numpy(frames).permute(0, 3, 1, 2)[None].float()
         points, visible = self.predictor(video, queries=torch.from_numpy(queries)[None], backward_tracking=True)
         births = queries[:, 0].astype(int)

@@ -1,4 +1,4 @@
-"""All metrics of one video, and what they are measured with."""
+"""All metrics of one video, and the models that measure them."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,31 +21,34 @@ from effivmt.evaluation.tracks import Tracker, track
 
 @dataclass(frozen=True)
 class MetricModels:
-    """What metrics are measured with."""
+    """The models that metrics are measured with: CLIP, and a point tracker."""
 
     scorer: ClipScorer
     tracker: Tracker
 
 
 def load_metric_models(scorer: Path, tracker: Path | None) -> MetricModels:
-    """The CLIP model of a folder, and CoTracker by a checkpoint or else Lucas-Kanade; BackboneError if one is unfit."""
+    """Loads the CLIP model of a folder, and CoTracker from a checkpoint (None: Lucas-Kanade).
+
+    Raises BackboneError where one cannot be used.
+    """
     return MetricModels(ClipScorer(scorer), CoTracker(tracker) if tracker else track)
 
 
 def measure(
-    reference: np.ndarray, generated: np.ndarray, prompt: str, instruments: MetricModels, caption: str | None = None
+    reference: np.ndarray, generated: np.ndarray, prompt: str, models: MetricModels, *, caption: str | None = None
 ) -> dict[str, float]:
     """All metrics of one video, frames uint8 (T, H, W, 3), against the reference's frames and its own prompt.
 
-    `caption` says what the reference shows; without it the appearance leakage is left out. So is the background
-    leakage where the reference has no still, patterned background.
+    `caption` says what the reference shows; without it the appearance leakage is left out. The background leakage is
+    left out where the reference has no still, patterned background.
     """
-    scorer = instruments.scorer
+    scorer = models.scorer
     features, prompt_features = scorer.frame_features(generated), scorer.text_features([prompt])
     metrics = {
         "text_similarity": text_similarity(features, prompt_features),
         "temporal_consistency": temporal_consistency(features),
-        **vars(compare_motion(reference, generated, instruments.tracker)),
+        **vars(compare_motion(reference, generated, models.tracker)),
         "reference_resemblance": reference_resemblance(features, scorer.frame_features(reference)),
         "sharpness": sharpness(reference, generated),
         "flicker": flicker(generated),

@@ -128,7 +128,7 @@ def trajectory_error(reference: Tracks, generated: Tracks) -> float:
         _nearest(apart, count, resting, reference.visible.sum(1)),
         _nearest(apart.T, count.T, resting.T, generated.visible.sum(1)),
     )
-    return float(min(np.mean(sides), 1.0))
+    return min(float(np.mean(sides)), 1.0)
 
 
 def motion_amount(tracks: Tracks) -> float:

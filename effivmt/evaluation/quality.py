@@ -75,11 +75,13 @@ def flicker(frames: np.ndarray) -> float:
     zoom = np.clip(min(height, width), *SHORT_SIDE) / min(height, width)
     size, how = (round(width * zoom), round(height * zoom)), cv2.INTER_CUBIC if zoom > 1 else cv2.INTER_AREA
     images = [cv2.resize(frame, size, interpolation=how) for frame in frames]
-    flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    earlier, changes = [], []
+    flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    earlier: list[tuple[np.ndarray, np.ndarray]] = []
+    changes: list[float] = []
     for image, following in pairwise(images):
         grays = [cv2.cvtColor(it, cv2.COLOR_RGB2GRAY) for it in (image, following)]
-        there, back = flow.calc(*grays, None), flow.calc(*grays[::-1], None)
+        # OpenCV takes None for a flow to start from, which its types do not say.
+        there, back = flow.calc(*grays, None), flow.calc(*grays[::-1], None)  # type: ignore[call-overload]
         changes.append(_change([*earlier, _warped(following, image, there, back)]))
         earlier = [_warped(image, following, back, there)]
     return float(np.mean([*changes, _change(earlier)])) / 255
@@ -129,4 +131,5 @@ def _change(neighbours: list[tuple[np.ndarray, np.ndarray]]) -> float:
 
 def _sampled(image: np.ndarray, at: np.ndarray) -> np.ndarray:
     """Image (h, w, c) at the points (x, y) in pixels, at (h, w, 2), linear between pixels."""
-    return cv2.remap(image, at, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    # One map of (x, y) needs no second one, which OpenCV's types ask for.
+    return cv2.remap(image, at, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]

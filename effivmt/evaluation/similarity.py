@@ -1,14 +1,15 @@
-"""CLIP metrics of a video: does it show what the text says, from frame to frame the same, and not the reference."""
+"""CLIP metrics of a video: agreement with its prompt, consistency over time, resemblance to the reference."""
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
 from safetensors import SafetensorError
 from torch.nn import functional as F
-from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel
+from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel, CLIPTextConfig
 
 from effivmt.errors import BackboneError, VideoError
 
@@ -23,17 +24,18 @@ class ClipScorer:
         """Loads the folder; raises BackboneError if it is missing, damaged, incomplete or of another kind."""
         _check_kind(folder)
         try:
-            self.model, report = CLIPModel.from_pretrained(
+            loaded: Any = CLIPModel.from_pretrained(  # with the loading info it returns a pair, unlike its annotation
                 folder, local_files_only=True, use_safetensors=True, dtype=torch.float32, output_loading_info=True
             )
             self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
             self.processor = CLIPImageProcessorPil.from_pretrained(folder, local_files_only=True)
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
             raise _unusable(folder, f"cannot be loaded ({' '.join(str(error).split())[:300]})") from error
-        if report["missing_keys"]:
-            missing = sorted(report["missing_keys"])
+        model, loading_info = loaded
+        if loading_info["missing_keys"]:
+            missing = sorted(loading_info["missing_keys"])
             raise _unusable(folder, f"lacks {len(missing)} weights ({missing[0]} …)")
-        self.model.eval().requires_grad_(False)
+        self.model: CLIPModel = model.eval().requires_grad_(False)
 
     def frame_features(self, frames: np.ndarray) -> np.ndarray:
         """Features float32 (T, C), unit rows, of frames uint8 (T, H, W, 3), T at least 1."""
@@ -49,7 +51,7 @@ class ClipScorer:
 
     def text_features(self, texts: Sequence[str]) -> np.ndarray:
         """Features float32 (B, C), unit rows, of B texts, at least one; a text too long for the model is cut."""
-        length = self.model.config.text_config.max_position_embeddings
+        length = cast(CLIPTextConfig, self.model.config.text_config).max_position_embeddings
         batches = [
             self.tokenizer(
                 list(texts[start : start + BATCH]),

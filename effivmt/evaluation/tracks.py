@@ -61,7 +61,7 @@ def track(frames: np.ndarray, *, grid: int = 8) -> Tracks:
     floor = max(_WEAKEST, _QUALITY * max(float(corner.max()) for corner in corners.values()))
 
     for allowed in ROUND_TRIPS:
-        found = lasting(_followed(images, corners, floor, grid, allowed))
+        found = lasting(_followed(images, corners, floor, grid, round_trip=allowed))
         if found.visible.sum() >= ENOUGH * num_frames:
             break
     scale = np.array(images[0].shape[1::-1], np.float32) / np.array([width, height], np.float32)
@@ -69,11 +69,11 @@ def track(frames: np.ndarray, *, grid: int = 8) -> Tracks:
 
 
 def _followed(
-    images: list[np.ndarray], corners: dict[int, np.ndarray], floor: float, grid: int, allowed: float
+    images: list[np.ndarray], corners: dict[int, np.ndarray], floor: float, grid: int, *, round_trip: float
 ) -> Tracks:
     """Points born where `corners` (h, w) of some frames are at least `floor`, in pixels of the images (h, w, c).
 
-    They are followed to both ends of the clip, as long as round trips end within `allowed` pixels.
+    They are followed to both ends of the clip, as long as their round trips end within `round_trip` pixels.
     """
     num_frames = len(images)
     points = np.zeros((0, num_frames, 2), np.float32)
@@ -84,10 +84,12 @@ def _followed(
             points = np.concatenate([points, np.repeat(born[:, None], num_frames, 1)])
             visible = np.concatenate([visible, np.tile(np.arange(num_frames) == now, (len(born), 1))])
         if now + 1 < num_frames:
-            _advance(images, points, visible, np.flatnonzero(visible[:, now]), now, now + 1, allowed)
+            alive = np.flatnonzero(visible[:, now])
+            _advance(images, points, visible, alive, now=now, then=now + 1, round_trip=round_trip)
     birth = visible.argmax(1)
     for now in range(num_frames - 1, 0, -1):
-        _advance(images, points, visible, np.flatnonzero(visible[:, now] & (birth >= now)), now, now - 1, allowed)
+        alive = np.flatnonzero(visible[:, now] & (birth >= now))
+        _advance(images, points, visible, alive, now=now, then=now - 1, round_trip=round_trip)
     return Tracks(points, visible)
 
 
@@ -175,28 +177,31 @@ def _advance(
     points: np.ndarray,
     visible: np.ndarray,
     rows: np.ndarray,
+    *,
     now: int,
     then: int,
-    allowed: float,
+    round_trip: float,
 ) -> None:
     """Follows the points `rows` from frame `now` to the neighbouring frame `then`; updates points and visible."""
     if len(rows) == 0:
         return
-    reached, followed = _follow(images[now], images[then], points[rows, now], allowed)
+    reached, followed = _follow(images[now], images[then], points[rows, now], round_trip)
     onwards = slice(then, None) if then > now else slice(None, then + 1)
     points[rows[followed], onwards] = reached[followed, None]
     visible[rows[followed], then] = True
 
 
-def _follow(first: np.ndarray, second: np.ndarray, start: np.ndarray, allowed: float) -> tuple[np.ndarray, np.ndarray]:
+def _follow(
+    first: np.ndarray, second: np.ndarray, start: np.ndarray, round_trip: float
+) -> tuple[np.ndarray, np.ndarray]:
     """Points (K, 2) of the first image in the second, and which of them (K,) came back to where they started.
 
-    The window drags a point along with all that it shows, which blurs turning and growing bodies. So a window of half
-    the side starts from the result, and its answer stands where it is near and comes back most exactly.
+    A window moves a point with everything that it shows, which is inexact on bodies that turn or grow. So a window of
+    half the side starts from the result; its answer is taken where it lies near and comes back almost exactly.
     """
-    reached, returned = _round_trip(first, second, start, WINDOW, 3, None)
-    followed = (returned < allowed) & _alike(first, second, start, reached)
-    fine, fine_returned = _round_trip(first, second, start, WINDOW // 4 * 2 + 1, 0, reached)
+    reached, returned = _round_trip(first, second, start, side=WINDOW, levels=3, guess=None)
+    followed = (returned < round_trip) & _alike(first, second, start, reached)
+    fine, fine_returned = _round_trip(first, second, start, side=WINDOW // 4 * 2 + 1, levels=0, guess=reached)
     better = (fine_returned < 0.1) & (np.linalg.norm(fine - reached, axis=1) < 0.5)
     reached[better] = fine[better]
     inside = ((reached >= 0) & (reached <= np.array(first.shape[1::-1]) - 1)).all(1)
@@ -220,13 +225,28 @@ def _windows(image: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 
 def _round_trip(
-    first: np.ndarray, second: np.ndarray, start: np.ndarray, side: int, levels: int, guess: np.ndarray | None
+    first: np.ndarray, second: np.ndarray, start: np.ndarray, *, side: int, levels: int, guess: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Points (K, 2) in the second image, searched from a guess, and how far from the start they come back (K,)."""
-    how = {"winSize": (side, side), "maxLevel": levels, "criteria": _STOP}
-    how["flags"] = 0 if guess is None else cv2.OPTFLOW_USE_INITIAL_FLOW
+    flags = 0 if guess is None else cv2.OPTFLOW_USE_INITIAL_FLOW
     there, back = (None, None) if guess is None else (guess.copy(), start.copy())
-    reached, found, _ = cv2.calcOpticalFlowPyrLK(first, second, start, there, **how)
-    origin, found_back, _ = cv2.calcOpticalFlowPyrLK(second, first, reached, back, **how)
+
+    def search(
+        image: np.ndarray, other: np.ndarray, points: np.ndarray, near: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        moved, found, _ = cv2.calcOpticalFlowPyrLK(
+            image,
+            other,
+            points,
+            near,  # type: ignore[arg-type]  # OpenCV takes None, which its types do not say
+            winSize=(side, side),
+            maxLevel=levels,
+            criteria=_STOP,
+            flags=flags,
+        )
+        return moved, found
+
+    reached, found = search(first, second, start, there)
+    origin, found_back = search(second, first, reached, back)
     found = (found[:, 0] == 1) & (found_back[:, 0] == 1)
     return reached, np.where(found, np.linalg.norm(origin - start, axis=1), np.inf)

@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, cast
 
 import av
 import ffmpeg
@@ -40,7 +40,7 @@ CONVERSION = (  # and the way back
     | Interpolation.ACCURATE_RND
     | Interpolation.BITEXACT
 )
-CLOCKWISE = {(1, 0): 0, (0, 1): 90, (-1, 0): 180, (0, -1): 270}  # degrees, by where a display matrix takes the x axis
+CLOCKWISE = {(1, 0): 0, (0, 1): 90, (-1, 0): 180, (0, -1): 270}  # degrees, by the direction that x is displayed in
 
 
 class Picture(NamedTuple):
@@ -149,9 +149,9 @@ def duration(container: av.container.InputContainer, stream: av.VideoStream) -> 
         return announced
     if container.duration:
         return container.duration / av.time_base
-    packets = [packet for packet in container.demux(stream) if packet.pts is not None]
-    last = max(packets, key=lambda packet: packet.pts)
-    return float((last.pts + (last.duration or 0) - min(packet.pts for packet in packets)) * stream.time_base)
+    times = [(packet.pts, packet.duration or 0) for packet in container.demux(stream) if packet.pts is not None]
+    last, lasting = max(times, key=lambda time: time[0])
+    return float((last + lasting - min(start for start, _ in times)) * _time_base(stream))
 
 
 def encode_h264(path: Path, frames: np.ndarray, fps: float) -> None:
@@ -184,7 +184,7 @@ def encode_h264(path: Path, frames: np.ndarray, fps: float) -> None:
         protocol_whitelist="file",
     ).global_args("-y", "-loglevel", "error", "-filter_complex_threads", "1")
     command = ffmpeg.compile(target, cmd=imageio_ffmpeg.get_ffmpeg_exe())
-    data = memoryview(np.ascontiguousarray(frames).reshape(-1))
+    data = np.ascontiguousarray(frames).reshape(-1).data
     try:
         subprocess.run(command, input=data, capture_output=True, timeout=TIMEOUT, check=True)
     except subprocess.TimeoutExpired as error:
@@ -215,7 +215,7 @@ def _announced(container: av.container.InputContainer, stream: av.VideoStream) -
     if container.format.name == "avi":  # its stream.duration is what the file holds, not what the header says
         return float(stream.frames / frame_rate(stream)) or None
     if container.format.name.startswith("mov") and stream.duration:
-        return float(stream.duration * stream.time_base)
+        return float(stream.duration * _time_base(stream))
     hours, _, minutes_seconds = stream.metadata.get("DURATION", "").partition(":")  # Matroska: "00:00:04.000000000"
     minutes, _, seconds = minutes_seconds.partition(":")
     if hours.isdigit() and minutes.isdigit() and seconds.replace(".", "", 1).isdigit():
@@ -223,16 +223,21 @@ def _announced(container: av.container.InputContainer, stream: av.VideoStream) -
     return None
 
 
+def _time_base(stream: av.VideoStream) -> Fraction:
+    """Seconds that a unit of a stream's times lasts."""
+    return cast(Fraction, stream.time_base)  # libav knows it of every stream that it opens
+
+
 def _seek(
     container: av.container.InputContainer, stream: av.VideoStream, first: float, start: float
 ) -> Iterator[Picture]:
     """Yields frames (as `_frames`) from a keyframe not after `start`, or from the first frame if the index errs."""
-    container.seek(int(start / stream.time_base), stream=stream)
+    container.seek(int(start / _time_base(stream)), stream=stream)
     frames = _frames(container, stream)
     landed = next(frames, None)
     if landed is not None and landed.time <= start:
         return chain([landed], frames)
-    container.seek(int(first / stream.time_base), stream=stream)
+    container.seek(int(first / _time_base(stream)), stream=stream)
     return _frames(container, stream)
 
 
@@ -241,7 +246,7 @@ def _frames(container: av.container.InputContainer, stream: av.VideoStream) -> I
     kind = container.format.name
     # AVI stores no presentation times: libav's guesses are out of order with B-frames, its decoding times are not.
     clock = "dts" if kind == "avi" else "pts"
-    base, period = float(stream.time_base), float(1 / frame_rate(stream))
+    base, period = float(_time_base(stream)), float(1 / frame_rate(stream))
     aspect = float(stream.sample_aspect_ratio or 1)
     start, end = -float("inf"), (stream.start_time or 0) * base
     announced = _announced(container, stream)
@@ -270,12 +275,13 @@ def _frames(container: av.container.InputContainer, stream: av.VideoStream) -> I
 
 def _is_cut_gif(packet: av.Packet, file_size: int) -> bool:
     """Whether a GIF's last packet lacks the end of its image data (a zero) and of the file (a semicolon)."""
-    is_last = packet.size > 0 and packet.pos + packet.size == file_size
+    is_last = packet.size > 0 and packet.pos is not None and packet.pos + packet.size == file_size
     return is_last and not bytes(packet).rstrip(b"\0").endswith(b"\0;")
 
 
 def _display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int]:
-    data = frame.side_data.get(SideDataType.DISPLAYMATRIX)
+    data = frame.side_data.get(SideDataType.DISPLAYMATRIX)  # type: ignore[call-overload]  # PyAV's types know str only
     if data is None:
         return 1, 0, 0, 1
-    return tuple(np.rint(np.frombuffer(data, dtype=np.int32)[[0, 1, 3, 4]] / 65536).astype(int).tolist())
+    a, b, c, d = np.rint(np.frombuffer(data, dtype=np.int32)[[0, 1, 3, 4]] / 65536).astype(int).tolist()
+    return a, b, c, d

@@ -12,6 +12,7 @@ import matplotlib
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from PIL import Image, ImageDraw, ImageFont
 
 from effivmt.errors import EffiVMTError, ParamsError, VideoError
@@ -106,8 +107,8 @@ def curve(
     """
     if not series:
         raise EffiVMTError(f"the curve '{title}' was given no series, expected at least one; pass name -> values")
-    figure = Figure(figsize=(6.4, 3.6), dpi=120, facecolor="white", layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)
+    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12)
+    figure = Figure(figsize=(6.4, 3.6), dpi=120, facecolor="white", layout=layout)
     canvas = FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     others = 0
@@ -144,13 +145,13 @@ def curve(
     return np.array(canvas.buffer_rgba())[..., :3]
 
 
-def smooth(values: Sequence[float]) -> np.ndarray:
+def smooth(series: Sequence[float] | np.ndarray) -> np.ndarray:
     """Average each value with its neighbours, over a centred window of about 1/20 of the series.
 
-    At the ends the window is cut, and values that are not finite are left out of it; where it holds none the result is
-    NaN. Returns float64 of the length of `values`.
+    At the ends the window is cut. Values that are not finite are left out of it; where it holds no other the result is
+    NaN. Returns float64 of the length of `series`.
     """
-    values = np.asarray(values, dtype=np.float64)
+    values = np.asarray(series, dtype=np.float64)
     finite = np.isfinite(values)
     kernel = np.ones(2 * (values.size // 40) + 1)
     half = kernel.size // 2
@@ -189,9 +190,9 @@ def _font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
 
 def _wrap(label: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
     """Break a label into at most `_LABEL_LINES` lines of `width` px, at spaces where one fits."""
-    rest, lines = " ".join(label.split()), []
+    rest, lines = " ".join(label.split()), list[str]()
     while rest:
-        fits = max(1, bisect_right(range(1, len(rest) + 1), width, key=lambda n, text=rest: font.getlength(text[:n])))
+        fits = _fitting(rest, font, width)
         if fits == len(rest):
             return [*lines, rest]
         if len(lines) == _LABEL_LINES - 1:
@@ -202,6 +203,11 @@ def _wrap(label: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
         lines.append(rest[:cut])
         rest = rest[cut:].lstrip()
     return lines
+
+
+def _fitting(text: str, font: ImageFont.FreeTypeFont, width: int) -> int:
+    """How many characters from the start of a text fit in `width` px; at least 1."""
+    return max(1, bisect_right(range(1, len(text) + 1), float(width), key=lambda n: font.getlength(text[:n])))
 
 
 def _check_head_map(spatial: np.ndarray, temporal: np.ndarray, branch: np.ndarray) -> None:
@@ -247,4 +253,5 @@ def _strength(spatial: np.ndarray, temporal: np.ndarray, is_temporal: np.ndarray
 
 def _shade(branch: str, strength: float) -> tuple[int, int, int]:
     weight = _PALEST + (1 - _PALEST) * strength
-    return tuple(round(255 + weight * (channel - 255)) for channel in BRANCH_COLOURS[branch])
+    red, green, blue = (round(255 + weight * (channel - 255)) for channel in BRANCH_COLOURS[branch])
+    return red, green, blue

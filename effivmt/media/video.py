@@ -66,7 +66,7 @@ def read_clip(
 
     Frame i is the one on display at start + i / fps, so that variable frame rates keep their timing; time 0 is the
     first frame. Pixels that are not square are stretched to their shown shape. Frames are decoded one by one, no more
-    than needed: damage behind the clip does no harm. Raises VideoError if too few lie before `end` (seconds), the
+    than needed, so damage after the clip does no harm. Raises VideoError if too few lie before `end` (seconds), the
     video's own end, or damage.
     """
     name, need = f"{str(path)!r}", f"{num_frames} frames at {fps:g} fps need {num_frames / fps:.2f} s"
@@ -103,7 +103,7 @@ def read_frames(path: Path, *, max_frames: int = 2000) -> tuple[np.ndarray, floa
 
     All frames are in memory at once. Raises VideoError if there are more than `max_frames`, or any damage.
     """
-    frames = []
+    frames: list[np.ndarray] = []
     for picture in ffmpeg.decode(path):
         if len(frames) == max_frames:
             raise VideoError(f"{str(path)!r} has more than {max_frames} frames, expected at most that: cut it first")

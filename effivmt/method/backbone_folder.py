@@ -5,6 +5,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from effivmt.config import find_embedded
 from effivmt.errors import BackboneError
 from effivmt.store.digests import canonical_json, sha256_bytes, sha256_tree
 
@@ -30,7 +31,7 @@ def find_backbone(path: str, memo: Path | None = None) -> BackboneFolder:
 
 
 def _find_folder(path: str) -> Path:
-    folder = Path(path)
+    folder = find_embedded(path)
     if not folder.is_dir():
         from huggingface_hub import snapshot_download  # slow to import, and a local folder needs none of it
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError

@@ -1,38 +1,41 @@
-"""Many clips: each goes through its stages on its own, and one that fails is set aside with its reason.
+"""Catalog runs: each clip goes through its stages on its own, and one that fails is set aside with its reason.
 
-A run's folder holds one out folder a clip, `catalog.parquet` (what was asked for), `run.json` (what became of every
-clip), `quarantine.csv` (the clips that failed) and `report.html` (the page that shows all of it).
+A run's folder holds an out folder per clip, `catalog.parquet` (the catalog as the run read it), `run.json` (the outcome
+of every clip), `quarantine.csv` (the clips that failed) and `report.html` (the page of the run).
 """
 
 import csv
 import json
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 from effivmt.catalog import Catalog, Clip, load_catalog
 from effivmt.errors import EffiVMTError, in_one_line
-from effivmt.pipeline.catalog_table import write_inventory
-from effivmt.pipeline.outputs import write_outputs
-from effivmt.pipeline.transfer import UNWATCHED, Call, StageRun, Watch, directly, run_clip
+from effivmt.pipeline.catalog_table import write_catalog_table
+from effivmt.pipeline.runner import CallStage, StageRunner
+from effivmt.pipeline.transfer import run_clip
 from effivmt.pipeline.workspace import Workspace
+from effivmt.pipeline.write_outputs import write_outputs
 from effivmt.report.run_report import write_run_report
 from effivmt.store.files import atomic_write, write_errors
 
 QUARANTINE = "quarantine.csv"
 RUN = "run.json"
+Status = Literal["hit", "done", "failed"]
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What became of one clip: `hit` (nothing was to do), `done` or `failed` (at `stage`, for `reason`).
+class ClipOutcome:
+    """The outcome of one clip: `hit` (the store had everything), `done`, or `failed` (at `stage`, for `reason`).
 
-    seconds: of each stage that ran to its end, and in all.
+    seconds: in all; stages: seconds of each stage that ended; hits: the stages that the store had.
     """
 
     clip: str
-    status: str
+    status: Status
     seconds: float
     stages: dict[str, float]
     hits: tuple[str, ...] = ()
@@ -40,75 +43,85 @@ class Outcome:
     reason: str = ""
 
 
-class Noting(Watch):
-    """Passes everything on and notes which stage is at work and what each took."""
+@dataclass(frozen=True)
+class RunSummary:
+    """What run.json holds: the catalog file's name, when the run ended (UTC), its seconds, counts by status, and clips.
 
-    def __init__(self, watch: Watch) -> None:
-        self.stage, self.runs, self._watch = "", [], watch
+    Clips of the catalog that a run left out keep the outcome of the run before; the counts are of this run alone.
+    """
 
-    def started(self, stage: str) -> None:
-        self.stage = stage
-        self._watch.started(stage)
+    catalog: str
+    ended: str
+    seconds: float
+    hit: int
+    done: int
+    failed: int
+    clips: list[ClipOutcome] = field(default_factory=list)
 
-    def finished(self, run: StageRun) -> None:
-        self.runs.append(run)
-        self._watch.finished(run)
+    @property
+    def counts(self) -> str:
+        """The counts and the time as text: "3 done, 4 hit, 1 failed in 12.3 s"."""
+        return f"{self.done} done, {self.hit} hit, {self.failed} failed in {self.seconds:.1f} s"
+
+    def message(self, out: Path) -> str:
+        """The counts, and where the reasons of the failures are."""
+        return self.counts + (f"; reasons: {out / QUARANTINE}" if self.failed else "")
 
 
-def process_clip(work: Workspace, clip: Clip, out: Path, *, call: Call = directly, watch: Watch = UNWATCHED) -> Outcome:
-    """Takes one clip through all stages and writes `out/<clip>/`; whatever goes wrong is in the outcome."""
+def process_clip(work: Workspace, clip: Clip, out: Path, call: CallStage | None = None) -> ClipOutcome:
+    """Takes one clip through all stages and writes `out/<clip>/`; never raises an Exception: errors are in the outcome.
 
-    def process(noting: Noting) -> None:
-        result = run_clip(work, clip, call=call, watch=noting)
-        noting.stage = "outputs"
+    call: how an engine calls a stage.
+    """
+    runner = StageRunner(work.callback, call)
+
+    def process() -> None:
+        result = run_clip(work, clip, runner)
+        runner.stage = "outputs"
         write_outputs(work, result, out)
 
-    return attempt(clip, process, watch)
+    return attempt(clip, runner, process)
 
 
-def attempt(clip: Clip, process: Callable[[Noting], None], watch: Watch = UNWATCHED) -> Outcome:
-    """Runs `process` on one clip, under the eyes of a watch that notes its stages; it never raises an Exception.
+def attempt(clip: Clip, runner: StageRunner, process: Callable[[], None]) -> ClipOutcome:
+    """Calls `process`, which works on one clip with `runner`; never raises an Exception: errors are in the outcome.
 
-    A fault of the input or the disk is told in one line; any other error with the place in the code where it arose.
+    The reason is one line; that of an error which no user can cause also names the place in the code.
     """
-    start, noting = time.perf_counter(), Noting(watch)
-    status, reason = "failed", ""
+    start, reason = time.perf_counter(), ""
+    status: Status = "failed"
     try:
-        process(noting)
-        status = "hit" if all(run.cached for run in noting.runs) else "done"
+        process()
+        status = "hit" if all(run.cached for run in runner.runs) else "done"
     except Exception as error:  # noqa: BLE001  (one bad clip never stops the catalog)
         reason = in_one_line(error)
-    return Outcome(
+    return ClipOutcome(
         clip=clip.clip,
         status=status,
         seconds=round(time.perf_counter() - start, 3),
-        stages={run.stage: round(run.seconds, 3) for run in noting.runs},
-        hits=tuple(run.stage for run in noting.runs if run.cached),
-        stage=noting.stage if reason else "",
+        stages={run.stage: round(run.seconds, 3) for run in runner.runs},
+        hits=tuple(run.stage for run in runner.runs if run.cached),
+        stage=runner.stage if reason else "",
         reason=reason,
     )
 
 
-class CatalogWatch(Watch):
-    """Who watches a whole catalog; this one looks away."""
-
-    def began(self, clip: str) -> None:
-        """A clip begins."""
-
-    def ended(self, outcome: Outcome) -> None:
-        """A clip has ended, well or not."""
-
-
-def run_catalog(work: Workspace, catalog: Catalog, out: Path, watch: CatalogWatch) -> dict[str, object]:
-    """Takes the clips of a catalog through all stages, one by one, without an engine; returns what run.json holds."""
+def run_catalog(work: Workspace, catalog: Catalog, out: Path) -> RunSummary:
+    """Takes the clips of a catalog through all stages, one by one, without an engine, and writes the folder `out`."""
     start, outcomes = time.perf_counter(), []
-    work.progress = watch.advanced
-    write_inventory(load_catalog(catalog.path), out)
+    write_catalog_table(load_catalog(catalog.path), out)
     for clip in catalog.clips:
-        watch.began(clip.clip)
-        outcomes.append(process_clip(work, clip, out, watch=watch))
-        watch.ended(outcomes[-1])
+        work.callback.on_clip_start(clip.clip)
+        outcomes.append(process_clip(work, clip, out))
+        work.callback.on_clip_end(outcomes[-1])
     return write_run(load_catalog(catalog.path), outcomes, out, time.perf_counter() - start)
+
+
+def summarize(catalog: str, outcomes: Sequence[ClipOutcome], seconds: float) -> RunSummary:
+    """The summary of a run that ends now."""
+    counts = {status: sum(outcome.status == status for outcome in outcomes) for status in ("hit", "done", "failed")}
+    ended = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    return RunSummary(catalog, ended, round(seconds, 3), **counts, clips=list(outcomes))
 
 
 def failed_before(out: Path) -> list[str]:
@@ -120,37 +133,30 @@ def failed_before(out: Path) -> list[str]:
         raise EffiVMTError(f"{out} has no {QUARANTINE}: no run has ended there; run without --retry-failed") from error
 
 
-def write_run(catalog: Catalog, outcomes: Sequence[Outcome], out: Path, seconds: float) -> dict[str, object]:
-    """Writes run.json, quarantine.csv and report.html and returns the first's content.
+def write_run(catalog: Catalog, outcomes: Sequence[ClipOutcome], out: Path, seconds: float) -> RunSummary:
+    """Writes run.json, quarantine.csv and report.html, and returns the summary.
 
-    Clips of the catalog that this run left out keep what the last run said of them.
+    Clips of the catalog that this run left out keep their outcome of the run before.
     """
     with write_errors(out):
         out.mkdir(parents=True, exist_ok=True)
-        earlier = {row["clip"]: row for row in _earlier(out)}
-        now = {outcome.clip: asdict(outcome) | {"hits": list(outcome.hits)} for outcome in outcomes}
-        rows = [now.get(clip.clip) or earlier.get(clip.clip) for clip in catalog.clips]
-        rows = [row for row in rows if row is not None]
-        counts = {status: sum(o.status == status for o in outcomes) for status in ("hit", "done", "failed")}
-        document = {
-            "catalog": catalog.path.name,
-            "ended": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "seconds": round(seconds, 3),
-            **counts,
-            "clips": rows,
-        }
+        known = {outcome.clip: outcome for outcome in (*_earlier(out), *outcomes)}
+        clips = [known[clip.clip] for clip in catalog.clips if clip.clip in known]
+        summary = replace(summarize(catalog.path.name, outcomes, seconds), clips=clips)
         with atomic_write(out / RUN) as temporary:
-            temporary.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            temporary.write_text(json.dumps(asdict(summary), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         with atomic_write(out / QUARANTINE) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
             table = csv.writer(file, lineterminator="\n")
             table.writerow(["clip", "stage", "reason"])
-            table.writerows([row["clip"], row["stage"], row["reason"]] for row in rows if row["status"] == "failed")
+            table.writerows([clip.clip, clip.stage, clip.reason] for clip in clips if clip.status == "failed")
         write_run_report(out)
-    return document
+    return summary
 
 
-def _earlier(out: Path) -> Iterable[dict]:
+def _earlier(out: Path) -> list[ClipOutcome]:
+    """The outcomes in an earlier run.json; none where there is no whole one."""
     try:
-        return json.loads((out / RUN).read_text(encoding="utf-8"))["clips"]
+        rows = json.loads((out / RUN).read_text(encoding="utf-8"))["clips"]
+        return [ClipOutcome(**row | {"hits": tuple(row["hits"])}) for row in rows]
     except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return ()
+        return []

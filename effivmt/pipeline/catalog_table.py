@@ -1,4 +1,4 @@
-"""The normalised catalog: one Parquet row a clip, with what its file holds."""
+"""The table catalog.parquet: a row per clip, with the catalog's columns and the facts of its video file."""
 
 from pathlib import Path
 
@@ -37,7 +37,7 @@ SCHEMA = pa.schema(
 """A catalog's own columns, then the file's digest and probe facts; `fault` says why they are missing."""
 
 
-def write_inventory(catalog: Catalog, out: Path) -> Path:
+def write_catalog_table(catalog: Catalog, out: Path) -> Path:
     """Writes `out`/catalog.parquet unless it is up to date; paths are relative to the folder of the catalog file."""
     root = catalog.path.resolve().parent
     path, signature = out / NAME, {b"signature": _signature(catalog).encode()}
@@ -52,7 +52,7 @@ def write_inventory(catalog: Catalog, out: Path) -> Path:
 
 
 def _signature(catalog: Catalog) -> str:
-    """Digest of the rows and of the files' sizes and times of change: while it lasts, no file is read again."""
+    """Digest of the rows and of the files' sizes and modification times: while it is the same, no file is read."""
     stamps = []
     for clip in catalog.clips:
         stat = clip.video.stat() if clip.video.exists() else None
@@ -61,7 +61,7 @@ def _signature(catalog: Catalog) -> str:
 
 
 def _row(clip: Clip, root: Path) -> dict[str, object]:
-    from effivmt.media.video import probe  # slow to import, and an unchanged catalog needs no look at its files
+    from effivmt.media.video import probe  # slow to import, and not needed where nothing changed
 
     row = clip.model_dump(mode="json", by_alias=True)
     for name in ("video", "appearance_images"):

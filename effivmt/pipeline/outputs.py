@@ -1,19 +1,14 @@
-"""The out folder of a clip, which a user takes away; written only where it is not up to date."""
+"""The out folder of a clip: where its files are."""
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from effivmt import __version__
-from effivmt.pipeline.stages import Rendered
-from effivmt.pipeline.transfer import Transferred
-from effivmt.pipeline.workspace import Workspace
-from effivmt.store.digests import canonical_json, sha256_bytes
-from effivmt.store.files import write_errors
+from effivmt.pipeline.stages import RenderedVideo
 
-LAYOUT = 2
-"""Raised whenever the same results make other files."""
+RECORD = "transfer.json"
+"""The file of a clip's out folder that says what made it."""
 
 
 @dataclass(frozen=True)
@@ -63,19 +58,19 @@ class Outputs:
         return self.folder / "report.html"
 
     @property
-    def run(self) -> Path:
+    def record(self) -> Path:
         """What made the folder: clip, params, backbone, timings, versions, sizes of all files; JSON."""
-        return self.folder / "run.json"
+        return self.folder / RECORD
 
     @property
     def tracked(self) -> Path:
-        """Where the folder was recorded; absent until it was."""
+        """Where the folder is recorded in MLflow; absent until it is."""
         return self.folder / "tracked.json"
 
     def current(self, made_of: str) -> bool:
-        """Whether the folder holds, whole, what `made_of` gives; reads sizes, not contents."""
+        """Whether the folder holds all files made of `made_of`; reads sizes, not contents."""
         try:
-            record = json.loads(self.run.read_text(encoding="utf-8"))
+            record = json.loads(self.record.read_text(encoding="utf-8"))
             return record["made_of"] == made_of and all(
                 (self.folder / name).stat().st_size == size for name, size in record["files"].items()
             )
@@ -83,38 +78,13 @@ class Outputs:
             return False
 
 
-def write_outputs(work: Workspace, result: Transferred, out: Path) -> Outputs:
-    """Brings `out/<clip>/` up to date; videos that an earlier run left there and this one does not have go.
-
-    Raises StoreError where an artifact is damaged, EffiVMTError where the folder cannot be written.
-    """
-    work = work.for_clip(result.clip)
-    folder = out / result.clip.clip
-    outputs = Outputs(folder, tuple(folder / name for name in video_names(result.clip.prompts, result.rendered)))
-    with write_errors(folder):
-        made_of = _made_of(work, result)
-        if not outputs.current(made_of):
-            from effivmt.pipeline.write_outputs import fill
-
-            fill(work, result, outputs, made_of)
-    return outputs
-
-
 def without_adapter(video: Path) -> Path:
-    """Where the same prompt and seed lies without the adapter: `video-1-without-adapter.mp4`."""
+    """The path of the same prompt and seed rendered without the adapter: `video-1-without-adapter.mp4`."""
     return video.with_name(f"{video.stem}-without-adapter{video.suffix}")
 
 
-def video_names(prompts: Sequence[str], rendered: Sequence[Rendered]) -> list[str]:
+def video_names(prompts: Sequence[str], rendered: Sequence[RenderedVideo]) -> list[str]:
     """File names by prompt number, from 1, and with several seeds by seed: `video-1.mp4`, `video-1-seed7.mp4`."""
     numbers = {prompt: number for number, prompt in enumerate(prompts, 1)}
     several = len({one.seed for one in rendered}) > 1
     return [f"video-{numbers[one.prompt]}{f'-seed{one.seed}' if several else ''}.mp4" for one in rendered]
-
-
-def _made_of(work: Workspace, result: Transferred) -> str:
-    """Digest of all that the folder's content depends on, timings apart."""
-    artifacts = [[run.stage, *(artifact.content_digest for artifact in run.artifacts)] for run in result.runs]
-    clip = result.clip.model_dump(mode="json", exclude={"video", "appearance_images"})
-    parts = [__version__, LAYOUT, clip, artifacts, result.backbone_id, work.params.model_dump(mode="json")]
-    return sha256_bytes(canonical_json(parts))

@@ -1,58 +1,117 @@
-"""What a run would do with a clip, stage by stage, and why; found without doing it."""
+"""What a run would do with a clip, stage by stage, and why, without doing it: it asks the store for every key."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from effivmt.catalog import Clip
-from effivmt.errors import EffiVMTError
-from effivmt.pipeline.catalog_run import Noting
-from effivmt.pipeline.stages import STAGES
-from effivmt.pipeline.transfer import UNWATCHED, run_clip
+from effivmt.errors import EffiVMTError, in_one_line
+from effivmt.pipeline.stages import STAGES, RenderedVideo
+from effivmt.pipeline.stages.evaluation import evaluate_key
+from effivmt.pipeline.stages.head_classification import HeadSource, heads_key, scope_clips
+from effivmt.pipeline.stages.ingestion import ingest_key
+from effivmt.pipeline.stages.rendering import open_adapter, render_jobs, render_key
+from effivmt.pipeline.stages.spatial_tuning import SpatialInputs, spatial_key
+from effivmt.pipeline.stages.temporal_tuning import TemporalInputs, temporal_key
+from effivmt.pipeline.stages.text_embedding import text_key
+from effivmt.pipeline.transfer import adapter_folder
 from effivmt.pipeline.workspace import Workspace
-from effivmt.store.artifact import Artifact, Key
-from effivmt.versions import VERSIONS
+from effivmt.store import Artifact, Key
+
+Action = Literal["hit", "to do", "waits", "fails"]
 
 
 @dataclass(frozen=True)
-class Planned:
-    """What a run would do with one stage of a clip: `hit`, `to do` (and why) or `waits` (for an earlier stage)."""
+class PlannedStage:
+    """What a run would do with one stage of a clip, and why: `waits` is for an earlier stage."""
 
     stage: str
-    action: str
+    action: Action
     why: str
 
 
-class _ToDo(Exception):
-    """Planning has come to a stage that would run."""
-
-
-class _PlanningWorkspace(Workspace):
-    """A workspace that makes nothing: the first artifact that the store lacks ends the planning."""
-
-    def build(self, stage, inputs, params, make) -> Artifact:
-        key = Key(stage, VERSIONS[stage], inputs, params, self.folder.digest)
-        if stage in self.force:
-            raise _ToDo("forced")
-        if (found := self.store.find(key)) is None:
-            why = self.store.explain(key)
-            raise _ToDo(f"its text is new: {why}" if stage == "text" else why)
-        return found
-
-
-def plan_clip(work: Workspace, clip: Clip) -> list[Planned]:
+def plan_clip(work: Workspace, clip: Clip) -> list[PlannedStage]:
     """What a run would do with each stage of a clip; changes nothing."""
-    planning = _PlanningWorkspace(work.store, work.params, force=work.force, loaded=work.loaded)
-    noting = Noting(UNWATCHED)
+    hits: list[str] = []
+    action: Action = "to do"
     try:
-        run_clip(planning, clip, watch=noting)
-        why, action = "", "hit"
-    except _ToDo as reason:
-        why, action = str(reason), "to do"
+        why = _first_missing(work.for_clip(clip), clip, hits)
     except EffiVMTError as error:
-        why, action = " ".join(str(error).split()), "fails"
-    hits = [run.stage for run in noting.runs]
-    planned = [Planned(stage, "hit", "") for stage in hits]
-    if action != "hit":
-        rest = STAGES[len(hits) :]
-        planned.append(Planned(rest[0], action, why))
-        planned += [Planned(stage, "waits", f"for {rest[0]}") for stage in rest[1:]]
+        action, why = "fails", in_one_line(error)
+    planned = [PlannedStage(stage, "hit", "") for stage in hits]
+    if missing := STAGES[len(hits) :]:
+        planned.append(PlannedStage(missing[0], action, why))
+        planned += [PlannedStage(stage, "waits", f"for {missing[0]}") for stage in missing[1:]]
     return planned
+
+
+def _first_missing(work: Workspace, clip: Clip, hits: list[str]) -> str:
+    """Appends to `hits` the stages whose results the store has; returns why the next one would run, "" after the last.
+
+    The keys are those of `run_clip`, in its order; each needs the artifacts of the stages before it.
+    """
+    if isinstance(ingested := _find(work, ingest_key(work, clip)), str):
+        return ingested
+    hits.append("ingest")
+    if isinstance(sources := _find_sources(work, clip, ingested), str):
+        return sources
+    if isinstance(classified := _find(work, heads_key(work, sources)), str):
+        return classified
+    hits.append("heads")
+    if isinstance(caption := _find_text(work, clip.caption), str):
+        return caption
+    if isinstance(appearance := _find(work, spatial_key(work, SpatialInputs(ingested, caption, classified))), str):
+        return appearance
+    hits.append("spatial")
+    inputs = TemporalInputs(ingested, caption, classified, appearance)
+    if isinstance(motion := _find(work, temporal_key(work, inputs)), str):
+        return motion
+    hits.append("temporal")
+    if isinstance(rendered := _find_rendered(work, clip, motion), str):
+        return rendered
+    hits.append("render")
+    if isinstance(evaluated := _find(work, evaluate_key(work, clip, ingested, rendered)), str):
+        return evaluated
+    hits.append("evaluate")
+    return ""
+
+
+def _find(work: Workspace, key: Key) -> Artifact | str:
+    """The artifact of a key, or why it would be made."""
+    if key.stage in work.force:
+        return "forced"
+    return work.store.find(key) or work.store.explain(key)
+
+
+def _find_text(work: Workspace, text: str) -> Artifact | str:
+    found = _find(work, text_key(work, text))
+    return f"its text is new: {found}" if isinstance(found, str) else found
+
+
+def _find_sources(work: Workspace, clip: Clip, ingested: Artifact) -> list[HeadSource] | str:
+    of_clip = work.params.heads.scope == "clip"
+    if isinstance(embedding := _find_text(work, clip.caption if of_clip else ""), str):
+        return embedding
+    if of_clip:
+        return [HeadSource(ingested, embedding)]
+    sources = []
+    for other in scope_clips(work, clip):
+        if isinstance(found := _find(work, ingest_key(work, other)), str):
+            return found
+        sources.append(HeadSource(found, embedding))
+    return sources
+
+
+def _find_rendered(work: Workspace, clip: Clip, motion: Artifact) -> list[RenderedVideo] | str:
+    embeddings = {}
+    for text in dict.fromkeys([*clip.prompts, work.params.render.negative_prompt]):
+        if isinstance(found := _find_text(work, text), str):
+            return found
+        embeddings[text] = found
+    videos: dict[tuple[str, int], list[Artifact]] = {}
+    for job in render_jobs(work, clip.prompts, embeddings, open_adapter(adapter_folder(motion))):
+        if isinstance(found := _find(work, render_key(work, job)), str):
+            return found
+        videos.setdefault((job.prompt, job.seed), []).append(found)
+    return [
+        RenderedVideo(prompt, seed, pair[0], pair[1] if pair[1:] else None) for (prompt, seed), pair in videos.items()
+    ]

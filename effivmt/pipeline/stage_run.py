@@ -1,50 +1,50 @@
-"""One step over a whole catalog: what every stage of dvc.yaml runs.
+"""One stage over a whole catalog: what every stage of dvc.yaml runs.
 
-A step's folder `<out>/<stage>/` holds a folder a clip with the files of the step's artifacts, `files.json` with the
-digest of each, and for some steps a table over all clips. Nothing in it tells when, where or how fast it was made: the
-same inputs give the same bytes.
+A stage's folder `<out>/<stage>/` holds a folder per clip with the files of the stage's artifacts, `files.json` with the
+digest of each, and for some stages a table over all clips. Nothing in it depends on when, where or how fast it was
+made: the same inputs give the same bytes.
 """
 
 import json
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 
 from effivmt.catalog import Catalog, Clip
-from effivmt.pipeline.catalog_run import CatalogWatch, Noting, attempt
+from effivmt.pipeline.catalog_run import RunSummary, attempt, summarize
 from effivmt.pipeline.outputs import video_names, without_adapter
-from effivmt.pipeline.stages import STAGES
+from effivmt.pipeline.runner import StageRunner
+from effivmt.pipeline.stages import STAGES, RenderedVideo, evaluate, heads, ingest, render, spatial, temporal
 from effivmt.pipeline.tables import write_losses, write_metrics
-from effivmt.pipeline.transfer import StageRun, stage_by_stage
+from effivmt.pipeline.transfer import adapter_folder
 from effivmt.pipeline.workspace import Workspace
-from effivmt.store.artifact import Artifact
+from effivmt.store import Artifact
 from effivmt.store.files import atomic_write, copy_verified, write_errors
 
 FILES = "files.json"
 
 
-def run_stage_over(work: Workspace, catalog: Catalog, stage: str, out: Path, watch: CatalogWatch) -> dict[str, object]:
+def run_stage_over(work: Workspace, catalog: Catalog, stage: str, out: Path) -> RunSummary:
     """Takes every clip up to one stage and writes `out/<stage>/`; `evaluate` also writes `out/metrics/`.
 
-    The stages before it are hits, or are done again where the store has lost them. A clip that fails stops no other and
-    has no files here. Returns clips, seconds, and how many are `hit`, `done` and `failed`, as run.json of a run has
-    them. Raises EffiVMTError where the folder cannot be written.
+    The stages before it are hits, or run again where the store has lost their results. A clip that fails stops no
+    other and has no files here. EffiVMTError where the folder cannot be written.
     """
     assert stage in STAGES, stage
-    start, folder, outcomes, placed = time.perf_counter(), out / stage, [], {}
-    work.progress = watch.advanced
+    start, folder, outcomes = time.perf_counter(), out / stage, []
+    placed: dict[str, dict[str, str]] = {}
     for clip in catalog.clips:
+        runner = StageRunner(work.callback)
 
-        def process(noting: Noting, clip: Clip = clip) -> None:
-            run = next(run for run in stage_by_stage(work, clip, watch=noting) if run.stage == stage)
-            noting.stage = "outputs"
-            placed[clip.clip] = _place_files(work, clip, run, folder / clip.clip)
+        def process(clip: Clip = clip, runner: StageRunner = runner) -> None:
+            files = run_up_to(stage, work.for_clip(clip), clip, runner)
+            runner.stage = "outputs"
+            placed[clip.clip] = _place_files(work, files, folder / clip.clip)
 
-        watch.began(clip.clip)
-        outcomes.append(attempt(clip, process, watch))
-        watch.ended(outcomes[-1])
+        work.callback.on_clip_start(clip.clip)
+        outcomes.append(attempt(clip, runner, process))
+        work.callback.on_clip_end(outcomes[-1])
     with write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         _remove_stale(folder, placed)
@@ -54,39 +54,58 @@ def run_stage_over(work: Workspace, catalog: Catalog, stage: str, out: Path, wat
             write_metrics(folder, out / "metrics", list(placed))
         with atomic_write(folder / FILES) as temporary:
             temporary.write_text(json.dumps(placed, indent=1) + "\n", encoding="utf-8")
-    counts = {status: sum(outcome.status == status for outcome in outcomes) for status in ("hit", "done", "failed")}
-    rows = [asdict(outcome) for outcome in outcomes]
-    return {"clips": rows, "seconds": round(time.perf_counter() - start, 3), **counts}
+    return summarize(catalog.path.name, outcomes, time.perf_counter() - start)
 
 
-def _place_files(work: Workspace, clip: Clip, run: StageRun, folder: Path) -> dict[str, str]:
-    """Copies the files of a stage's artifacts; returns their digests by name.
+def run_up_to(stage: str, work: Workspace, clip: Clip, runner: StageRunner) -> dict[str, tuple[Artifact, str]]:
+    """Runs the stages of a clip up to `stage`; returns (artifact, its file) by the name under which it is placed."""
+    ingested = runner.run(ingest, work, clip)
+    if stage == "ingest":
+        return _all_files(ingested)
+    classified = runner.run(heads, work, clip, ingested)
+    if stage == "heads":
+        return _all_files(classified)
+    appearance = runner.run(spatial, work, clip, ingested, classified)
+    if stage == "spatial":
+        return _all_files(appearance)
+    motion = runner.run(temporal, work, clip, ingested, classified, appearance=appearance)
+    if stage == "temporal":
+        return _all_files(motion)
+    rendered = runner.run(render, work, clip.prompts, adapter_folder(motion))
+    if stage == "render":
+        return _videos(clip, rendered)
+    return _all_files(runner.run(evaluate, work, clip, ingested, rendered))
+
+
+def _all_files(artifact: Artifact) -> dict[str, tuple[Artifact, str]]:
+    return {name: (artifact, name) for name in artifact.files}
+
+
+def _videos(clip: Clip, rendered: list[RenderedVideo]) -> dict[str, tuple[Artifact, str]]:
+    files = {}
+    for name, video in zip(video_names(clip.prompts, rendered), rendered, strict=True):
+        files[name] = (video.artifact, "video.mp4")
+        if video.without_adapter is not None:
+            files[without_adapter(Path(name)).name] = (video.without_adapter, "video.mp4")
+    return files
+
+
+def _place_files(work: Workspace, files: Mapping[str, tuple[Artifact, str]], folder: Path) -> dict[str, str]:
+    """Copies the files of artifacts into a folder; returns their digests by name.
 
     Copies, never links: DVC may write-protect, replace or link what lies here, and none of it may reach the store.
     """
     placed = {}
     with write_errors(folder):
-        for name, (artifact, source) in sorted(_sources(clip, run).items()):
+        for name, (artifact, source) in sorted(files.items()):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             copy_verified(work.store, artifact, source, folder / name)
             placed[name] = artifact.digest(source)
     return placed
 
 
-def _sources(clip: Clip, run: StageRun) -> dict[str, tuple[Artifact, str]]:
-    """Artifact and its file, by the name under which the file is placed."""
-    if isinstance(run.result, Artifact):
-        return {name: (run.result, name) for name in run.result.files}
-    sources = {}
-    for name, one in zip(video_names(clip.prompts, run.result), run.result, strict=True):
-        sources[name] = (one.artifact, "video.mp4")
-        if one.baseline is not None:
-            sources[without_adapter(Path(name)).name] = (one.baseline, "video.mp4")
-    return sources
-
-
 def _remove_stale(folder: Path, placed: Mapping[str, Mapping[str, str]]) -> None:
-    """Removes what an earlier call has placed and this one has not; files of others stay."""
+    """Removes what an earlier call placed and this one did not; files of others stay."""
     earlier: dict[str, dict[str, str]] = {}
     with suppress(FileNotFoundError, ValueError):
         earlier = json.loads((folder / FILES).read_text(encoding="utf-8"))
@@ -95,5 +114,5 @@ def _remove_stale(folder: Path, placed: Mapping[str, Mapping[str, str]]) -> None
             path = folder / clip / name
             path.unlink(missing_ok=True)
             for parent in path.relative_to(folder).parents[:-1]:
-                with suppress(OSError):  # not empty yet
+                with suppress(OSError):  # it is not empty yet
                     (folder / parent).rmdir()

@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from effivmt.evaluation.metrics import METRICS
 from effivmt.store.files import atomic_write
@@ -60,7 +61,7 @@ def thinned(values: Sequence[float]) -> list[tuple[int, float]]:
     return [(end, round(fmean(values[start:end]), 6)) for start, end in zip([0, *ends], ends, strict=False)]
 
 
-def _means(rows: Iterable[Mapping[str, object]]) -> dict[str, dict[str, float]]:
+def _means(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
     """Means by kind of video and metric, over the rows that have it."""
     values: dict[str, dict[str, list[float]]] = {}
     for row in rows:
@@ -79,7 +80,7 @@ def _place(metric: str) -> tuple[int, str]:
     return (list(METRICS).index(metric) if metric in METRICS else len(METRICS), metric)
 
 
-def _read(path: Path) -> object:
+def _read(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 

@@ -1,6 +1,6 @@
-"""Where the steps of one process work: the store, the params, the backbone, and the versions that keys are made of."""
+"""The workspace: the store, the params, the backbone and the callback that all stages of one process share."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,71 +8,91 @@ from typing import TYPE_CHECKING
 from effivmt.catalog import Clip
 from effivmt.config import Params
 from effivmt.method.backbone_folder import BackboneFolder, find_backbone
-from effivmt.store.artifact import Artifact, Key
-from effivmt.store.store import Store
-from effivmt.versions import VERSIONS
+from effivmt.pipeline.callbacks import Callback
+from effivmt.store import Artifact, Key, Store
+from effivmt.versions import BENCHMARK_VERSIONS, VERSIONS
 
 if TYPE_CHECKING:
     from effivmt.method.backbone import Backbone
 
-Progress = Callable[[str, int, int], None]
-"""Called with (stage, units done, units in all)."""
-
-
-def _silent(stage: str, done: int, total: int) -> None:
-    pass
+DEFAULT_STORE = Path(".effivmt/store")
 
 
 @dataclass
+class LoadedBackbone:
+    """The backbone's folder and the backbone itself, once they were needed."""
+
+    folder: BackboneFolder | None = None
+    backbone: "Backbone | None" = None
+
+
+@dataclass(frozen=True)
 class Workspace:
-    """Where the steps of one process work: the store, the params, the backbone (loaded once) and who watches."""
+    """What all stages of one process share; `open_workspace` makes one.
+
+    force: stages to run again even where the store has their results. loaded: copies of a workspace share it, so that
+    the backbone is loaded once.
+    """
 
     store: Store
     params: Params
-    progress: Progress = _silent
+    callback: Callback = field(default_factory=Callback)
     force: frozenset[str] = frozenset()
-    """Stages to run again even where the store has them."""
-    loaded: dict[str, object] = field(default_factory=dict, repr=False)
-    """The backbone's folder and the backbone, once asked for; workspaces that share it load them once."""
+    loaded: LoadedBackbone = field(default_factory=LoadedBackbone, repr=False)
 
     @property
     def folder(self) -> BackboneFolder:
-        """The backbone's folder, found and digested on first use."""
-        if "folder" not in self.loaded:
-            self.loaded["folder"] = find_backbone(self.params.backbone.path, self._memo)
-        return self.loaded["folder"]
+        """The backbone's folder, found and digested on first use; BackboneError where it cannot be used."""
+        if self.loaded.folder is None:
+            self.loaded.folder = find_backbone(self.params.backbone.path, self._known_digests)
+        return self.loaded.folder
 
     @property
     def backbone(self) -> "Backbone":
-        """The backbone, made on first use."""
-        if "backbone" not in self.loaded:
+        """The backbone, created on first use."""
+        if self.loaded.backbone is None:
             from effivmt.method.backbone import Backbone
+            from effivmt.method.verbosity import silence_libraries
 
-            self.loaded["backbone"] = Backbone(self.params.backbone, self._memo)
-        return self.loaded["backbone"]
+            silence_libraries()
+            self.loaded.backbone = Backbone(self.params.backbone, self._known_digests)
+        return self.loaded.backbone
 
     @property
-    def _memo(self) -> Path:
+    def _known_digests(self) -> Path:
         return self.store.root / "backbones.json"
 
     def for_clip(self, clip: Clip) -> "Workspace":
-        """This workspace, with the same backbone, under the clip's own seed if it has one."""
+        """This workspace under the clip's own seed, if the clip has one."""
         if clip.seed is None:
             return self
         return replace(self, params=self.params.model_copy(update={"seed": clip.seed}))
 
-    def build(
-        self,
-        stage: str,
-        inputs: Mapping[str, str],
-        params: Mapping[str, object],
-        make: Callable[[Path, Path], None],
-    ) -> Artifact:
-        """One artifact of the store under this backbone."""
-        return self.store.build(
-            Key(stage, VERSIONS[stage], inputs, params, self.folder.digest), make, force=stage in self.force
-        )
+    def key(self, stage: str, inputs: Mapping[str, str], params: Mapping[str, object]) -> Key:
+        """The store key of one artifact of a stage under this backbone."""
+        versions = VERSIONS | BENCHMARK_VERSIONS
+        return Key(stage, versions[stage], inputs, params, self.folder.digest)
 
-    def units(self, stage: str) -> Callable[[int, int], None]:
-        """The progress of one stage, called with (units done, units in all)."""
-        return lambda done, total: self.progress(stage, done, total)
+    def build(self, key: Key, make: Callable[[Path, Path], None]) -> Artifact:
+        """The artifact of a key, from the store or made by `make(out, scratch)`; see `Store.build`."""
+        return self.store.build(key, make, force=key.stage in self.force)
+
+    def progress(self, stage: str) -> Callable[[int, int], None]:
+        """A function (units done, units in all) that reports the progress of a stage to the callback."""
+        return lambda done, total: self.callback.on_stage_progress(stage, done, total)
+
+
+def open_workspace(
+    params: Params | None = None,
+    store: Path | str = DEFAULT_STORE,
+    *,
+    callback: Callback | None = None,
+    force: Sequence[str] = (),
+) -> Workspace:
+    """A workspace with these params (default: the preset `tiny`) and this store folder, created when first needed.
+
+    Finds the backbone's folder at once, downloading a hub id; BackboneError where it cannot be used.
+    """
+    work = Workspace(Store(Path(store)), params or Params(), callback or Callback(), frozenset(force))
+    _ = work.folder
+    return work

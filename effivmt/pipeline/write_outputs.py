@@ -1,4 +1,4 @@
-"""Fills the out folder of a clip: copies from the store what a user takes away, and draws what shows it."""
+"""Writes the out folder of a clip where it is not up to date: copies of its artifacts, figures, tables and its page."""
 
 import json
 import re
@@ -6,41 +6,70 @@ from contextlib import suppress
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-from safetensors.torch import load_file
-
-from effivmt import __version__
-from effivmt.media.figures import contact_sheet
-from effivmt.media.video import read_frames, write_image, write_video
-from effivmt.pipeline.outputs import Outputs, without_adapter
-from effivmt.pipeline.transfer import StageRun, Transferred
+from effivmt.pipeline.outputs import Outputs, video_names, without_adapter
+from effivmt.pipeline.runner import StageRun
+from effivmt.pipeline.transfer import TransferResult
 from effivmt.pipeline.workspace import Workspace
-from effivmt.report.clip_page import Report, Result, Timing, render_report
-from effivmt.store.files import atomic_write, copy_verified
+from effivmt.store.digests import canonical_json, sha256_bytes
+from effivmt.store.files import atomic_write, copy_verified, write_errors
+from effivmt.versions import __version__
 
+if TYPE_CHECKING:
+    import numpy as np
+
+    from effivmt.report.clip_page import Report, Timing
+
+LAYOUT = 3
+"""Raised whenever the same results make other files."""
 PACKAGES = ("torch", "diffusers", "peft", "transformers")
-"""Whose versions the report names, besides our own."""
+"""Packages whose versions the report shows, besides our own."""
 
 _VIDEO_NAME = re.compile(r"video-\d+(-seed-?\d+)?(-without-adapter)?\.mp4")
 
 
-def fill(work: Workspace, result: Transferred, outputs: Outputs, made_of: str) -> None:
-    """Writes every file of a clip's out folder; run.json, which vouches for all others, comes last.
+def write_outputs(work: Workspace, result: TransferResult, out: Path) -> Outputs:
+    """Brings `out/<clip>/` up to date; removes the videos of an earlier run that this one does not have.
 
-    Videos that an earlier run left there and this one does not have go.
+    StoreError where an artifact is damaged; EffiVMTError where the folder cannot be written.
     """
+    work = work.for_clip(result.clip)
+    folder = out / result.clip.clip
+    outputs = Outputs(folder, tuple(folder / name for name in video_names(result.clip.prompts, result.rendered)))
+    with write_errors(folder):
+        made_of = _made_of(work, result)
+        if not outputs.current(made_of):
+            _write_files(work, result, outputs, made_of)
+    return outputs
+
+
+def _made_of(work: Workspace, result: TransferResult) -> str:
+    """Digest of all that the folder's content depends on, timings apart."""
+    artifacts = [[run.stage, *(artifact.content_digest for artifact in run.artifacts)] for run in result.runs]
+    clip = result.clip.model_dump(mode="json", exclude={"video", "appearance_images"})
+    parts = [__version__, LAYOUT, clip, artifacts, result.backbone_id, work.params.model_dump(mode="json")]
+    return sha256_bytes(canonical_json(parts))
+
+
+def _write_files(work: Workspace, result: TransferResult, outputs: Outputs, made_of: str) -> None:
+    """Writes every file of a clip's out folder; the record, which lists all others, comes last."""
+    from safetensors.torch import load_file
+
+    from effivmt.media.video import write_image, write_video
+    from effivmt.report.clip_page import render_report
+
     folder = outputs.folder
     outputs.adapter.mkdir(parents=True, exist_ok=True)
-    outputs.run.unlink(missing_ok=True)
+    outputs.record.unlink(missing_ok=True)
     earlier = _listed_videos(outputs.metrics)
     for target, rendered in zip(outputs.videos, result.rendered, strict=True):
         copy_verified(work.store, rendered.artifact, "video.mp4", target)
-        if rendered.baseline is not None:
-            copy_verified(work.store, rendered.baseline, "video.mp4", without_adapter(target))
+        if rendered.without_adapter is not None:
+            copy_verified(work.store, rendered.without_adapter, "video.mp4", without_adapter(target))
     copy_verified(work.store, result.classified, "heads.png", outputs.heads)
     in_adapter = [name for name in result.motion.files if name.startswith("adapter/")]
-    for name in sorted(in_adapter, key=lambda name: name == "adapter/adapter.json"):  # last: it vouches for the rest
+    for name in sorted(in_adapter, key=lambda name: name == "adapter/adapter.json"):  # last: it lists the others
         copy_verified(work.store, result.motion, name, folder / name)
     frames = load_file(result.ingested.file("frames.safetensors"))["frames"].numpy()
     with atomic_write(outputs.reference) as temporary:
@@ -54,12 +83,13 @@ def fill(work: Workspace, result: Transferred, outputs: Outputs, made_of: str) -
         temporary.write_text(render_report(_report(work, result, outputs)), encoding="utf-8")
     for name in earlier - _listed_videos(outputs.metrics):
         (folder / name).unlink(missing_ok=True)
-    with atomic_write(outputs.run) as temporary:
-        temporary.write_text(json.dumps(_run(work, result, outputs, made_of), indent=1) + "\n", encoding="utf-8")
+    (folder / "run.json").unlink(missing_ok=True)  # the name of the record up to version 0.1
+    with atomic_write(outputs.record) as temporary:
+        temporary.write_text(json.dumps(_record(work, result, outputs, made_of), indent=1) + "\n", encoding="utf-8")
 
 
-def _run(work: Workspace, result: Transferred, outputs: Outputs, made_of: str) -> dict[str, object]:
-    """run.json: what made the folder, by what, from what, in which time; and the sizes of our files, no one else's."""
+def _record(work: Workspace, result: TransferResult, outputs: Outputs, made_of: str) -> dict[str, object]:
+    """The record of the folder: clip, video, backbone, params, timings and versions, and the sizes of our files."""
     names = [*_listed_videos(outputs.metrics), *(name for name in result.motion.files if name.startswith("adapter/"))]
     drawn = (outputs.reference, outputs.sheet, outputs.heads, outputs.metrics, outputs.losses, outputs.report)
     files = [*(outputs.folder / name for name in names), *drawn]
@@ -75,25 +105,28 @@ def _run(work: Workspace, result: Transferred, outputs: Outputs, made_of: str) -
     }
 
 
-def _sheet(result: Transferred, reference: np.ndarray) -> np.ndarray:
+def _sheet(result: TransferResult, reference: "np.ndarray") -> "np.ndarray":
+    from effivmt.media.figures import contact_sheet
+    from effivmt.media.video import read_frames
+
     rows = [(f"Reference: {result.clip.caption}", reference)]
     for one in result.rendered:
         rows.append((one.prompt, read_frames(one.artifact.file("video.mp4"))[0]))
-        if one.baseline is not None:
-            rows.append((f"Without the adapter: {one.prompt}", read_frames(one.baseline.file("video.mp4"))[0]))
+        if one.without_adapter is not None:
+            rows.append((f"Without the adapter: {one.prompt}", read_frames(one.without_adapter.file("video.mp4"))[0]))
     return contact_sheet(rows)
 
 
-def _metrics(result: Transferred, outputs: Outputs) -> dict[str, object]:
+def _metrics(result: TransferResult, outputs: Outputs) -> dict[str, object]:
     rows = []
     for video, rendered, metrics in zip(outputs.videos, result.rendered, result.metrics, strict=True):
-        without = {} if rendered.baseline is None else {"without_adapter": without_adapter(video).name}
+        without = {} if rendered.without_adapter is None else {"without_adapter": without_adapter(video).name}
         rows.append({"video": video.name, **without, **metrics})
     return {"clip": result.clip.clip, "caption": result.clip.caption, "results": rows}
 
 
 def _listed_videos(metrics: Path) -> set[str]:
-    """Names of the videos that a metrics.json lists; none where it is absent or not of our making."""
+    """Names of the videos that a metrics.json lists; none where it is absent or not ours."""
     with suppress(FileNotFoundError, ValueError, TypeError, KeyError):
         rows = json.loads(metrics.read_text(encoding="utf-8"))["results"]
         names = {row["video"] for row in rows} | {row.get("without_adapter", "") for row in rows}
@@ -101,14 +134,16 @@ def _listed_videos(metrics: Path) -> set[str]:
     return set()
 
 
-def _report(work: Workspace, result: Transferred, outputs: Outputs) -> Report:
+def _report(work: Workspace, result: TransferResult, outputs: Outputs) -> "Report":
+    from effivmt.report.clip_page import Report, Result
+
     results = [
         Result(
             prompt=one.prompt,
             seed=one.seed,
             video=video,
             metrics=row["adapter"],
-            without_adapter=one.baseline and without_adapter(video),
+            without_adapter=without_adapter(video) if one.without_adapter else None,
             metrics_without_adapter=row.get("baseline", {}),
         )
         for one, video, row in zip(result.rendered, outputs.videos, result.metrics, strict=True)
@@ -128,8 +163,10 @@ def _report(work: Workspace, result: Transferred, outputs: Outputs) -> Report:
     )
 
 
-def _timing(run: StageRun) -> Timing:
-    """A stage from the store shows what it took when it ran, one that ran what it took now."""
+def _timing(run: StageRun) -> "Timing":
+    """The seconds of a stage: of its original run where the store had it, else of this run."""
+    from effivmt.report.clip_page import Timing
+
     return Timing(sum(artifact.seconds for artifact in run.artifacts) if run.cached else run.seconds, run.cached)
 
 

@@ -119,7 +119,7 @@ def _report(folder: Path, record: ClipRecord) -> Report:
     metrics, losses = (json.loads((folder / f"{it}.json").read_text(encoding="utf-8")) for it in ("metrics", "losses"))
     made = record.made
     if made is None:
-        raise ValueError("run.json is not whole")
+        raise ValueError("transfer.json is not whole")
     return Report(
         clip=record.clip,
         caption=record.caption,

@@ -14,7 +14,7 @@ from effivmt.store.digests import canonical_json, sha256_bytes
 class ClipRecord:
     """A clip of a run: what was asked for, what became of it, and what its out folder says made it.
 
-    status: `hit`, `done` or `failed` (at `stage`, for `reason`). made: the folder's run.json; None for a clip that
+    status: `hit`, `done` or `failed` (at `stage`, for `reason`). made: the folder's transfer.json; None for a clip that
     failed, and where the folder has none.
     """
 
@@ -50,7 +50,7 @@ class RunRecord:
 
 
 def read_run(out: Path) -> RunRecord:
-    """Reads run.json, catalog.parquet and the clips' run.json; EffiVMTError where `out` holds no run."""
+    """Reads run.json, catalog.parquet and the clips' transfer.json; EffiVMTError where `out` holds no run."""
     try:
         document = json.loads((out / "run.json").read_text(encoding="utf-8"))
         asked = _asked(out / "catalog.parquet")
@@ -73,7 +73,7 @@ def _asked(path: Path) -> dict[str, dict[str, object]]:
 
 def _clip(out: Path, row: Mapping[str, object], asked: Mapping[str, object]) -> ClipRecord:
     """What made the results goes before what the catalog says: a clip that this run left out may have changed there."""
-    made = _made(out / row["clip"] / "run.json") if row["status"] != "failed" else None
+    made = _made(out / row["clip"] / "transfer.json") if row["status"] != "failed" else None
     shown = made["clip"] if made else asked
     return ClipRecord(
         clip=row["clip"],

@@ -1,8 +1,7 @@
-"""The terminal side of `bench`: a line or bar while it lasts, a table at its end, and which commit it ran."""
+"""The output of `bench`: a line or bar per job, and a table at the end."""
 
-import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,14 +13,16 @@ from rich.table import Table
 from effivmt.benchmark.cells import JobResult
 from effivmt.benchmark.markdown import number
 from effivmt.benchmark.measures import MEASURES
-from effivmt.benchmark.search import format_means
-from effivmt_flows.cli.plain import NumberedLines, results_console
+from effivmt.benchmark.results import Summary
+from effivmt.benchmark.search import CandidateResult, format_means
+from effivmt_flows.cli.progress import NumberedLines
+from effivmt_flows.cli.tables import results_console
 
 SHOWN = ("motion_fidelity", "trajectory_error", "text_similarity", "appearance_leakage", "seconds")
 
 
 @contextmanager
-def watching(total: int, *, quiet: bool) -> Iterator[Callable[[JobResult], None]]:
+def job_progress(total: int, *, quiet: bool) -> Iterator[Callable[[JobResult], None]]:
     """Shows jobs on stderr as they end: a bar on a terminal, else lines; nothing when quiet."""
     if quiet:
         yield lambda _: None
@@ -41,46 +42,30 @@ def watching(total: int, *, quiet: bool) -> Iterator[Callable[[JobResult], None]
             yield on_job_end
 
 
-def commit() -> str | None:
-    """The Git commit of this code, with a `+` where tracked files differ from it; None outside a repository."""
-    here = Path(__file__).resolve().parent
-
-    def git(*words: str) -> str:
-        ended = subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True, timeout=30)
-        return ended.stdout.strip()
-
-    try:
-        found = git("rev-parse", "--short=12", "HEAD")
-        code = git("status", "--porcelain", "--untracked-files=no", "--", str(here), str(here.with_name("effivmt")))
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return found + ("+" if code else "")
-
-
-def print_summary(summary: Mapping[str, object], out: Path, *, quiet: bool) -> None:
-    """Prints the means of the main measures, how many cells failed, and where the files lie."""
+def print_summary(summary: Summary, out: Path, *, quiet: bool) -> None:
+    """Prints the means of the main measures, how many cells failed, and where the files are."""
     console = results_console()
     if not quiet:
-        measures = [name for name in SHOWN if any(name in it["estimates"] for it in summary["methods"].values())]
+        methods = summary["methods"].values()
+        measures = [name for name in SHOWN if any(name in method["estimates"] for method in methods)]
         title = f"{escape(summary['suite'])}: means over {summary['clips']} clips; intervals in results.md"
         table = Table(title=title, title_justify="left")
         table.add_column("method")
         for name in measures:
             table.add_column(MEASURES[name].label, justify="right")
-        for it in summary["methods"].values():
-            means = [it["estimates"].get(name) for name in measures]
-            table.add_row(
-                it["title"], *(number(n, m["mean"]) if m else "" for n, m in zip(measures, means, strict=True))
-            )
+        for method in methods:
+            means = [method["estimates"].get(name) for name in measures]
+            texts = [number(n, m["mean"]) if m else "" for n, m in zip(measures, means, strict=True)]
+            table.add_row(method["title"], *texts)
         console.print(table)
-        if failed := sum(it["cells"] for it in summary["failures"]):
+        if failed := sum(failure["cells"] for failure in summary["failures"]):
             console.print(f"{failed} cells failed; reasons: {out / 'results.md'}", soft_wrap=True, markup=False)
         console.print(f"page {out / 'index.html'}", soft_wrap=True, markup=False)
     console.print(str(out), soft_wrap=True, markup=False)
 
 
-def print_search(rows: Sequence[Mapping[str, object]], peers: Path, *, quiet: bool) -> None:
-    """Prints every candidate of a search with its score, and where those chosen for the peers lie."""
+def print_search(rows: Sequence[CandidateResult], peers: Path, *, quiet: bool) -> None:
+    """Prints every candidate of a search with its score, and the file with those chosen for the peers."""
     console = results_console()
     if not quiet:
         table = Table("method", "values", "score", "of", "")

@@ -1,6 +1,7 @@
 """Commands about a catalog: run, serve and stage."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -10,14 +11,13 @@ from effivmt.errors import ParamsError
 from effivmt_flows.cli.options import (
     CATALOG,
     OUT,
-    PARAMS,
     STORE,
     Address,
     Engine,
     Force,
     OutFolder,
     Overrides,
-    ParamsFile,
+    ParamsSource,
     Quiet,
     Resource,
     Runner,
@@ -40,7 +40,7 @@ def run(
     runner: Runner = "threads",
     address: Address = "",
     resource: Resource = "",
-    params: ParamsFile = PARAMS,
+    params: ParamsSource = None,
     store: StoreFolder = STORE,
     overrides: Overrides = [],  # noqa: B006
     quiet: Quiet = False,
@@ -52,9 +52,9 @@ def run(
         raise ParamsError("--runner dask and --engine local contradict one another; leave one out")
     from effivmt.catalog import load_catalog
     from effivmt.pipeline.selection import select_clips
-    from effivmt.pipeline.workspace import Workspace
-    from effivmt.store.store import Store
-    from effivmt_flows.cli import console
+    from effivmt.pipeline.workspace import open_workspace
+    from effivmt_flows.cli.progress import clip_progress
+    from effivmt_flows.cli.tables import print_plan, print_run
     from effivmt_tasks.cluster import choose_cluster
 
     cluster = choose_cluster(runner, address, resource)
@@ -62,25 +62,24 @@ def run(
     if not chosen.clips:
         print("nothing failed in the last run")
         return
-    work = Workspace(Store(store), settings, force=frozenset(force))
-    _ = work.folder  # a wrong folder is told before an engine starts
+    work = open_workspace(settings, store, force=force)
     if dry_run:
-        console.print_plan(work, chosen)
+        print_plan(work, chosen)
         return
-    with console.watching_catalog(len(chosen.clips), quiet=quiet) as watch:
+    with clip_progress(len(chosen.clips), quiet=quiet) as callback:
         if engine == "prefect":
             from effivmt_tasks.server import reach_server
 
             reach_server(of_its_own="--runner dask" if cluster else "")
-            from effivmt_flows.catalog import run_catalog
+            from effivmt_flows.catalog import run_catalog as run_flow
 
-            record = run_catalog(chosen, settings, store, out, tuple(force), watch, cluster)
+            summary = run_flow(chosen, settings, store, out, force=tuple(force), callback=callback, cluster=cluster)
         else:
             from effivmt.pipeline.catalog_run import run_catalog
 
-            record = run_catalog(work, chosen, out, watch)
-    console.print_run(record, chosen, out, quiet=quiet)
-    if record["failed"]:
+            summary = run_catalog(replace(work, callback=callback), chosen, out)
+    print_run(summary, chosen, out, quiet=quiet)
+    if summary.failed:
         raise typer.Exit(1)
 
 
@@ -93,7 +92,7 @@ def serve(
     runner: Runner = "threads",
     address: Address = "",
     resource: Resource = "",
-    params: ParamsFile = PARAMS,
+    params: ParamsSource = None,
     store: StoreFolder = STORE,
     overrides: Overrides = [],  # noqa: B006
 ) -> None:
@@ -103,8 +102,7 @@ def serve(
     """
     settings = load_params(params, overrides)
     from effivmt.catalog import load_catalog
-    from effivmt.pipeline.workspace import Workspace
-    from effivmt.store.store import Store
+    from effivmt.pipeline.workspace import open_workspace
     from effivmt_flows.serving import check_schedule
     from effivmt_flows.serving import serve as serve_runs
     from effivmt_tasks.cluster import choose_cluster
@@ -113,11 +111,12 @@ def serve(
     check_schedule(cron, timezone)
     choose_cluster(runner, address, resource)
     clips = load_catalog(catalog).clips
-    _ = Workspace(Store(store), settings).folder
+    open_workspace(settings, store)
     reach_server(of_its_own="effivmt serve")
-    files = {"catalog": catalog, "params": params, "store": store, "out": out}
-    parameters = {option: str(path.resolve()) for option, path in files.items()}
-    parameters |= {"overrides": overrides, "runner": runner, "address": address, "resource": resource}
+    files = {"catalog": catalog, "store": store, "out": out}
+    parameters: dict[str, object] = {option: str(path.resolve()) for option, path in files.items()}
+    parameters |= {"params": _absolute(params), "overrides": overrides}
+    parameters |= {"runner": runner, "address": address, "resource": resource}
     print(
         f"serving {catalog} ({len(clips)} clips) at {cron!r} {timezone}; stop with Ctrl-C", file=sys.stderr, flush=True
     )
@@ -129,7 +128,7 @@ def stage(
     name: Annotated[str, typer.Argument(metavar="NAME", help="ingest, heads, spatial, temporal, render or evaluate.")],
     catalog: Annotated[Path, typer.Argument(metavar="[CATALOG]", help="CSV, JSONL or Parquet.")] = CATALOG,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Receives a folder for the stage.")] = Path("data/stages"),
-    params: ParamsFile = PARAMS,
+    params: ParamsSource = None,
     store: StoreFolder = STORE,
     overrides: Overrides = [],  # noqa: B006
     quiet: Quiet = False,
@@ -142,17 +141,25 @@ def stage(
     from effivmt.catalog import load_catalog
     from effivmt.pipeline.stage_run import run_stage_over
     from effivmt.pipeline.stages import STAGES
-    from effivmt.pipeline.workspace import Workspace
-    from effivmt.store.store import Store
-    from effivmt_flows.cli import console
+    from effivmt.pipeline.workspace import open_workspace
+    from effivmt_flows.cli.progress import clip_progress
+    from effivmt_flows.cli.tables import print_run
 
     if name not in STAGES:
         raise ParamsError(f"NAME is {name!r}; expected one of {', '.join(STAGES)}")
     chosen = load_catalog(catalog)
-    work = Workspace(Store(store), settings)
-    _ = work.folder  # a wrong folder is told before the first clip
-    with console.watching_catalog(len(chosen.clips), quiet=quiet) as watch:
-        record = run_stage_over(work, chosen, name, out, watch)
-    console.print_run(record, chosen, out / name, quiet=quiet)
-    if record["failed"]:
+    work = open_workspace(settings, store)
+    with clip_progress(len(chosen.clips), quiet=quiet) as callback:
+        summary = run_stage_over(replace(work, callback=callback), chosen, name, out)
+    print_run(summary, chosen, out / name, quiet=quiet)
+    if summary.failed:
         raise typer.Exit(1)
+
+
+def _absolute(params: str | None) -> str | None:
+    """The params of `--params` for a process with another working folder: a file by its absolute path."""
+    from effivmt.config import DEFAULT_FILE
+
+    if params is None:
+        return str(DEFAULT_FILE.resolve()) if DEFAULT_FILE.is_file() else None
+    return str(Path(params).resolve()) if Path(params).exists() else params

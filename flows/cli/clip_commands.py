@@ -1,20 +1,21 @@
-"""Commands about one clip: transfer, render and evaluate."""
+"""Commands about one clip: demo, transfer, render and evaluate."""
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from effivmt.errors import ParamsError
 from effivmt_flows.cli.options import (
-    PARAMS,
+    OUT,
     STORE,
     Engine,
     Force,
     Overrides,
-    ParamsFile,
+    ParamsSource,
     Quiet,
     StoreFolder,
     check_stages,
@@ -23,13 +24,32 @@ from effivmt_flows.cli.options import (
 
 if TYPE_CHECKING:
     from effivmt.catalog import Clip
+    from effivmt.config import Params
+
+
+def demo(
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Receives a folder with all results.")] = Path("out/demo"),
+    engine: Engine = "prefect",
+    store: StoreFolder = STORE,
+    quiet: Quiet = False,
+) -> None:
+    """Transfers the motion of the sample clip to two prompts with the embedded models; needs no other file."""
+    from effivmt.config import Params, data_folder
+
+    clip = _clip(
+        clip="zigzag",
+        video=data_folder() / "samples" / "zigzag.mp4",
+        caption="a red square on a navy background",
+        prompts=("a yellow star on a black background", "a purple square on a black background"),
+    )
+    _transfer(clip, Params(), store, out, force=[], engine=engine, quiet=quiet)
 
 
 def transfer(
     video: Annotated[Path, typer.Argument(metavar="VIDEO", help="The reference video, whose motion is taken.")],
     caption: Annotated[str, typer.Option(metavar="TEXT", help="What the reference video shows.")],
     prompt: Annotated[list[str], typer.Option(metavar="TEXT", help="What to render with its motion; repeatable.")],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Receives a folder with all results.")] = Path("out"),
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Receives a folder with all results.")] = OUT,
     name: Annotated[str, typer.Option(metavar="ID", help="The clip's id; default: from the file's name.")] = "",
     start: Annotated[float, typer.Option(metavar="SECONDS", help="Where the clip begins in the video.")] = 0.0,
     end: Annotated[float | None, typer.Option(metavar="SECONDS", help="Where the clip ends in the video.")] = None,
@@ -38,7 +58,7 @@ def transfer(
     ] = None,
     force: Force = [],  # noqa: B006
     engine: Engine = "prefect",
-    params: ParamsFile = PARAMS,
+    params: ParamsSource = None,
     store: StoreFolder = STORE,
     overrides: Overrides = [],  # noqa: B006
     quiet: Quiet = False,
@@ -54,33 +74,8 @@ def transfer(
         end=end,
         appearance_images=appearance_images,
     )
-    from effivmt.pipeline.outputs import write_outputs
-    from effivmt.pipeline.transfer import run_clip
-    from effivmt.pipeline.workspace import Workspace
-    from effivmt.store.store import Store
-    from effivmt_flows.cli import console
-
     check_stages(force)
-    # A wrong folder is told before an engine starts, and a download shows its own progress.
-    _ = Workspace(Store(store), settings).folder
-    if engine == "prefect":
-        from effivmt_tasks.server import reach_server
-
-        with console.waiting("starting Prefect", quiet=quiet):
-            reach_server()
-    with console.watching(quiet=quiet) as watch:
-        if engine == "prefect":
-            from effivmt_flows.transfer import transfer as flow
-
-            result, outputs = flow(clip, settings, store, out, tuple(force), watch)
-        else:
-            work = Workspace(Store(store), settings, watch.advanced, frozenset(force))
-            result = run_clip(work, clip, watch=watch)
-            outputs = write_outputs(work, result, out)
-    if quiet:
-        print(outputs.folder)
-    else:
-        console.print_transfer(result, outputs)
+    _transfer(clip, settings, store, out, force=force, engine=engine, quiet=quiet)
 
 
 def render(
@@ -92,37 +87,36 @@ def render(
     appearance: Annotated[float | None, typer.Option(metavar="X", help="Strength of the reference's looks.")] = None,
     motion: Annotated[float | None, typer.Option(metavar="X", help="Strength of the reference's motion.")] = None,
     seed: Annotated[int | None, typer.Option(metavar="N", help="Seed of the noise.")] = None,
-    params: ParamsFile = PARAMS,
+    params: ParamsSource = None,
     store: StoreFolder = STORE,
     overrides: Overrides = [],  # noqa: B006
     quiet: Quiet = False,
 ) -> None:
     """Renders a prompt with an adapter."""
-    chosen = {
+    options = {
         "render.appearance_strength": appearance,
         "render.motion_strength": motion,
         "render.seeds": None if seed is None else [seed],
     }
-    chosen = [f"{field}={value}" for field, value in chosen.items() if value is not None]
+    chosen = [f"{field}={value}" for field, value in options.items() if value is not None]
     settings = load_params(params, [*overrides, *chosen, "render.baseline=false"])
     if len(settings.render.seeds) > 1:
         raise ParamsError(f"render.seeds is {settings.render.seeds}; one video has one seed: choose it with --seed")
     if out.suffix.lower() != ".mp4":
         raise ParamsError(f"--out {out} is no .mp4 file name; give one")
     from effivmt.pipeline import stages
-    from effivmt.pipeline.transfer import run_stage
-    from effivmt.pipeline.workspace import Workspace
+    from effivmt.pipeline.runner import StageRunner
+    from effivmt.pipeline.workspace import open_workspace
     from effivmt.store.files import export_file
-    from effivmt.store.store import Store
-    from effivmt_flows.cli import console
+    from effivmt_flows.cli.progress import stage_progress
     from effivmt_tasks.tracking.pull import PREFIX, pull_to_cache
 
     folder = pull_to_cache(adapter, store / "pulled") if adapter.startswith(PREFIX) else Path(adapter)
-    with console.watching(quiet=quiet) as watch:
-        work = Workspace(Store(store), settings, watch.advanced)
-        (rendered,), _ = run_stage(stages.render, work, [prompt], folder, watch=watch)
+    with stage_progress(quiet=quiet) as callback:
+        work = open_workspace(settings, store, callback=callback)
+        (video,) = StageRunner(callback).run(stages.render, work, [prompt], folder)
     out.parent.mkdir(parents=True, exist_ok=True)
-    export_file(work.store, rendered.artifact, "video.mp4", out)
+    export_file(work.store, video.artifact, "video.mp4", out)
     print(out)
 
 
@@ -134,28 +128,50 @@ def evaluate(
         str | None, typer.Option(metavar="TEXT", help="What the reference shows; needed for the appearance leakage.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Prints one JSON object instead of a table.")] = False,
-    params: ParamsFile = PARAMS,
+    params: ParamsSource = None,
     overrides: Overrides = [],  # noqa: B006
 ) -> None:
     """Prints the metrics of any two video files."""
     settings = load_params(params, overrides)
-    from effivmt.evaluation.measure import load_metric_models, measure
-    from effivmt.media.video import read_frames
-    from effivmt.method.verbosity import silence_libraries
-    from effivmt_flows.cli import console
-    from effivmt_flows.cli.plain import results_console
+    from effivmt.pipeline.api import evaluate_videos
+    from effivmt_flows.cli.tables import metrics_table, results_console
 
-    silence_libraries()
-    videos = [read_frames(path)[0] for path in (reference, generated)]
-    instruments = load_metric_models(Path(settings.evaluate.scorer), settings.evaluate.tracker)
-    metrics = measure(*videos, prompt, instruments, caption=caption)
+    metrics = evaluate_videos(reference, generated, prompt, caption=caption, params=settings.evaluate)
     if as_json:
         print(json.dumps(metrics))
     else:
-        results_console().print(console.metrics_table(f"{generated}: {prompt}", {"value": metrics}))
+        results_console().print(metrics_table(f"{generated}: {prompt}", {"value": metrics}))
 
 
-def _clip(**fields: object) -> "Clip":
+def _transfer(
+    clip: "Clip", params: "Params", store: Path, out: Path, *, force: list[str], engine: str, quiet: bool
+) -> None:
+    from effivmt.pipeline.api import transfer as transfer_clip
+    from effivmt.pipeline.workspace import open_workspace
+    from effivmt_flows.cli.progress import stage_progress, waiting
+    from effivmt_flows.cli.tables import print_transfer
+
+    # Opened here, so that a wrong backbone ends the command before an engine starts and a download shows its progress.
+    work = open_workspace(params, store, force=force)
+    if engine == "prefect":
+        from effivmt_tasks.server import reach_server
+
+        with waiting("starting Prefect", quiet=quiet):
+            reach_server()
+    with stage_progress(quiet=quiet) as callback:
+        if engine == "prefect":
+            from effivmt_flows.transfer import transfer as flow
+
+            result, outputs = flow(clip, params, store, out, force=tuple(force), callback=callback)
+        else:
+            result, outputs = transfer_clip(replace(work, callback=callback), clip, out)
+    if quiet:
+        print(outputs.folder)
+    else:
+        print_transfer(result, outputs)
+
+
+def _clip(**fields: Any) -> "Clip":
     """The clip of the command line; ParamsError names the option that is wrong."""
     from pydantic import ValidationError
 

@@ -5,7 +5,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
@@ -14,7 +14,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from effivmt.config import Params, load_params
+from effivmt.config import DEFAULT_FILE, Params, find_embedded, load_params
 from effivmt.errors import EffiVMTError
 from effivmt_tasks.tracking.location import check_reachable, public_uri, tracking_uri
 
@@ -34,7 +34,7 @@ class Check:
     ok: bool = True
 
 
-def examine(params_file: Path, overrides: tuple[str, ...], store: Path) -> Iterator[Check]:
+def examine(source: str | None, overrides: Sequence[str], store: Path) -> Iterator[Check]:
     """All checks, one by one as they are done; of the small install, only those that pulling needs."""
     if not any(map(find_spec, ("torch", "prefect"))):
         yield Check("packages", 'adapters can be pulled; everything else needs pip install "effivmt[full]"')
@@ -45,11 +45,11 @@ def examine(params_file: Path, overrides: tuple[str, ...], store: Path) -> Itera
     yield _guarded("machine", _machine)
     yield _guarded("gpu", _gpu)
     try:
-        params = load_params(params_file, overrides)
+        params = load_params(source, overrides)
     except EffiVMTError as error:
         yield Check("params", str(error), ok=False)
     else:
-        yield Check("params", str(params_file))
+        yield Check("params", source or (str(DEFAULT_FILE) if DEFAULT_FILE.is_file() else "preset tiny"))
         yield _guarded("backbone", lambda: check_backbone(params))
         yield _guarded("scorer", lambda: _scorer(params))
     yield check_folder("store", store)
@@ -93,7 +93,7 @@ def check_backbone(params: Params) -> Check:
     from effivmt.method.backbone_folder import COMPONENTS
 
     path, again = params.backbone.path, "copy or download the backbone again"
-    if not Path(path).is_dir():
+    if not find_embedded(path).is_dir():
         try:
             snapshot_download(path, local_files_only=True)
         except HFValidationError:
@@ -184,7 +184,7 @@ def _scorer(params: Params) -> Check:
     from effivmt.method.verbosity import silence_libraries
 
     silence_libraries()
-    load_metric_models(Path(params.evaluate.scorer), params.evaluate.tracker)
+    load_metric_models(params.evaluate.scorer_folder, params.evaluate.tracker)
     return Check("scorer", " and ".join(filter(None, (params.evaluate.scorer, params.evaluate.cotracker))))
 
 

@@ -2,30 +2,43 @@
 
 import os
 import sys
+from typing import Annotated
 
 import typer
 
 from effivmt.errors import EffiVMTError, ParamsError
-from effivmt_flows.cli import bench as bench_command
-from effivmt_flows.cli import catalog_commands, clip_commands, registry_commands, upkeep_commands
+from effivmt.versions import __version__
+from effivmt_flows.cli import bench_commands, catalog_commands, clip_commands, registry_commands, upkeep_commands
 
 INTERRUPTED = 130
-app = typer.Typer(
-    help="Motion transfer for Wan-2.1 video diffusion transformers (EffiVMT, arXiv 2506.05207).",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-)
+"""Exit code of a command that Ctrl-C stopped."""
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"effivmt {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def effivmt(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Prints the version.")
+    ] = False,
+) -> None:
+    """Motion transfer for Wan video diffusion transformers (EffiVMT, arXiv 2506.05207)."""
+
 
 COMMANDS = (
+    clip_commands.demo,
     clip_commands.transfer,
     catalog_commands.run,
     catalog_commands.serve,
     catalog_commands.stage,
     clip_commands.render,
     clip_commands.evaluate,
-    bench_command.bench,
+    bench_commands.bench,
     registry_commands.pull,
     registry_commands.sync,
     upkeep_commands.doctor,
@@ -46,13 +59,13 @@ def main(arguments: list[str] | None = None) -> int:
     except SystemExit as end:
         if end.code == INTERRUPTED:
             print("stopped; run the same command again to go on", file=sys.stderr)
-        return end.code or 0
+        return end.code if isinstance(end.code, int) else 0
     except EffiVMTError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, ParamsError) else 1
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
-        if package in ("flows", "tasks", "effivmt"):  # ours are always there
+        if package.startswith("effivmt"):  # ours are always installed
             raise
         print(f'error: this needs the package {package}: pip install "effivmt[full]"', file=sys.stderr)
         return 1

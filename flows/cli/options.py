@@ -10,7 +10,14 @@ from effivmt.errors import ParamsError
 if TYPE_CHECKING:
     from effivmt.config import Params
 
-ParamsFile = Annotated[Path, typer.Option("--params", metavar="FILE", help="Parameters of all stages.")]
+ParamsSource = Annotated[
+    str | None,
+    typer.Option(
+        "--params",
+        metavar="NAME|FILE",
+        help="A preset or a YAML file; default: params.yaml here, else the preset tiny.",
+    ),
+]
 StoreFolder = Annotated[
     Path,
     typer.Option("--store", metavar="DIR", envvar="EFFIVMT_STORE", help="Where artifacts are kept."),
@@ -29,19 +36,19 @@ Runner = Annotated[Literal["threads", "dask"], typer.Option(help="Where clips ru
 Address = Annotated[str, typer.Option(metavar="tcp://HOST:PORT", help="Scheduler of the Dask cluster.")]
 Resource = Annotated[str, typer.Option(metavar="NAME", help="Dask resource that a clip takes one of, such as GPU.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress; prints only where the result lies.")]
-PARAMS, STORE, CATALOG, OUT = Path("params.yaml"), Path(".effivmt/store"), Path("data/catalog.csv"), Path("out")
+STORE, CATALOG, OUT = Path(".effivmt/store"), Path("data/catalog.csv"), Path("out")
 
 
 def check_stages(names: list[str]) -> None:
-    """Raises ParamsError for the name of a stage that there is not."""
+    """Raises ParamsError for an unknown stage."""
     from effivmt.pipeline.stages import STAGES
 
     if unknown := [stage for stage in names if stage not in STAGES]:
         raise ParamsError(f"--force {unknown[0]}: there is no such stage; expected one of {', '.join(STAGES)}")
 
 
-def load_params(path: Path, overrides: list[str]) -> "Params":
-    """The params file with the overrides of `--set`; ParamsError names the field that is wrong."""
+def load_params(source: str | None, overrides: list[str]) -> "Params":
+    """The params of `--params` with the overrides of `--set`; ParamsError names the field that is wrong."""
     from effivmt import config
 
-    return config.load_params(path, tuple(overrides))
+    return config.load_params(source, overrides)

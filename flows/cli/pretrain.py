@@ -30,7 +30,7 @@ from effivmt.pretrain.examinations.scorer import hard_questions, score_accuracy
 from effivmt.pretrain.plans import plan_of
 from effivmt.pretrain.scorer import load_scorer
 from effivmt.world.scenes import KINDS
-from effivmt_flows.cli.plain import results_console
+from effivmt_flows.cli.tables import results_console
 
 QUESTIONS = 400
 """Put to the scorer."""
@@ -44,7 +44,7 @@ STARTED = ("autoencoder", "transformer", "scorer")
 """The steps that can go on from a folder of trained weights."""
 
 
-def run_step(step: str, work: Path, out: Path, plan: str, device: str, start: Path | None = None) -> None:
+def run_step(step: str, work: Path, out: Path, *, plan: str, device: str, start: Path | None = None) -> None:
     """Runs one step of a plan in the folder `work`; `assemble` writes the folder `out`. ParamsError for another name.
 
     `autoencoder` and `transformer` start from the weights of the backbone folder `start`, `scorer` from those of the
@@ -118,7 +118,7 @@ def run_judge(folder: Path, samples: int, params: Params, sheet: Path) -> None:
         table.add_row(f"reconstruction, {kind}", f"{psnr:.1f} dB")
         for name, share in shares(answers).items() if answers else ():
             table.add_row(f"reconstruction, {name}", f"{share:.3f} of {len(answers)} plain objects")
-    model, tokenizer = load_scorer(Path(params.evaluate.scorer))
+    model, tokenizer = load_scorer(params.evaluate.scorer_folder)
     accuracy = score_accuracy(model, tokenizer, hard_questions(QUESTIONS, seed=WORLD))
     table.add_row("scorer: right caption of 32", f"{accuracy:.3f} of {QUESTIONS} questions")
     console = results_console()

@@ -1,4 +1,4 @@
-"""How well the embedded backbone takes over motion: what the judge reads in the pixels of transferred clips."""
+"""How well transfer works on the embedded backbone, as the judge reads it from the pixels of the results."""
 
 from pathlib import Path
 
@@ -10,11 +10,10 @@ from effivmt.catalog import load_catalog
 from effivmt.config import Params
 from effivmt.media.video import read_frames
 from effivmt.pipeline.transfer import run_clip
-from effivmt.pipeline.workspace import Workspace
+from effivmt.pipeline.workspace import open_workspace
 from effivmt.pretrain.examinations.judge import judge, path_scores
-from effivmt.store.store import Store
-from effivmt_flows.cli.console import watching
-from effivmt_flows.cli.plain import results_console
+from effivmt_flows.cli.progress import stage_progress
+from effivmt_flows.cli.tables import results_console
 
 SINGLE = "single object"
 
@@ -31,10 +30,10 @@ def run_transfer(catalog: Path, params: Params, store: Path) -> None:
     for heading in ("clip", "prompt", "correlation", "rms error", "colour", "shape", "correlation without adapter"):
         table.add_column(heading)
     rows = []
-    with watching(quiet=False) as watch:
-        work = Workspace(Store(store), params, watch.advanced)
+    with stage_progress(quiet=False) as callback:
+        work = open_workspace(params, store, callback=callback)
         for clip in clips:
-            result = run_clip(work, clip, watch=watch)
+            result = run_clip(work, clip)
             frames = load_file(result.ingested.file("frames.safetensors"))["frames"].numpy()
             true_path = judge(frames).path
             for rendered in result.rendered:

@@ -5,18 +5,18 @@ from typing import Annotated
 
 import typer
 
-from effivmt_flows.cli.options import CATALOG, PARAMS, STORE, Overrides, ParamsFile, StoreFolder, load_params
+from effivmt_flows.cli.options import CATALOG, STORE, Overrides, ParamsSource, StoreFolder, load_params
 
 
-def doctor(params: ParamsFile = PARAMS, store: StoreFolder = STORE, overrides: Overrides = []) -> None:  # noqa: B006
+def doctor(params: ParamsSource = None, store: StoreFolder = STORE, overrides: Overrides = []) -> None:  # noqa: B006
     """Checks the installation and says what to mend."""
     from rich.text import Text
 
     from effivmt_flows.cli.doctor import examine
-    from effivmt_flows.cli.plain import results_console
+    from effivmt_flows.cli.tables import results_console
 
     console, faults = results_console(), 0
-    for check in examine(params, tuple(overrides), store):
+    for check in examine(params, overrides, store):
         faults += not check.ok
         mark = Text("OK   ", "green") if check.ok else Text("FAULT", "red")
         console.print(Text.assemble(mark, f" {check.name}: {check.text}"), soft_wrap=True)
@@ -49,7 +49,7 @@ def pretrain(
     ] = "auto",
     samples: Annotated[int, typer.Option(metavar="N", min=4, help="Clips that judge draws.")] = 64,
     catalog: Annotated[Path, typer.Option(metavar="FILE", help="The clips of transfer.")] = CATALOG,
-    params: ParamsFile = PARAMS,
+    params: ParamsSource = None,
     store: StoreFolder = STORE,
     overrides: Overrides = [],  # noqa: B006
 ) -> None:
@@ -66,4 +66,4 @@ def pretrain(
 
         run_transfer(catalog, load_params(params, overrides), store)
     else:
-        run_step(step, work, out, plan, device, start)
+        run_step(step, work, out, plan=plan, device=device, start=start)

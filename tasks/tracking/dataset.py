@@ -23,7 +23,8 @@ def catalog_dataset(path: Path, name: str) -> DatasetInput:
     Its digest is that of the rows; its source says under which name the run itself keeps the file.
     """
     table = parquet.read_table(path)
-    dataset = MetaDataset(
+    # MLflow's abstract `profile` has a default; MLflow itself creates MetaDataset so.
+    dataset = MetaDataset(  # type: ignore[abstract]
         CodeDatasetSource({"catalog": name, "artifact": path.name}),
         name=name,
         digest=sha256_bytes(canonical_json(table.to_pylist()))[:DIGEST],

@@ -1,21 +1,21 @@
-"""Out folders as MLflow is to record them, and `tracked.json` in each, the note of where that was done."""
+"""The out folders that MLflow records, and `tracked.json` in each: the run and the model version that hold it."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from effivmt.pipeline.catalog_run import RUN
-from effivmt.pipeline.outputs import Outputs
+from effivmt.pipeline.outputs import RECORD, Outputs
 from effivmt.store.files import atomic_write
 
 
 @dataclass(frozen=True)
-class Note:
-    """Where a folder was recorded; `made_of` is what of it, and empty while the MLflow run is not complete.
+class TrackedRun:
+    """The MLflow run that holds a folder: tracking URI, run id, and the digest of the content that was recorded.
 
-    made_of: of a clip's folder, run.json's own; of a catalog's, the digest of run.json. model, version: of a clip's
-    adapter in the registry.
+    made_of: of a clip's folder, that of its transfer.json; of a catalog's, the digest of its run.json; empty while the
+    run is not complete. model, version: of a clip's adapter in the registry.
     """
 
     uri: str
@@ -25,38 +25,40 @@ class Note:
     version: str = ""
 
 
-def read_note(folder: Path) -> Note | None:
-    """The folder's note; None where there is none, or one of another making."""
+def read_tracked(folder: Path) -> TrackedRun | None:
+    """The content of tracked.json; None where there is none, or one of another format."""
     try:
-        return Note(**json.loads(Outputs(folder, ()).tracked.read_text(encoding="utf-8")))
+        return TrackedRun(**json.loads(Outputs(folder, ()).tracked.read_text(encoding="utf-8")))
     except (FileNotFoundError, ValueError, TypeError):
         return None
 
 
-def write_note(folder: Path, note: Note) -> None:
-    """Puts the note into the folder, whole or not at all."""
+def write_tracked(folder: Path, tracked: TrackedRun) -> None:
+    """Writes tracked.json, whole or not at all."""
     with atomic_write(Outputs(folder, ()).tracked) as temporary:
-        temporary.write_text(json.dumps(asdict(note), indent=1) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(asdict(tracked), indent=1) + "\n", encoding="utf-8")
 
 
 def is_pending(folder: Path, uri: str) -> bool:
-    """Whether a clip's folder holds results that its note does not name at this (public) URI."""
-    record, note = read_record(folder), read_note(folder)
-    return "made_of" in record and (note is None or (note.uri, note.made_of) != (uri, record["made_of"]))
+    """Whether a clip's folder holds results that the run at this (public) URI does not."""
+    record, tracked = read_record(folder / RECORD), read_tracked(folder)
+    return "made_of" in record and (tracked is None or (tracked.uri, tracked.made_of) != (uri, record["made_of"]))
 
 
-def read_record(folder: Path) -> dict[str, object]:
-    """run.json of a clip's or a catalog's folder; empty where there is none."""
+def read_record(path: Path) -> dict[str, Any]:
+    """The content of a clip's transfer.json or a catalog's run.json; empty where there is none."""
     try:
-        record = json.loads((folder / RUN).read_text(encoding="utf-8"))
+        record = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return {}
     return record if isinstance(record, dict) else {}
 
 
-def folders_below(out: Path) -> Iterator[tuple[Path, bool]]:
-    """Every folder at or below `out` that a run has left, in order, and whether it is a catalog's."""
-    for path in sorted(out.rglob(RUN)):
-        record = read_record(path.parent)
-        if "made_of" in record or "clips" in record:
-            yield path.parent, "clips" in record
+def clip_folders(out: Path) -> list[Path]:
+    """The clips' folders at or below `out`, in order."""
+    return [path.parent for path in sorted(out.rglob(RECORD)) if "made_of" in read_record(path)]
+
+
+def catalog_folders(out: Path) -> list[Path]:
+    """The folders of catalog runs at or below `out`, in order."""
+    return [path.parent for path in sorted(out.rglob(RUN)) if "clips" in read_record(path)]

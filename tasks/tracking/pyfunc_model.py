@@ -1,12 +1,15 @@
 """The code of a registered adapter (MLflow's "models from code"): MLflow copies this file into every version.
 
-`mlflow.pyfunc.load_model("models:/NAME@champion").predict(["a prompt"])` gives one mp4, as bytes, a prompt. The
-backbone is the one that the adapter was made for, where it then lay; EFFIVMT_BACKBONE names another place.
+`mlflow.pyfunc.load_model("models:/NAME@champion").predict(["a prompt"])` gives one mp4, as bytes, per prompt. It uses
+the backbone that the adapter was made for, found under the path it had then; EFFIVMT_BACKBONE names another. It imports
+the public interface of `effivmt` alone, so that versions keep loading when modules of the package move.
 """
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pandas
 from mlflow.models import set_model
@@ -19,43 +22,38 @@ class MotionAdapter(PythonModel):
     """Renders prompts with the motion of the clip that the adapter was made from."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Checks every byte of the adapter and finds the backbone; AdapterError or BackboneError otherwise."""
-        from effivmt.config import Params
-        from effivmt.errors import BackboneError
-        from effivmt.method.adapter_manifest import read_facts
-        from effivmt.method.backbone_folder import find_backbone
+        """Verifies the adapter's files and finds the backbone; AdapterError or BackboneError otherwise."""
+        import effivmt
 
         self._adapter = Path(context.artifacts["adapter"])
-        made_for = read_facts(self._adapter)["backbone"]
-        params = Params.model_validate(context.model_config)
+        backbone = effivmt.read_manifest(self._adapter)["backbone"]
+        params = effivmt.Params.model_validate(context.model_config)
         path = os.environ.get(BACKBONE) or params.backbone.path
+        params = params.model_copy(update={"backbone": params.backbone.model_copy(update={"path": path})})
         try:
-            found = find_backbone(path)
-        except BackboneError as error:
-            raise BackboneError(
-                f"{error}; set {BACKBONE} to the folder or hub id of backbone {made_for['id']} "
-                f"(digest {made_for['digest'][:12]})"
+            self._work = effivmt.open_workspace(params)
+        except effivmt.BackboneError as error:
+            raise effivmt.BackboneError(
+                f"{error}; set {BACKBONE} to the folder or hub id of backbone {backbone['id']} "
+                f"(digest {backbone['digest'][:12]})"
             ) from error
-        self._params = params.model_copy(update={"backbone": params.backbone.model_copy(update={"path": path})})
-        self._loaded: dict[str, object] = {"folder": found}
 
     def predict(
-        self, context: PythonModelContext, model_input: pandas.DataFrame, params: dict[str, object] | None = None
+        self, context: PythonModelContext, model_input: pandas.DataFrame, params: dict[str, Any] | None = None
     ) -> list[bytes]:
-        """One mp4 a row of the first column; params: seed, appearance_strength, motion_strength."""
-        from effivmt.pipeline import stages
-        from effivmt.pipeline.workspace import Workspace
-        from effivmt.store.store import Store
+        """One mp4 per row of the first column; params: seed, appearance_strength, motion_strength."""
+        import effivmt
 
         chosen = dict(params or {})
         if "seed" in chosen:
             chosen["seeds"] = (chosen.pop("seed"),)
-        settings = self._params.model_copy(update={"render": self._params.render.model_copy(update=chosen)})
+        own = self._work.params
+        settings = own.model_copy(update={"render": own.render.model_copy(update=chosen)})
+        prompts = [str(prompt) for prompt in model_input.iloc[:, 0]]
         with TemporaryDirectory(prefix="effivmt-") as folder:
-            work = Workspace(Store(Path(folder)), settings, loaded=self._loaded)
-            prompts = [str(prompt) for prompt in model_input.iloc[:, 0]]
-            rendered = stages.render(work, list(dict.fromkeys(prompts)), self._adapter)
-            videos = {one.prompt: one.artifact.file("video.mp4").read_bytes() for one in rendered}
+            work = replace(self._work, params=settings, store=effivmt.Store(Path(folder)))
+            rendered = effivmt.render(work, list(dict.fromkeys(prompts)), self._adapter)
+            videos = {video.prompt: video.artifact.file("video.mp4").read_bytes() for video in rendered}
         return [videos[prompt] for prompt in prompts]
 
 

@@ -1,6 +1,6 @@
-"""Recording a run's folders in MLflow as they become ready, and later what could not be recorded then.
+"""Records a run's folders in MLflow as they become ready, and later those that could not be recorded then.
 
-A run never fails for MLflow's sake: what goes wrong there is counted and told once, in `Recorder.message`.
+A run never fails because of MLflow: its errors are counted and reported once, in `Recorder.message`.
 """
 
 import time
@@ -13,7 +13,16 @@ from effivmt.errors import EffiVMTError, in_one_line
 from effivmt.pipeline.catalog_run import QUARANTINE, RUN
 from effivmt.pipeline.catalog_table import NAME as CATALOG
 from effivmt.store.digests import sha256_file
-from effivmt_tasks.tracking.folders import Note, folders_below, is_pending, read_note, read_record, write_note
+from effivmt.versions import code_version
+from effivmt_tasks.tracking.folders import (
+    TrackedRun,
+    catalog_folders,
+    clip_folders,
+    is_pending,
+    read_record,
+    read_tracked,
+    write_tracked,
+)
 from effivmt_tasks.tracking.location import check_reachable, public_uri
 
 if TYPE_CHECKING:
@@ -21,10 +30,10 @@ if TYPE_CHECKING:
 
 
 class Recorder:
-    """Records clips below one folder; those of a catalog as children of one run, begun with the first of them."""
+    """Records the clips below one folder; those of a catalog as children of one run, which begins with the first."""
 
     def __init__(self, uri: str, out: Path, catalog: str = "", *, over: bool = False) -> None:
-        """Asks nobody yet. catalog: its file's name, empty for a single clip; over: the catalog's run has ended."""
+        """Connects on first use. catalog: its file's name, empty for a single clip; over: the catalog run has ended."""
         self.unrecorded: list[str] = []
         self.reason = ""
         self._uri, self._out, self._catalog, self._over = uri, out, catalog, over
@@ -34,7 +43,7 @@ class Recorder:
 
     @property
     def message(self) -> str:
-        """What is missing in MLflow, why, and what to do; empty where nothing is."""
+        """What is missing in MLflow, why, and what to do; empty where nothing is missing."""
         if not self.reason:
             return ""
         count = len(self.unrecorded)
@@ -45,31 +54,34 @@ class Recorder:
         """Records a clip's folder if it holds something new; returns whether MLflow now has it."""
         if not is_pending(folder, public_uri(self._uri)):
             return True
-        done = not self._given_up and self._try(lambda: self._record(folder))
+        done = not self._given_up and self._try(lambda client: self._record(client, folder))
         if not done:
             self.unrecorded.append(folder.name)
         return done
 
     def close(self) -> None:
-        """Ends the catalog's run with its tables and counts; for after the run's own run.json is written."""
-        note = read_note(self._out) if self._catalog else None
-        if self._parent is None or self._given_up or note is None or note.made_of:
+        """Ends the catalog's run with its tables and counts; call it after run.json is written."""
+        tracked = read_tracked(self._out) if self._catalog else None
+        if self._parent is None or self._given_up or tracked is None or tracked.made_of:
             return
-        self._try(lambda: self._close(note))
+        self._try(lambda client: self._close(client, tracked))
 
     def resume(self) -> None:
-        """Takes up the catalog's run that MLflow holds unfinished, for `close`."""
+        """Continues the catalog's run that is unfinished in MLflow, so that `close` can end it."""
         self._given_up = not self._try(self._begin)
 
-    def _try(self, work: Callable[[], None]) -> bool:
-        """Whether the work ends well; where MLflow no longer answers afterwards, nothing more is tried."""
-        try:
-            if self._client is None:
-                check_reachable(self._uri)
-                from mlflow.tracking import MlflowClient  # seconds, which a run with nothing to record saves
+    def _connect(self) -> "MlflowClient":
+        if self._client is None:
+            check_reachable(self._uri)
+            from mlflow.tracking import MlflowClient  # takes seconds, which a run with nothing to record saves
 
-                self._client = MlflowClient(tracking_uri=self._uri)
-            work()
+            self._client = MlflowClient(tracking_uri=self._uri)
+        return self._client
+
+    def _try(self, work: Callable[["MlflowClient"], None]) -> bool:
+        """Whether `work` succeeds; where MLflow no longer answers afterwards, nothing more is tried."""
+        try:
+            work(self._connect())
             return True
         except Exception as error:  # noqa: BLE001  (MLflow's faults are of many kinds, and none may end the run)
             self.reason = self.reason or in_one_line(error)[:300]
@@ -79,65 +91,64 @@ class Recorder:
             self._given_up = True
         return False
 
-    def _record(self, folder: Path) -> None:
+    def _record(self, client: "MlflowClient", folder: Path) -> None:
         from effivmt_tasks.tracking.runs import track_folder
 
         whole = False
         try:
-            track_folder(self._client, self._uri, folder, self._parent_run)
+            track_folder(client, self._uri, folder, lambda: self._parent_run(client))
             whole = True
         finally:
-            note = read_note(folder)
-            if not whole and note is not None and not note.made_of:
-                self._mark_failed(note)
+            tracked = read_tracked(folder)
+            if not whole and tracked is not None and not tracked.made_of:
+                self._mark_failed(client, tracked)
 
-    def _parent_run(self) -> str | None:
+    def _parent_run(self, client: "MlflowClient") -> str | None:
         if self._catalog and self._parent is None:
-            self._begin()
+            self._begin(client)
         return self._parent
 
-    def _mark_failed(self, note: Note) -> None:
+    def _mark_failed(self, client: "MlflowClient", tracked: TrackedRun) -> None:
         from mlflow.exceptions import MlflowException
 
         with suppress(EffiVMTError, MlflowException):
             check_reachable(self._uri)  # a server that is gone would cost another wait
-            self._client.set_terminated(note.run_id, "FAILED")
+            client.set_terminated(tracked.run_id, "FAILED")
 
-    def _begin(self) -> None:
-        """Begins the catalog's run, or goes on with the one that the folder's note names."""
+    def _begin(self, client: "MlflowClient") -> None:
+        """Begins the catalog's run, or continues the one that the folder's tracked.json names."""
         from mlflow.exceptions import MlflowException
 
         from effivmt_tasks.tracking.dataset import catalog_dataset
-        from effivmt_tasks.tracking.registry import code_version
         from effivmt_tasks.tracking.runs import experiment_id
 
-        note = read_note(self._out)
-        if note is not None and note.uri == public_uri(self._uri):
-            ours = not note.made_of or (self._over and note.made_of == self._digest())
+        tracked = read_tracked(self._out)
+        if tracked is not None and tracked.uri == public_uri(self._uri):
+            ours = not tracked.made_of or (self._over and tracked.made_of == self._digest())
             if ours:
                 with suppress(MlflowException):  # it may be gone
-                    if self._client.get_run(note.run_id).info.lifecycle_stage == "active":
-                        self._parent = note.run_id
+                    if client.get_run(tracked.run_id).info.lifecycle_stage == "active":
+                        self._parent = tracked.run_id
                         return
         dataset = catalog_dataset(self._out / CATALOG, self._catalog)
         tags = {"catalog": self._catalog, "catalog_digest": dataset.dataset.digest, "code": code_version()}
-        experiment = experiment_id(self._client, self._uri)
-        run_id = self._client.create_run(experiment, run_name=self._catalog, tags=tags).info.run_id
-        write_note(self._out, Note(public_uri(self._uri), run_id))
-        self._client.log_inputs(run_id, [dataset])
+        experiment = experiment_id(client, self._uri)
+        run_id = client.create_run(experiment, run_name=self._catalog, tags=tags).info.run_id
+        write_tracked(self._out, TrackedRun(public_uri(self._uri), run_id))
+        client.log_inputs(run_id, [dataset])
         self._parent = run_id
 
-    def _close(self, note: Note) -> None:
+    def _close(self, client: "MlflowClient", tracked: TrackedRun) -> None:
         from mlflow.entities import Metric
 
-        record, now = read_record(self._out), int(time.time() * 1000)
+        record, now = read_record(self._out / RUN), int(time.time() * 1000)
         counts = [Metric(name, float(record[name]), now, 0) for name in ("done", "hit", "failed", "seconds")]
-        self._client.log_batch(note.run_id, metrics=counts)
+        client.log_batch(tracked.run_id, metrics=counts)
         for name in (RUN, CATALOG, QUARANTINE, "report.html"):
             if (file := self._out / name).is_file():
-                self._client.log_artifact(note.run_id, str(file))
-        self._client.set_terminated(note.run_id)
-        write_note(self._out, Note(note.uri, note.run_id, self._digest()))
+                client.log_artifact(tracked.run_id, str(file))
+        client.set_terminated(tracked.run_id)
+        write_tracked(self._out, TrackedRun(tracked.uri, tracked.run_id, self._digest()))
 
     def _digest(self) -> str:
         return sha256_file(self._out / RUN)
@@ -149,18 +160,17 @@ def sync(uri: str, out: Path) -> Iterator[tuple[Path, str]]:
     EffiVMTError where MLflow does not answer at all.
     """
     public = public_uri(uri)
-    folders = list(folders_below(out))
-    catalogs = {folder for folder, is_catalog in folders if is_catalog}
-    pending = [folder for folder, is_catalog in folders if not is_catalog and is_pending(folder, public)]
-    notes = {folder: read_note(folder) for folder in catalogs}
-    unfinished = {folder for folder, note in notes.items() if note and note.uri == public and not note.made_of}
+    catalogs = set(catalog_folders(out))
+    pending = [folder for folder in clip_folders(out) if is_pending(folder, public)]
+    runs = {folder: read_tracked(folder) for folder in catalogs}
+    unfinished = {folder for folder, run in runs.items() if run and run.uri == public and not run.made_of}
     groups: dict[Path, list[Path]] = {folder: [] for folder in sorted(unfinished)}
     for folder in pending:
         groups.setdefault(folder.parent if folder.parent in catalogs else folder, []).append(folder)
     if groups:
         check_reachable(uri)
     for root, members in groups.items():
-        catalog = str(read_record(root)["catalog"]) if root in catalogs else ""
+        catalog = str(read_record(root / RUN)["catalog"]) if root in catalogs else ""
         recorder = Recorder(uri, root, catalog, over=True)
         if root in unfinished:
             recorder.resume()

@@ -5,7 +5,6 @@ the version's videos; every other newcomer is the `challenger`. A version withou
 """
 
 import json
-import subprocess
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,10 +18,10 @@ from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
 from mlflow.tracking import MlflowClient
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 
-import effivmt
 from effivmt.evaluation.metrics import METRICS
 from effivmt.pipeline.outputs import Outputs
 from effivmt.store.digests import sha256_file
+from effivmt.versions import __version__, code_version
 from effivmt_tasks.tracking.pull import ADAPTER_SHA256, MODEL_FOLDER
 
 DECLARED = "foreground_motion_fidelity"
@@ -82,7 +81,7 @@ def save_model(folder: Path, adapter: Path, params: Mapping) -> None:
         python_model=str(Path(__file__).with_name("pyfunc_model.py")),
         artifacts={"adapter": str(adapter)},
         signature=ModelSignature(Schema([ColSpec("string")]), Schema([ColSpec("binary")]), ParamSchema(choices)),
-        pip_requirements=[f"effivmt[full]=={effivmt.__version__}"],
+        pip_requirements=[f"effivmt[full]=={__version__}"],
         model_config=sections | {"render": render | {"baseline": False}},
     )
 
@@ -111,18 +110,6 @@ def mean_metrics(results: Sequence[Mapping]) -> dict[str, float]:
         for name, value in metrics_of(row):
             values.setdefault(f"mean/{name}", []).append(value)
     return {name: sum(found) / len(found) for name, found in values.items()}
-
-
-def code_version() -> str:
-    """The commit of the checkout that this code runs from (`-dirty` where changed), else the package's version."""
-    root = Path(effivmt.__file__).resolve().parent.parent
-    if (root / ".git").exists():
-        command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-        try:
-            return subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout.strip()
-        except (OSError, subprocess.SubprocessError):  # no git here, or not one's own checkout
-            pass
-    return effivmt.__version__
 
 
 def _place_alias(client: MlflowClient, name: str, version: str, means: Mapping[str, str]) -> None:

@@ -14,24 +14,27 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-from effivmt.pipeline.outputs import Outputs
+from effivmt.pipeline.outputs import RECORD, Outputs
+from effivmt.versions import code_version
 from effivmt_tasks.tracking import registry
-from effivmt_tasks.tracking.folders import Note, read_note, read_record, write_note
+from effivmt_tasks.tracking.folders import TrackedRun, read_record, read_tracked, write_tracked
 from effivmt_tasks.tracking.location import database_file, public_uri
 
 EXPERIMENT = "effivmt"
 
 
-def track_folder(client: MlflowClient, uri: str, folder: Path, parent: Callable[[], str | None] = lambda: None) -> Note:
-    """Records a clip's folder as a run, registers its adapter and leaves the note of both.
+def track_folder(
+    client: MlflowClient, uri: str, folder: Path, parent: Callable[[], str | None] = lambda: None
+) -> TrackedRun:
+    """Records a clip's folder as a run, registers its adapter, and writes tracked.json.
 
     parent: gives the id of the run that a new run is to be a child of. A folder with these very contents that was
     recorded before, from here or elsewhere, gets no second run. Raises MlflowException or OSError where MLflow cannot
     write; the folder is then pending as before.
     """
-    record, outputs = read_record(folder), Outputs(folder, ())
+    record, outputs = read_record(folder / RECORD), Outputs(folder, ())
     made_of, experiment = record["made_of"], experiment_id(client, uri)
-    before = read_note(folder)
+    before = read_tracked(folder)
     if before is not None and before.uri == public_uri(uri) and not before.made_of:
         with suppress(MlflowException):  # it may be gone; nothing refers to a run that was not completed
             client.delete_run(before.run_id)
@@ -42,15 +45,15 @@ def track_folder(client: MlflowClient, uri: str, folder: Path, parent: Callable[
         above = parent()
         tags = _tags(record) | ({MLFLOW_PARENT_RUN_ID: above} if above else {})
         run_id = client.create_run(experiment, run_name=record["clip"]["clip"], tags=tags).info.run_id
-        write_note(folder, Note(public_uri(uri), run_id))
+        write_tracked(folder, TrackedRun(public_uri(uri), run_id))
         _log(client, run_id, record, outputs)
         client.set_terminated(run_id)
     version = registry.register(client, outputs, record, run_id)
     for name, value in {"model": version.name, "model_version": version.version}.items():
         client.set_tag(run_id, name, value)
-    note = Note(public_uri(uri), run_id, made_of, version.name, str(version.version))
-    write_note(folder, note)
-    return note
+    tracked = TrackedRun(public_uri(uri), run_id, made_of, version.name, str(version.version))
+    write_tracked(folder, tracked)
+    return tracked
 
 
 def experiment_id(client: MlflowClient, uri: str) -> str:
@@ -59,7 +62,7 @@ def experiment_id(client: MlflowClient, uri: str) -> str:
     if found is None:
         file = database_file(uri)
         try:
-            return client.create_experiment(EXPERIMENT, file and (file.parent / "mlartifacts").as_uri())
+            return client.create_experiment(EXPERIMENT, (file.parent / "mlartifacts").as_uri() if file else None)
         except MlflowException:  # another process may have made it in the meantime
             found = client.get_experiment_by_name(EXPERIMENT)
             if found is None:
@@ -79,7 +82,7 @@ def flatten(tree: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str,
 def _tags(record: Mapping) -> dict[str, str]:
     clip, backbone = record["clip"], record["backbone"]
     tags = {"clip": clip["clip"], "caption": clip["caption"], "made_of": record["made_of"]}
-    tags |= {"backbone": backbone["id"], "backbone_digest": backbone["digest"], "code": registry.code_version()}
+    tags |= {"backbone": backbone["id"], "backbone_digest": backbone["digest"], "code": code_version()}
     return tags | {"video": record["video"]["name"], "video_sha256": record["video"]["sha256"]}
 
 
@@ -95,7 +98,7 @@ def _log(client: MlflowClient, run_id: str, record: Mapping, outputs: Outputs) -
     metrics = [Metric(name, value, now, step) for name, value, step in _metrics(record, outputs)]
     for start in range(0, len(metrics), 1000):
         client.log_batch(run_id, metrics=metrics[start : start + 1000])
-    for name in [*record["files"], outputs.run.name]:
+    for name in [*record["files"], outputs.record.name]:
         if not name.startswith(f"{outputs.adapter.name}/"):
             client.log_artifact(run_id, str(outputs.folder / name))
 

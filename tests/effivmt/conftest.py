@@ -8,7 +8,7 @@ from webpage import BROKEN_OUT
 
 from effivmt.catalog import Catalog, load_catalog
 from effivmt.config import Params
-from effivmt.pipeline.catalog_run import CatalogWatch, run_catalog
+from effivmt.pipeline.catalog_run import run_catalog
 from effivmt.pipeline.workspace import Workspace
 from effivmt.store.store import Store
 
@@ -52,6 +52,6 @@ def run_folder(
         "evaluate": {"scorer": str(scorer_folder)},
     }
     work = Workspace(Store(folder / "store"), Params.model_validate(params))
-    record = run_catalog(work, load_catalog(folder / "c.jsonl"), folder / "out", CatalogWatch())
-    assert [row["status"] for row in record["clips"]] == ["done"] * 2 + ["failed"], record
+    summary = run_catalog(work, load_catalog(folder / "c.jsonl"), folder / "out")
+    assert [outcome.status for outcome in summary.clips] == ["done"] * 2 + ["failed"], summary
     return folder / "out"

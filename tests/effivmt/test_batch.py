@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -9,20 +10,21 @@ from pyarrow import parquet
 
 from effivmt.catalog import Catalog
 from effivmt.errors import EffiVMTError
-from effivmt.pipeline.catalog_run import CatalogWatch, failed_before, process_clip, run_catalog
-from effivmt.pipeline.catalog_table import NAME, write_inventory
+from effivmt.pipeline.callbacks import Callback
+from effivmt.pipeline.catalog_run import RunSummary, failed_before, process_clip, run_catalog
+from effivmt.pipeline.catalog_table import NAME, write_catalog_table
 from effivmt.pipeline.plan import plan_clip
 from effivmt.pipeline.stages import STAGES
 from effivmt.pipeline.workspace import Workspace
 from effivmt.store.store import Store
 
 
-def run(workspace: Workspace, catalog: Catalog, out: Path) -> dict:
-    return run_catalog(Workspace(workspace.store, workspace.params), catalog, out, CatalogWatch())
+def run(workspace: Workspace, catalog: Catalog, out: Path) -> RunSummary:
+    return run_catalog(Workspace(workspace.store, workspace.params), catalog, out)
 
 
-def statuses(record: dict) -> dict[str, str]:
-    return {row["clip"]: row["status"] for row in record["clips"]}
+def statuses(summary: RunSummary) -> dict[str, str]:
+    return {outcome.clip: outcome.status for outcome in summary.clips}
 
 
 def table(out: Path) -> list[list[str]]:
@@ -36,7 +38,7 @@ def test_one_bad_clip_is_set_aside(workspace: Workspace, catalog: Catalog, tmp_p
     assert statuses(first) == {"one": "done", "bad": "failed", "two": "done"}
     assert table(out)[0] == ["clip", "stage", "reason"] and table(out)[1][:2] == ["bad", "ingest"] and table(out)[1][2]
     assert failed_before(out) == ["bad"]
-    assert json.loads((out / "run.json").read_text(encoding="utf-8")) == first
+    assert json.loads((out / "run.json").read_text(encoding="utf-8")) == json.loads(json.dumps(asdict(first)))
     report = (out / "one" / "report.html").stat()
 
     again = run(workspace, catalog, out)
@@ -47,7 +49,7 @@ def test_one_bad_clip_is_set_aside(workspace: Workspace, catalog: Catalog, tmp_p
     mended = run(workspace, catalog.only(("bad",)), out)
     # The others keep what was said of them.
     assert statuses(mended) == {"one": "hit", "bad": "done", "two": "hit"} and (out / "bad" / "video-1.mp4").is_file()
-    assert (mended["done"], mended["hit"], mended["failed"]) == (1, 0, 0) and table(out)[1:] == []
+    assert (mended.done, mended.hit, mended.failed) == (1, 0, 0) and table(out)[1:] == []
 
 
 def test_a_clip_has_its_own_seed(workspace: Workspace, catalog: Catalog, tmp_path: Path) -> None:
@@ -67,12 +69,12 @@ def test_a_damaged_output_is_written_again(workspace: Workspace, catalog: Catalo
 
 
 def test_an_unforeseen_error_fails_its_clip_only(workspace: Workspace, catalog: Catalog, tmp_path: Path) -> None:
-    class Broken(CatalogWatch):
-        def started(self, stage: str) -> None:
+    class Broken(Callback):
+        def on_stage_start(self, stage: str) -> None:
             if stage == "spatial":
                 raise KeyError("no such thing")
 
-    outcome = process_clip(workspace, catalog.clips[0], tmp_path / "out", watch=Broken())
+    outcome = process_clip(replace(workspace, callback=Broken()), catalog.clips[0], tmp_path / "out")
     assert outcome.status == "failed" and outcome.stage == "spatial"
     assert outcome.reason.startswith("KeyError: 'no such thing'") and "test_batch.py" in outcome.reason
 
@@ -111,7 +113,7 @@ class TestPlan:
 
 
 def test_the_inventory_holds_probe_facts(catalog: Catalog, tmp_path: Path) -> None:
-    path = write_inventory(catalog, tmp_path / "out")
+    path = write_catalog_table(catalog, tmp_path / "out")
     assert path == tmp_path / "out" / NAME
     good, bad, seeded = parquet.read_table(path).to_pylist()
     assert (good["width"], good["height"], good["codec"], good["video"]) == (64, 64, "h264", "a.mp4")
@@ -120,6 +122,6 @@ def test_the_inventory_holds_probe_facts(catalog: Catalog, tmp_path: Path) -> No
     )
     assert bad["fault"] and bad["width"] is None and seeded["seed"] == 5
     before = path.stat().st_mtime_ns
-    assert write_inventory(catalog, tmp_path / "out").stat().st_mtime_ns == before
+    assert write_catalog_table(catalog, tmp_path / "out").stat().st_mtime_ns == before
     (tmp_path / "a.mp4").write_bytes(b"changed")
-    assert parquet.read_table(write_inventory(catalog, tmp_path / "out")).to_pylist()[0]["fault"]
+    assert parquet.read_table(write_catalog_table(catalog, tmp_path / "out")).to_pylist()[0]["fault"]

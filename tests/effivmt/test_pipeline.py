@@ -6,7 +6,6 @@ from pathlib import Path
 
 from effivmt.catalog import Catalog
 from effivmt.config import Params
-from effivmt.pipeline.catalog_run import CatalogWatch
 from effivmt.pipeline.stage_run import run_stage_over
 from effivmt.pipeline.stages import STAGES
 from effivmt.pipeline.tables import thinned, write_metrics
@@ -17,8 +16,8 @@ from effivmt.store.store import Store
 
 def run(work: Workspace, catalog: Catalog, stage: str, out: Path) -> dict[str, str]:
     """Runs a step as a process of its own would; the status of every clip."""
-    record = run_stage_over(Workspace(work.store, work.params), catalog, stage, out, CatalogWatch())
-    return {row["clip"]: row["status"] for row in record["clips"]}
+    summary = run_stage_over(Workspace(work.store, work.params), catalog, stage, out)
+    return {outcome.clip: outcome.status for outcome in summary.clips}
 
 
 def digests(folder: Path) -> dict[str, str]:

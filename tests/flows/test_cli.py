@@ -16,7 +16,7 @@ from effivmt.evaluation.metrics import METRICS
 from effivmt.media.video import read_frames
 from effivmt.pipeline.transfer import StageRun
 from effivmt.store.digests import sha256_file
-from effivmt_flows.cli.console import StageBars
+from effivmt_flows.cli.progress import StageBars
 
 DATA = Path(__file__).parents[2] / "data"
 
@@ -24,7 +24,8 @@ HEAVY = {"torch", "diffusers", "transformers", "prefect", "mlflow", "dvc", "nump
 
 
 def test_help_answers_at_once() -> None:
-    script = "import sys; from effivmt_flows.cli.main import main; code = main(['--help']); print(*sys.modules); sys.exit(code)"
+    script = "import sys; from effivmt_flows.cli.main import main; code = main(['--help']); "
+    script += "print(*sys.modules); sys.exit(code)"
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -5,7 +5,8 @@ import time
 import pytest
 from rich.table import Table
 
-from effivmt_flows.cli.plain import NumberedLines, results_console
+from effivmt_flows.cli.progress import NumberedLines
+from effivmt_flows.cli.tables import results_console
 
 
 @pytest.mark.parametrize(("columns", "whole"), [(None, True), ("40", False)])

@@ -72,14 +72,14 @@ def test_server_that_takes_no_artifact_costs_a_warning(catalog: Path, caplog: py
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     from effivmt.catalog import load_catalog
-    from effivmt.pipeline.catalog_run import Outcome
-    from effivmt_tasks.artifacts import RunPage
+    from effivmt.pipeline.catalog_run import ClipOutcome
+    from effivmt_tasks.artifacts import RunArtifacts
 
     @flow
     def report() -> str:
         with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
-            page = RunPage(load_catalog(catalog))
-            page.close([Outcome("first", "done", 1.0, {})], catalog.parent)
+            page = RunArtifacts(load_catalog(catalog))
+            page.close([ClipOutcome("first", "done", 1.0, {})], catalog.parent)
         return "ended"
 
     assert report() == "ended"

@@ -22,7 +22,16 @@ from effivmt.method.adapter import load_adapter
 from effivmt.pipeline.stages import STAGES
 
 Arguments = Callable[..., list[str]]
-FILES = {"losses.json", "run.json", "adapter", "heads.png", "metrics.json", "reference.mp4", "report.html", "sheet.png"}
+FILES = {
+    "losses.json",
+    "transfer.json",
+    "adapter",
+    "heads.png",
+    "metrics.json",
+    "reference.mp4",
+    "report.html",
+    "sheet.png",
+}
 VIDEOS = {"video-1.mp4", "video-1-without-adapter.mp4"}
 LONG = 60
 """Steps of a tuning that is there to be killed."""
@@ -150,7 +159,8 @@ def test_killed_run_goes_on_to_the_same_bytes(long_run: Callable[[Path], list[st
     assert set((killed / "store" / "temporal").iterdir()) == published
     with safe_open(checkpoint, framework="np") as file:
         assert 1 <= int(file.metadata()["step"]) < LONG
-    listing = "import sys; from effivmt_flows.cli.main import main; code = main(sys.argv[1:]); print(*sys.modules); sys.exit(code)"
+    listing = "import sys; from effivmt_flows.cli.main import main; code = main(sys.argv[1:]); "
+    listing += "print(*sys.modules); sys.exit(code)"
     rerun = subprocess.run([sys.executable, "-c", listing, *arguments], capture_output=True, text=True, timeout=200)
     assert rerun.returncode == 0, rerun.stderr
     assert Ended(0, "", rerun.stderr).outcomes() == {

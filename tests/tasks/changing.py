@@ -14,7 +14,7 @@ def renamed(folder: Path, target: Path, clip: str) -> Path:
     """A copy of a clip's out folder under another clip's id, never recorded."""
     copy = Path(shutil.copytree(folder, target / clip))
     (copy / "tracked.json").unlink(missing_ok=True)
-    change(copy / "run.json", lambda run: run["clip"].update(clip=clip) or run.update(made_of=clip))
+    change(copy / "transfer.json", lambda run: run["clip"].update(clip=clip) or run.update(made_of=clip))
     return copy
 
 
@@ -28,7 +28,7 @@ def remeasured(folder: Path, values: list[float] | None, metric: str = "foregrou
                 row["adapter"][metric] = values[number]
 
     change(folder / "metrics.json", measure)
-    change(folder / "run.json", lambda run: run.update(made_of=f"{run['made_of']} measured {values}"))
+    change(folder / "transfer.json", lambda run: run.update(made_of=f"{run['made_of']} measured {values}"))
 
 
 def retuned(folder: Path, word: str) -> None:
@@ -36,7 +36,7 @@ def retuned(folder: Path, word: str) -> None:
     card = folder / "adapter" / "README.md"
     card.write_text(card.read_text(encoding="utf-8") + word, encoding="utf-8")
     change(folder / "adapter/adapter.json", lambda facts: facts["files"].update({card.name: sha256_file(card)}))
-    change(folder / "run.json", lambda run: run.update(made_of=f"{run['made_of']} tuned {word}"))
+    change(folder / "transfer.json", lambda run: run.update(made_of=f"{run['made_of']} tuned {word}"))
 
 
 def change(path: Path, edit) -> None:

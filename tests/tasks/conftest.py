@@ -12,7 +12,7 @@ from prefect.testing.utilities import prefect_test_harness
 
 from effivmt.catalog import load_catalog
 from effivmt.config import Params
-from effivmt.pipeline.catalog_run import CatalogWatch, run_catalog
+from effivmt.pipeline.catalog_run import run_catalog
 from effivmt.pipeline.workspace import Workspace
 from effivmt.store.store import Store
 
@@ -71,7 +71,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, tiny_params: Params, sample_v
     rows = [f"{clip},{video},a red square,{' | '.join(PROMPTS)}" for clip, video in _CLIPS.items()]
     (folder / "clips.csv").write_text("\n".join(["clip,video,caption,prompts", *rows]) + "\n", encoding="utf-8")
     work = Workspace(Store(folder / "store"), tiny_params)
-    run_catalog(work, load_catalog(folder / "clips.csv"), folder / "out", CatalogWatch())
+    run_catalog(work, load_catalog(folder / "clips.csv"), folder / "out")
     return folder
 
 

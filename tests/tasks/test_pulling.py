@@ -14,7 +14,7 @@ from mlflow.tracking import MlflowClient
 from effivmt.errors import EffiVMTError
 from effivmt.store.digests import sha256_file
 from effivmt_flows.cli.main import main
-from effivmt_tasks.tracking.folders import read_note
+from effivmt_tasks.tracking.folders import read_tracked
 from effivmt_tasks.tracking.pull import pull, pull_to_cache
 from effivmt_tasks.tracking.runs import track_folder
 
@@ -33,7 +33,7 @@ def adapter(server: Server, made: Path, tmp_path_factory: pytest.TempPathFactory
 def stored(adapter: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The same folder in the server's artifact store; what a test does to it is undone."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
-    run_id = read_note(adapter.parent).run_id
+    run_id = read_tracked(adapter.parent).run_id
     (folder,) = server.artifacts.glob(f"*/{run_id}/artifacts/model/artifacts/adapter")
     yield folder
     shutil.rmtree(folder, ignore_errors=True)

@@ -18,7 +18,7 @@ from effivmt.errors import EffiVMTError
 from effivmt_flows.catalog import run_catalog
 from effivmt_flows.cli.main import main
 from effivmt_flows.transfer import transfer
-from effivmt_tasks.tracking.folders import read_note
+from effivmt_tasks.tracking.folders import read_tracked
 from effivmt_tasks.tracking.location import check_reachable, public_uri
 from effivmt_tasks.tracking.recorder import Recorder, sync
 
@@ -33,7 +33,7 @@ def out(made: Path, tmp_path: Path) -> Path:
 
 def family(uri: str, out: Path) -> tuple[Run, dict[str, Run]]:
     """The catalog's run that the folder's note names, and its children by clip."""
-    client, note = MlflowClient(tracking_uri=uri), read_note(out)
+    client, note = MlflowClient(tracking_uri=uri), read_tracked(out)
     experiment = client.get_experiment_by_name("effivmt").experiment_id
     children = client.search_runs([experiment], f"tags.mlflow.parentRunId = '{note.run_id}'")
     return client.get_run(note.run_id), {run.info.run_name: run for run in children}
@@ -54,7 +54,7 @@ def test_catalog_run_and_a_second_one(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     catalog = load_catalog(made / "clips.csv")
     record = run_catalog(catalog, tiny_params, made / "store", out)  # all hits, by a run without an engine
-    assert (record["hit"], record["failed"]) == (2, 1)
+    assert (record.hit, record.failed) == (2, 1)
     parent, children = family(uri, out)
     assert (parent.info.run_name, parent.info.status) == ("clips.csv", "FINISHED")
     assert parent.data.metrics["hit"] == 2 and parent.data.metrics["failed"] == 1
@@ -79,7 +79,7 @@ def test_run_without_a_server_ends_well_and_says_so(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", NOWHERE)
     catalog = load_catalog(made / "clips.csv")
-    assert run_catalog(catalog, tiny_params, made / "store", out)["hit"] == 2
+    assert run_catalog(catalog, tiny_params, made / "store", out).hit == 2
     (line,) = (line for line in capsys.readouterr().err.splitlines() if "MLflow" in line)
     assert line.startswith("2 clips are not recorded") and line.endswith(f"effivmt sync {out}")
     transfer(catalog.clips[0], tiny_params, made / "store", out)
@@ -127,7 +127,7 @@ def test_server_that_goes_in_the_middle(server: Server, out: Path) -> None:
     recorder = Recorder(gate.uri, out, "clips.csv")
     change_one(out / "left")
     assert recorder.record(out / "left")
-    begun = read_note(out).run_id
+    begun = read_tracked(out).run_id
     gate.shut()
     change_one(out / "right")
     assert not recorder.record(out / "right")
@@ -165,4 +165,4 @@ def test_password_stays_private() -> None:
 
 def change_one(folder: Path) -> None:
     """Makes a folder's contents new to MLflow."""
-    change(folder / "run.json", lambda run: run.update(made_of=f"{folder}"))
+    change(folder / "transfer.json", lambda run: run.update(made_of=f"{folder}"))

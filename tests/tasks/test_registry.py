@@ -13,7 +13,7 @@ from loopback import Server
 from mlflow.tracking import MlflowClient
 
 from effivmt.store.digests import sha256_file
-from effivmt_tasks.tracking.folders import Note
+from effivmt_tasks.tracking.folders import TrackedRun
 from effivmt_tasks.tracking.runs import track_folder
 
 RENDERING = """
@@ -100,13 +100,13 @@ def test_challenger_that_turns_out_better(client: MlflowClient, server: Server, 
 
 
 @pytest.fixture(scope="module")
-def registered(server: Server, made: Path, tmp_path_factory: pytest.TempPathFactory) -> Note:
+def registered(server: Server, made: Path, tmp_path_factory: pytest.TempPathFactory) -> TrackedRun:
     """The clip `left` in the registry."""
     folder = renamed(made / "out/left", tmp_path_factory.mktemp("registered"), "film")
     return track_folder(MlflowClient(tracking_uri=server.uri), server.uri, folder)
 
 
-def test_pyfunc_renders_in_a_fresh_process(registered: Note, server: Server, made: Path, tmp_path: Path) -> None:
+def test_pyfunc_renders_in_a_fresh_process(registered: TrackedRun, server: Server, made: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-c", RENDERING, "models:/effivmt-film@champion", str(tmp_path), *PROMPTS]
     environment = os.environ | {"MLFLOW_TRACKING_URI": server.uri}
     ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
@@ -117,7 +117,7 @@ def test_pyfunc_renders_in_a_fresh_process(registered: Note, server: Server, mad
 
 
 def test_pulled_adapter_works_in_stock_diffusers(
-    registered: Note, server: Server, backbone_folder: Path, tmp_path: Path
+    registered: TrackedRun, server: Server, backbone_folder: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "adapter"
     command = [sys.executable, "-c", "import sys; from effivmt_flows.cli.main import main; sys.exit(main())"]

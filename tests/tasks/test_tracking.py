@@ -19,7 +19,7 @@ from effivmt.config import Params
 from effivmt.errors import EffiVMTError, VideoError
 from effivmt.pipeline.outputs import Outputs
 from effivmt.pipeline.stages import STAGES
-from effivmt.pipeline.transfer import Transferred
+from effivmt.pipeline.transfer import TransferResult
 from effivmt_flows.transfer import transfer
 from effivmt_tasks.tracking.location import check_writable
 from effivmt_tasks.tracking.runs import flatten
@@ -32,8 +32,8 @@ class Runs:
     folder: Path
     clip: Clip
     params: Params
-    first: tuple[Transferred, Outputs]
-    second: tuple[Transferred, Outputs]
+    first: tuple[TransferResult, Outputs]
+    second: tuple[TransferResult, Outputs]
     flow_runs: list[FlowRun]
     """In the order of their start: first, second, failed."""
     states: list[dict[str, str]]
@@ -128,7 +128,7 @@ def test_mlflow_keeps_the_files(runs: Runs) -> None:
     names = {file.path for file in runs.mlflow.list_artifacts(run.info.run_id)}
     assert names == {
         "video-1.mp4", "video-2.mp4", "video-1-without-adapter.mp4", "video-2-without-adapter.mp4", "reference.mp4",
-        "sheet.png", "heads.png", "losses.json", "metrics.json", "run.json", "report.html", "model",
+        "sheet.png", "heads.png", "losses.json", "metrics.json", "transfer.json", "report.html", "model",
     }  # fmt: skip
     kept = Path(runs.mlflow.download_artifacts(run.info.run_id, "model/artifacts/adapter", str(runs.folder)))
     assert {path.name: path.read_bytes() for path in kept.iterdir()} == {

@@ -134,7 +134,7 @@ class TestMethods:
         louder = replace(made, params=made.params.model_copy(update={"seed": 1}))
         assert made.params.render.appearance_strength == 0
         work = Workspace(Store(store), louder.params)
-        tuned = peer_stages.tune(work, "motion_director", made.peer, clip, stages.ingest(work, clip))
+        tuned = peer_stages.tune(work, clip, stages.ingest(work, clip), peer="motion_director", params=made.peer)
         assert not tuned.cached  # the seed counts
 
 

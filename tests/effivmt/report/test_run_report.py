@@ -15,7 +15,7 @@ from webpage import BROKEN_OUT, HOSTILE, Page, skeleton
 from effivmt.catalog import load_catalog
 from effivmt.errors import EffiVMTError
 from effivmt.evaluation.metrics import METRICS
-from effivmt.pipeline.catalog_run import CatalogWatch, run_catalog
+from effivmt.pipeline.catalog_run import run_catalog
 from effivmt.pipeline.workspace import Workspace
 from effivmt.report import run_page
 from effivmt.report.run_page import render_run
@@ -162,8 +162,8 @@ def test_a_run_of_some_clips_keeps_what_the_page_says_of_the_others(
     run_folder: Path, out: Path, workspace: Workspace
 ) -> None:
     some = load_catalog(run_folder.parent / "c.jsonl").only(("lost",))
-    record = run_catalog(workspace, some, out, CatalogWatch())
-    assert record["done"] == 0 and record["failed"] == 1
+    record = run_catalog(workspace, some, out)
+    assert record.done == 0 and record.failed == 1
     assert (out / "report.html").read_bytes() == (run_folder / "report.html").read_bytes()
     (out / "report.html").unlink()
     page = Page(write_run_report(out).read_text(encoding="utf-8"))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from staging import changed, transfer, tune
+from staging import ProgressCallback, changed, transfer, tune
 
 from effivmt.media.video import read_clip, read_frames, write_video
 from effivmt.method.adapter import fused, load_adapter, to_stock_layout
@@ -28,7 +28,7 @@ class TestTransfer:
         assert {name for name in done.temporal.files if "/" not in name} == {"losses.json"}
         assert [(r.prompt, r.seed) for r in done.render] == [(prompt, 0) for prompt in clip.prompts]
         for result in done.render:
-            assert result.baseline.digest("video.mp4") != result.artifact.digest("video.mp4")
+            assert result.without_adapter.digest("video.mp4") != result.artifact.digest("video.mp4")
             video, fps = read_frames(result.artifact.file("video.mp4"))
             assert video.shape == (17, 32, 32, 3) and fps == 8
         curves = json.loads(done.temporal.file("losses.json").read_text())
@@ -60,7 +60,7 @@ class TestTransfer:
         prompt, negative = backbone.encode_texts([clip.prompts[0], ""])
         for adapter, artifact in (
             (load_adapter(done.temporal.path / "adapter"), done.render[0].artifact),
-            (None, done.render[0].baseline),
+            (None, done.render[0].without_adapter),
         ):
             frames = render(backbone, adapter, prompt, negative, params=params.render, size=params.ingest, seed=0)
             write_video(tmp_path / "again.mp4", frames, 8)
@@ -74,7 +74,7 @@ class TestTransfer:
             loaded.setdefault(stage, []).append(set(work.backbone._parts))
             seen.setdefault(stage, []).append((step, total))
 
-        work = Workspace(Store(tmp_path / "store"), params, progress=look)
+        work = Workspace(Store(tmp_path / "store"), params, ProgressCallback(look))
         again = transfer(work, clip)
         assert again.made() == set(stages.STAGES)
         assert again.digests() == done.digests()
@@ -86,7 +86,8 @@ class TestTransfer:
     @pytest.mark.parametrize("stage", ["heads", "spatial", "temporal"])
     def test_each_stage_alone_lets_go_of_what_it_does_not_need(self, store, done, params, clip, stage):
         loaded = []
-        work = Workspace(store, params, lambda *_: loaded.append(set(work.backbone._parts)), frozenset({stage}))
+        look = ProgressCallback(lambda *_: loaded.append(set(work.backbone._parts)))
+        work = Workspace(store, params, look, frozenset({stage}))
         work.backbone.encode_texts(["another"])
         assert work.backbone.vae is not None
         tune(work, clip)
@@ -102,8 +103,8 @@ class TestTransfer:
             with fused(backbone.transformer, {"spatial": (looks, strength)}) as transformer:
                 tuned = tune_temporal(
                     transformer, heads, latents, caption[None], params=params.temporal, sampling=params.sampling,
-                    num_frames=17, seed=0, clip=done.ingest.digest("dense.safetensors"),
-                    checkpoint=tmp_path / f"{strength}",
+                    num_frames=17, seed=0,
+                    clip=done.ingest.digest("dense.safetensors"), checkpoint=tmp_path / f"{strength}",
                 )  # fmt: skip
             found[strength] = to_stock_layout(tuned.weights, heads)
         motion = load_adapter(done.temporal.path / "adapter").temporal
@@ -151,7 +152,7 @@ class TestSharing:
         strengths = {"appearance_strength": 0.0, "motion_strength": 0.7}
         work = Workspace(store, changed(params, render=strengths))
         (again,) = stages.render(work, clip.prompts, done.temporal.path / "adapter")
-        assert not again.artifact.cached and again.baseline.cached
+        assert not again.artifact.cached and again.without_adapter.cached
         assert again.artifact.digest("video.mp4") != done.render[0].artifact.digest("video.mp4")
 
     def test_a_new_prompt_renders_only(self, store, done, params, clip):
@@ -164,7 +165,7 @@ class TestSharing:
     def test_a_new_caption_keeps_the_clip(self, store, done, params, clip):
         again = transfer(Workspace(store, params), clip.model_copy(update={"caption": "a thing"}))
         assert again.made() == {"heads", "spatial", "temporal", "render", "evaluate"}
-        assert all(result.baseline.cached for result in again.render)
+        assert all(result.without_adapter.cached for result in again.render)
 
     def test_a_new_name_or_place_of_the_video_changes_nothing(self, store, done, params, clip, tmp_path):
         (tmp_path / "moved.mp4").write_bytes(clip.video.read_bytes())

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from staging import changed, transfer, tune
+from staging import ProgressCallback, changed, transfer, tune
 
 from effivmt.errors import AdapterError, EffiVMTError, VideoError
 from effivmt.media.video import read_frames, write_image, write_video
@@ -95,11 +95,11 @@ class TestKill:
             if (at, step) == (stage, 2):
                 raise KeyboardInterrupt
 
-        work = Workspace(own, params, progress=die)
+        work = Workspace(own, params, ProgressCallback(die))
         with pytest.raises(KeyboardInterrupt):
             tune(work, clip)
         assert not (own.root / stage).exists() and len(list((own.root / "scratch").iterdir())) == 1
-        work.progress = lambda at, step, total: steps.append((at, step))  # the same process goes on
+        work.callback.function = lambda at, step, total: steps.append((at, step))  # the same process goes on
         again = tune(work, clip)
         assert [step for at, step in steps if at == stage] == [3]
         whole = (done.ingest, done.heads, done.spatial, done.temporal)
@@ -113,13 +113,13 @@ class TestKill:
             if (at, step) == ("render", 3):  # in the second of two videos
                 raise KeyboardInterrupt
 
-        work = Workspace(own, params, progress=die)
+        work = Workspace(own, params, ProgressCallback(die))
         adapter = done.temporal.path / "adapter"
         with pytest.raises(KeyboardInterrupt):
             stages.render(work, clip.prompts, adapter)
-        work.progress = lambda *_: None
+        work.callback.function = lambda *_: None
         again = stages.render(work, clip.prompts, adapter)
-        cached = [artifact.cached for result in again for artifact in (result.artifact, result.baseline)]
+        cached = [artifact.cached for result in again for artifact in (result.artifact, result.without_adapter)]
         assert cached == [True, False]
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from effivmt_flows.cli.options import PARAMS, STORE, Overrides, ParamsFile, Quiet, StoreFolder
+from effivmt_flows.cli.options import STORE, Overrides, ParamsSource, Quiet, StoreFolder
 
 if TYPE_CHECKING:
     from effivmt.catalog import Clip
@@ -31,7 +31,7 @@ def bench(
         bool, typer.Option("--search", help="Tries each method's candidates instead; writes the best to --peers.")
     ] = False,
     names: Annotated[bool, typer.Option("--list", help="Prints the names there are.")] = False,
-    params: ParamsFile = PARAMS,
+    params: ParamsSource = None,
     store: StoreFolder = STORE,
     overrides: Overrides = [],  # noqa: B006
     quiet: Quiet = False,
@@ -46,44 +46,64 @@ def bench(
             print(f"{it.kind:<9} {name:<20} {it.title}{changed}")
         return
     chosen, catalog = choose(method, ablation), suite_catalog(suite)
-    from effivmt import __version__
     from effivmt.benchmark import runner
     from effivmt.benchmark.delivery import write_comparison
     from effivmt.benchmark.peers import FILE
     from effivmt.benchmark.results import RunInfo
     from effivmt.catalog import load_catalog
-    from effivmt.pipeline.workspace import Workspace
+    from effivmt.pipeline.workspace import open_workspace
     from effivmt.store.store import Store
+    from effivmt.versions import __version__, git_commit
     from effivmt_flows.cli import bench_console
 
     picked = runner.pick(load_catalog(catalog).only(tuple(only)), clips, prompts)
     beside = catalog.parent / FILE
     if search:
-        _search(picked, params, store, overrides, workers, peers or beside, quiet=quiet)
+        _search(
+            picked,
+            peers or beside,
+            params=params,
+            store=store,
+            overrides=overrides,
+            workers=workers,
+            quiet=quiet,
+        )
         return
-    jobs = runner.plan(chosen, picked, params, peers or (beside if beside.is_file() else None), overrides)
-    folder = Workspace(Store(store), jobs[0].params).folder  # a wrong folder is told before the first job
-    with bench_console.watching(len(jobs), quiet=quiet) as on_job_end:
+    jobs = runner.plan(
+        chosen,
+        picked,
+        params=params,
+        peers=peers or (beside if beside.is_file() else None),
+        overrides=overrides,
+    )
+    folder = open_workspace(jobs[0].params, store).folder  # a wrong backbone ends the run before the first job
+    with bench_console.job_progress(len(jobs), quiet=quiet) as on_job_end:
         done = runner.run(store, jobs, workers, on_job_end)
-    about = RunInfo(suite_name(suite), folder.id, folder.digest, __version__, bench_console.commit(), workers)
-    summary = write_comparison(out, Store(store), about, chosen, results=done)
+    info = RunInfo(suite_name(suite), folder.id, folder.digest, __version__, git_commit(), workers)
+    summary = write_comparison(out, Store(store), info, chosen, results=done)
     bench_console.print_summary(summary, out, quiet=quiet)
     if summary["failures"]:
         raise typer.Exit(1)
 
 
 def _search(
-    clips: list["Clip"], params: Path, store: Path, overrides: list[str], workers: int, peers: Path, *, quiet: bool
+    clips: list["Clip"],
+    peers: Path,
+    *,
+    params: str | None,
+    store: Path,
+    overrides: list[str],
+    workers: int,
+    quiet: bool,
 ) -> None:
     from effivmt.benchmark import runner
     from effivmt.benchmark.search import choose, plan, write_chosen
-    from effivmt.pipeline.workspace import Workspace
-    from effivmt.store.store import Store
+    from effivmt.pipeline.workspace import open_workspace
     from effivmt_flows.cli import bench_console
 
     jobs = plan(clips, params, overrides)
-    folder = Workspace(Store(store), jobs[0].params).folder
-    with bench_console.watching(len(jobs), quiet=quiet) as on_job_end:
+    folder = open_workspace(jobs[0].params, store).folder
+    with bench_console.job_progress(len(jobs), quiet=quiet) as on_job_end:
         rows = choose(runner.run(store, jobs, workers, on_job_end))
     names, prompts = ", ".join(clip.clip for clip in clips), sum(len(clip.prompts) for clip in clips)
     write_chosen(peers, rows, f"Chosen on {names} (prompts: {prompts}) with {folder.id} ({folder.digest[:12]}).")

@@ -1,0 +1,30 @@
+"""The stages of a transfer, each (inputs, params) -> artifact in the store; Prefect, DVC and the CLI call these.
+
+    ingest -> heads -> spatial -> temporal -> render -> evaluate
+
+A module holds one stage: its store key, the stage, and its work. A key holds the digests of the very files that the
+stage reads and the params that it reads, so a new prompt re-renders and never re-tunes, and a new lambda re-tunes
+stage 3 only. The work imports torch when it runs: asking for what the store has takes none.
+"""
+
+from effivmt.pipeline.stages.evaluation import evaluate
+from effivmt.pipeline.stages.head_classification import heads
+from effivmt.pipeline.stages.ingestion import ingest
+from effivmt.pipeline.stages.rendering import RenderedVideo, render
+from effivmt.pipeline.stages.spatial_tuning import spatial
+from effivmt.pipeline.stages.temporal_tuning import temporal
+from effivmt.pipeline.stages.text_embedding import embed_texts
+
+STAGES = ("ingest", "heads", "spatial", "temporal", "render", "evaluate")
+
+__all__ = [
+    "STAGES",
+    "RenderedVideo",
+    "embed_texts",
+    "evaluate",
+    "heads",
+    "ingest",
+    "render",
+    "spatial",
+    "temporal",
+]

@@ -1,0 +1,68 @@
+"""Stage evaluate: measures every rendered video against the reference and its prompt."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from effivmt.catalog import Clip
+from effivmt.pipeline.stages.rendering import RenderedVideo
+from effivmt.pipeline.stages.tensors import load_tensor
+from effivmt.pipeline.workspace import Workspace
+from effivmt.store import Artifact, Key
+from effivmt.store.digests import canonical_json, sha256_file, sha256_tree
+
+
+def evaluate_key(work: Workspace, clip: Clip, ingested: Artifact, rendered: Sequence[RenderedVideo]) -> Key:
+    """The store key."""
+    scorer, tracker = work.params.evaluate.scorer_folder, work.params.evaluate.tracker
+    videos = {
+        f"video_{i}_{kind}": artifact.digest("video.mp4")
+        for i, video in enumerate(rendered)
+        for kind, artifact in video.by_kind.items()
+    }
+    inputs = {
+        "clip": ingested.digest("frames.safetensors"),
+        **videos,
+        "scorer": sha256_tree(scorer) if scorer.is_dir() else "none",
+    }
+    if tracker is not None:
+        inputs["tracker"] = sha256_file(tracker) if tracker.is_file() else "none"
+    prompts = [[video.prompt, video.seed] for video in rendered]
+    return work.key("evaluate", inputs, {"prompts": prompts, "caption": clip.caption})
+
+
+def evaluate(work: Workspace, clip: Clip, ingested: Artifact, rendered: Sequence[RenderedVideo]) -> Artifact:
+    """Metrics of every rendered video, with the adapter and without; files: metrics.json.
+
+    metrics.json is a list with an object per video: prompt, seed, and the metrics `adapter` and, where it was rendered
+    without the adapter too, `baseline`.
+    """
+    key = evaluate_key(work, clip, ingested, rendered)
+    return work.build(key, partial(_evaluate, work, caption=clip.caption, ingested=ingested, rendered=rendered))
+
+
+def _evaluate(
+    work: Workspace,
+    out: Path,
+    _scratch: Path,
+    *,
+    caption: str,
+    ingested: Artifact,
+    rendered: Sequence[RenderedVideo],
+) -> None:
+    from effivmt.evaluation.measure import load_metric_models, measure
+    from effivmt.media.video import read_frames
+
+    work.backbone.keep("transformer", "vae")
+    params, progress = work.params.evaluate, work.progress("evaluate")
+    reference = load_tensor(ingested, "frames").numpy()
+    models = load_metric_models(params.scorer_folder, params.tracker)
+    rows = []
+    for video in rendered:
+        row: dict[str, object] = {"prompt": video.prompt, "seed": video.seed}
+        for kind, artifact in video.by_kind.items():
+            frames = read_frames(artifact.file("video.mp4"))[0]
+            row[kind] = measure(reference, frames, video.prompt, models, caption=caption)
+        rows.append(row)
+        progress(len(rows), len(rendered))
+    (out / "metrics.json").write_bytes(canonical_json(rows))

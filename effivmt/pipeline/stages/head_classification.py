@@ -1,0 +1,98 @@
+"""Stage heads: classifies the attention heads of the backbone into spatial and temporal (paper, section 3.2)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from effivmt.catalog import Clip
+from effivmt.errors import EffiVMTError
+from effivmt.pipeline.stages.ingestion import ingest
+from effivmt.pipeline.stages.tensors import load_tensor
+from effivmt.pipeline.stages.text_embedding import embed_texts
+from effivmt.pipeline.workspace import Workspace
+from effivmt.store import Artifact, Key
+
+
+@dataclass(frozen=True)
+class HeadSource:
+    """One clip that the scores are averaged over: its ingest artifact and the embedding of its text."""
+
+    ingested: Artifact
+    embedding: Artifact
+
+
+def heads_key(work: Workspace, sources: Sequence[HeadSource]) -> Key:
+    """The store key."""
+    params = work.params.heads
+    settings = params.model_dump(exclude={"scope_clips"}) | {"precision": work.params.backbone.dtype}
+    if params.split == "classified":  # keys made before there were other splits do not have it
+        settings.pop("split")
+    if params.scope == "clip":
+        (source,) = sources
+        inputs = {
+            "clip": source.ingested.digest("dense.safetensors"),
+            "caption": source.embedding.digest("embedding.safetensors"),
+        }
+    else:
+        inputs = {f"scope_{i}": source.ingested.digest("dense.safetensors") for i, source in enumerate(sources)}
+    return work.key("heads", inputs, settings | {"seed": work.params.seed})
+
+
+def scope_clips(work: Workspace, clip: Clip) -> list[Clip]:
+    """The clips that `heads.scope: backbone` averages over; EffiVMTError where the params name none."""
+    videos = work.params.heads.scope_clips
+    if not videos:
+        raise EffiVMTError(
+            "heads.scope is backbone but heads.scope_clips is empty; list the video files to average over"
+        )
+    return [Clip(clip="scope", video=Path(video), caption=clip.caption, prompts=clip.prompts) for video in videos]
+
+
+def heads(work: Workspace, clip: Clip, ingested: Artifact) -> Artifact:
+    """Classifies the backbone's heads on this clip, or once for the backbone; files: heads.parquet, heads.png.
+
+    heads.png shows the classification; heads.parquet says which heads each branch gets, by `heads.split`.
+    """
+    if work.params.heads.scope == "clip":
+        sources = [HeadSource(ingested, embed_texts(work, [clip.caption])[clip.caption])]
+    else:
+        unnamed = embed_texts(work, [""])[""]
+        sources = [HeadSource(ingest(work, other), unnamed) for other in scope_clips(work, clip)]
+    return work.build(heads_key(work, sources), partial(_classify, work, sources=sources))
+
+
+def _classify(work: Workspace, out: Path, _scratch: Path, *, sources: Sequence[HeadSource]) -> None:
+    import numpy as np
+    import torch
+
+    from effivmt.media.figures import head_map
+    from effivmt.media.video import write_image
+    from effivmt.method.heads import attention_scores, label_heads, save_head_map, split_heads
+    from effivmt.method.losses import add_noise
+    from effivmt.method.seeding import generator
+
+    backbone, params, progress = work.backbone, work.params.heads, work.progress("heads")
+    backbone.keep("transformer")
+    total, scores = len(sources) * len(params.noise_levels), []
+    for source in sources:
+        latents, embedding = load_tensor(source.ingested, "dense"), load_tensor(source.embedding, "embedding")
+        for level in params.noise_levels:
+            noise = torch.randn(latents.shape, generator=generator(work.params.seed, "heads", str(level)))
+            noised = add_noise(latents, noise, torch.tensor([level]))
+            scores.append(
+                attention_scores(
+                    backbone.transformer,
+                    noised.to(backbone.device, backbone.dtype),
+                    torch.tensor([1000 * level], device=backbone.device),
+                    embedding[None].to(backbone.device, backbone.dtype),
+                    band=params.band,
+                    query_rows=params.query_rows,
+                )
+            )
+            progress(len(scores), total)
+    spatial_scores, temporal_scores = np.mean(scores, axis=0)
+    found = label_heads(spatial_scores, temporal_scores, params.alpha)
+    random = generator(work.params.seed, "split", *(source.ingested.digest("dense.safetensors") for source in sources))
+    save_head_map(out / "heads.parquet", split_heads(found, params.split, random))
+    write_image(out / "heads.png", head_map(found.spatial, found.temporal, found.branch))

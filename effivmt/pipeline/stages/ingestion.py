@@ -1,0 +1,72 @@
+"""Stage ingest: decodes a clip and encodes it with the backbone's autoencoder."""
+
+import json
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+from effivmt.catalog import Clip
+from effivmt.errors import VideoError
+from effivmt.pipeline.workspace import Workspace
+from effivmt.store import Artifact, Key
+from effivmt.store.digests import sha256_file, sha256_tree
+
+
+def ingest_key(work: Workspace, clip: Clip) -> Key:
+    """The store key; VideoError when the video or the folder of images is missing."""
+    sampling = work.params.sampling
+    if not clip.video.is_file():
+        raise VideoError(f"video {clip.video} does not exist or is no file; give the path of a video file")
+    inputs = {"clip": sha256_file(clip.video)}
+    if clip.appearance_images is not None:
+        if not clip.appearance_images.is_dir():
+            raise VideoError(f"appearance images {clip.appearance_images} is no folder; give a folder of images")
+        inputs["appearance_images"] = sha256_tree(clip.appearance_images)
+    settings = {"ingest": work.params.ingest.model_dump(), "start": clip.start, "end": clip.end}
+    settings["sampling"] = sampling.model_dump() if sampling.mode == "pixel" else None
+    return work.key("ingest", inputs, settings)
+
+
+def ingest(work: Workspace, clip: Clip) -> Artifact:
+    """Decodes, trims and resamples a clip and encodes it: whole, its frames one by one, and its sampled frames.
+
+    Files: frames.safetensors (uint8 (T, H, W, 3)), probe.json and the latents: dense.safetensors (1, C, F, h, w),
+    single.safetensors (M, C, 1, h, w) and, for pixel sampling, sampled.safetensors (phases, C, F', h, w). VideoError
+    when the file does not hold the clip.
+    """
+    return work.build(ingest_key(work, clip), partial(_ingest, work, clip=clip))
+
+
+def _ingest(work: Workspace, out: Path, _scratch: Path, *, clip: Clip) -> None:
+    import numpy as np
+    import torch
+    from safetensors.torch import save_file
+
+    from effivmt.media.video import probe, read_clip, read_images
+    from effivmt.method.rope import sampled_indices
+
+    params, sampling, progress = work.params.ingest, work.params.sampling, work.progress("ingest")
+    size = {"height": params.height, "width": params.width}
+    frames = read_clip(clip.video, fps=params.fps, num_frames=params.num_frames, start=clip.start, end=clip.end, **size)
+    images = frames if clip.appearance_images is None else read_images(clip.appearance_images, **size)
+    sampled = [
+        frames[sampled_indices(len(frames), sampling.frames, phase / sampling.phases)]
+        for phase in range(sampling.phases if sampling.mode == "pixel" else 0)
+    ]
+    total, done = 1 + len(images) + len(sampled), 0
+
+    def encode(video: np.ndarray) -> torch.Tensor:
+        nonlocal done
+        latents = work.backbone.encode_video(video)
+        done += 1
+        progress(done, total)
+        return latents
+
+    latents = {"dense": encode(frames)[None], "single": torch.stack([encode(image[None]) for image in images])}
+    if sampled:
+        latents["sampled"] = torch.stack([encode(video) for video in sampled])
+    for name, tensor in latents.items():
+        save_file({name: tensor.contiguous()}, out / f"{name}.safetensors")
+    save_file({"frames": torch.from_numpy(np.ascontiguousarray(frames))}, out / "frames.safetensors")
+    facts = {name: value for name, value in asdict(probe(clip.video)).items() if name != "path"}
+    (out / "probe.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")

@@ -1,0 +1,148 @@
+"""Stage render: renders every prompt and seed, with the adapter merged into the weights and without it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from effivmt.method.adapter_manifest import read_facts
+from effivmt.pipeline.stages.tensors import load_tensor
+from effivmt.pipeline.stages.text_embedding import embed_texts
+from effivmt.pipeline.workspace import Workspace
+from effivmt.store import Artifact, Key
+
+if TYPE_CHECKING:
+    from effivmt.method.adapter import Adapter
+
+
+@dataclass(frozen=True)
+class RenderedVideo:
+    """One rendered video (artifact: video.mp4, sheet.png) and, for comparison, the one without the adapter."""
+
+    prompt: str
+    seed: int
+    artifact: Artifact
+    without_adapter: Artifact | None
+
+    @property
+    def by_kind(self) -> dict[str, Artifact]:
+        """The artifacts that are there, under `adapter` and `baseline`, as metrics.json names them."""
+        pair = {"adapter": self.artifact, "baseline": self.without_adapter}
+        return {kind: artifact for kind, artifact in pair.items() if artifact is not None}
+
+
+@dataclass
+class AdapterFolder:
+    """An adapter folder whose files were verified; the weights are loaded when a video is rendered with them."""
+
+    path: Path
+    digests: Mapping[str, str]
+    loaded: "Adapter | None" = field(default=None, repr=False)
+
+    def load(self) -> "Adapter":
+        """The weights, loaded once."""
+        from effivmt.method.adapter import load_adapter
+
+        if self.loaded is None:
+            self.loaded = load_adapter(self.path)
+        return self.loaded
+
+
+@dataclass(frozen=True)
+class RenderJob:
+    """One video to render: its prompt, the embeddings of the prompt and the negative prompt, seed and adapter."""
+
+    prompt: str
+    embedding: Artifact
+    negative: Artifact
+    seed: int
+    adapter: AdapterFolder | None
+
+
+def open_adapter(folder: Path) -> AdapterFolder:
+    """Verifies an adapter folder; AdapterError where it is damaged or none."""
+    digests = {name: sha256 for name, sha256 in read_facts(folder)["files"].items() if name.endswith("al.safetensors")}
+    return AdapterFolder(folder, digests)
+
+
+def render_jobs(
+    work: Workspace, prompts: Sequence[str], embeddings: Mapping[str, Artifact], adapter: AdapterFolder | None
+) -> list[RenderJob]:
+    """The videos of a rendering: for each prompt and seed one with the adapter, then, if asked for, one without."""
+    params = work.params.render
+    kinds = [adapter, None] if params.baseline and adapter is not None else [adapter]
+    return [
+        RenderJob(prompt, embeddings[prompt], embeddings[params.negative_prompt], seed, kind)
+        for prompt in prompts
+        for seed in params.seeds
+        for kind in kinds
+    ]
+
+
+def render_key(work: Workspace, job: RenderJob) -> Key:
+    """The store key."""
+    params, adapter = work.params.render, job.adapter
+    unread = {"seeds", "baseline"} | (set() if adapter else {"appearance_strength", "motion_strength"})
+    settings = {
+        "render": params.model_dump(exclude=unread),
+        "seed": job.seed,
+        "ingest": work.params.ingest.model_dump(),
+        "precision": work.params.backbone.dtype,
+    }
+    inputs = {
+        "prompt": job.embedding.digest("embedding.safetensors"),
+        "negative": job.negative.digest("embedding.safetensors"),
+    }
+    if adapter:
+        inputs |= {f"adapter_{name}": digest for name, digest in adapter.digests.items()}
+    return work.key("render", inputs, settings)
+
+
+def render(work: Workspace, prompts: Sequence[str], adapter: Path | None) -> list[RenderedVideo]:
+    """Renders every prompt and seed with an adapter folder, and without it; files: video.mp4, sheet.png.
+
+    `adapter` None: the backbone alone, with nothing to compare with. AdapterError where the folder is damaged or was
+    made for another backbone.
+    """
+    opened = open_adapter(adapter) if adapter is not None else None
+    jobs = render_jobs(work, prompts, embed_texts(work, [*prompts, work.params.render.negative_prompt]), opened)
+    steps, total = work.params.render.steps, len(jobs) * work.params.render.steps
+
+    def progress(number: int) -> Callable[[int, int], None]:
+        return lambda step, _: work.callback.on_stage_progress("render", number * steps + step, total)
+
+    made = {
+        (job.prompt, job.seed, job.adapter is not None): work.build(
+            render_key(work, job), partial(_render, work, job=job, progress=progress(number))
+        )
+        for number, job in enumerate(jobs)
+    }
+    adapted = adapter is not None
+    return [
+        RenderedVideo(prompt, seed, made[prompt, seed, adapted], made.get((prompt, seed, False)) if adapted else None)
+        for prompt in prompts
+        for seed in work.params.render.seeds
+    ]
+
+
+def _render(
+    work: Workspace, out: Path, _scratch: Path, *, job: RenderJob, progress: Callable[[int, int], None]
+) -> None:
+    from effivmt.media.figures import contact_sheet
+    from effivmt.media.video import write_image, write_video
+    from effivmt.method.rendering import render as render_frames
+
+    work.backbone.keep("transformer", "vae")
+    frames = render_frames(
+        work.backbone,
+        job.adapter.load() if job.adapter else None,
+        load_tensor(job.embedding, "embedding"),
+        load_tensor(job.negative, "embedding"),
+        params=work.params.render,
+        size=work.params.ingest,
+        seed=job.seed,
+        progress=progress,
+    )
+    write_video(out / "video.mp4", frames, work.params.ingest.fps)
+    write_image(out / "sheet.png", contact_sheet([(job.prompt, frames)]))

@@ -1,0 +1,27 @@
+"""Text embeddings: one artifact per text, shared by all clips."""
+
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+
+from effivmt.pipeline.workspace import Workspace
+from effivmt.store import Artifact, Key
+from effivmt.store.digests import sha256_bytes
+
+
+def text_key(work: Workspace, text: str) -> Key:
+    """The store key."""
+    settings = {"max_sequence_length": work.params.backbone.max_sequence_length, "dtype": work.params.backbone.dtype}
+    return work.key("text", {"text": sha256_bytes(text.encode())}, settings)
+
+
+def embed_texts(work: Workspace, texts: Iterable[str]) -> dict[str, Artifact]:
+    """The embedding (embedding.safetensors) of each text; the text encoder is loaded only for new ones."""
+    return {text: work.build(text_key(work, text), partial(_embed, work, text=text)) for text in dict.fromkeys(texts)}
+
+
+def _embed(work: Workspace, out: Path, _scratch: Path, *, text: str) -> None:
+    from safetensors.torch import save_file
+
+    work.backbone.keep("text_encoder", "tokenizer")
+    save_file({"embedding": work.backbone.encode_texts([text])[0].contiguous()}, out / "embedding.safetensors")

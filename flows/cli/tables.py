@@ -1,0 +1,108 @@
+"""Results on stdout: tables of a plan, a run, a transfer and metrics."""
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from effivmt.catalog import Catalog
+from effivmt.evaluation.metrics import METRICS
+from effivmt.pipeline.catalog_run import RunSummary
+from effivmt.pipeline.outputs import Outputs
+from effivmt.pipeline.plan import plan_clip
+from effivmt.pipeline.stages import STAGES
+from effivmt.pipeline.transfer import TransferResult
+from effivmt.pipeline.workspace import Workspace
+from effivmt.report.run_report import PAGE
+from effivmt_flows.cli.progress import status_of
+
+_WIDTH = 160
+"""Columns where stdout is no terminal: enough for every table."""
+
+
+def results_console() -> Console:
+    """The console of stdout: as wide as the terminal, else as COLUMNS says, else wide enough for every table."""
+    known = sys.stdout.isatty() or "COLUMNS" in os.environ
+    return Console(highlight=False, width=None if known else _WIDTH)
+
+
+def print_plan(work: Workspace, catalog: Catalog) -> None:
+    """Prints what a run would do with every clip and stage, and the reasons."""
+    console = results_console()
+    table = Table(title="What a run would do", title_justify="left")
+    for heading in ("clip", *STAGES):
+        table.add_column(heading, overflow="fold")
+    reasons = []
+    for clip in catalog.clips:
+        planned = plan_clip(work, clip)
+        table.add_row(escape(clip.clip), *(step.action for step in planned))
+        reasons += [f"{clip.clip}: {step.stage}: {step.why}" for step in planned if step.action in ("to do", "fails")]
+    console.print(table)
+    for reason in reasons:
+        console.print(reason, soft_wrap=True, markup=False)
+
+
+def print_run(summary: RunSummary, ran: Catalog, out: Path, *, quiet: bool) -> None:
+    """Prints a table of the clips of this run that failed, the counts by status, and where the results are."""
+    console = results_console()
+    names = {clip.clip for clip in ran.clips}
+    failed = [outcome for outcome in summary.clips if outcome.status == "failed" and outcome.clip in names]
+    if failed:
+        table = Table(title="Failed", title_justify="left")
+        for heading in ("clip", "stage", "reason"):
+            table.add_column(heading, overflow="fold")
+        for outcome in failed:
+            table.add_row(*map(escape, (outcome.clip, outcome.stage, outcome.reason)))
+        console.print(table)
+    if not quiet:
+        console.print(summary.counts, soft_wrap=True)
+        if (out / PAGE).is_file():  # a single stage has none
+            console.print(f"report {out / PAGE}", soft_wrap=True, markup=False)
+    console.print(str(out), soft_wrap=True, markup=False)
+
+
+def print_transfer(result: TransferResult, outputs: Outputs) -> None:
+    """Prints the stages with their seconds, the metrics of every video, and the paths of the results."""
+    console = results_console()
+    stages = Table(title="Stages", title_justify="left")
+    stages.add_column("stage")
+    stages.add_column("outcome")
+    stages.add_column("seconds", justify="right")
+    for run in result.runs:
+        stages.add_row(run.stage, status_of(run), f"{run.seconds:.1f}")
+    console.print(stages)
+    for row, video in zip(result.metrics, outputs.videos, strict=True):
+        kinds = {"with adapter": row["adapter"]}
+        if "baseline" in row:
+            kinds["without adapter"] = row["baseline"]
+        console.print(metrics_table(f"{video.name}: {row['prompt']}", kinds))
+    paths = {
+        "videos": outputs.videos,
+        "sheet": (outputs.sheet,),
+        "heads": (outputs.heads,),
+        "metrics": (outputs.metrics,),
+        "adapter": (outputs.adapter,),
+        "report": (outputs.report,),
+    }
+    for name, group in paths.items():
+        for path in group:
+            console.print(f"{name:<8} {path}", soft_wrap=True, markup=False)
+
+
+def metrics_table(title: str, columns: Mapping[str, Mapping[str, float]]) -> Table:
+    """A table with a row for each metric and a column for each named set of them."""
+    table = Table(title=escape(title), title_justify="left")
+    table.add_column("metric")
+    table.add_column("better")
+    for heading in columns:
+        table.add_column(heading, justify="right")
+    order = list(METRICS)
+    for name in sorted(next(iter(columns.values())), key=lambda n: order.index(n) if n in METRICS else len(order)):
+        known = METRICS.get(name)
+        values = [f"{metrics[name]:.3f}" if name in metrics else "" for metrics in columns.values()]
+        table.add_row(known.label if known else name, known.better if known else "", *values)
+    return table
