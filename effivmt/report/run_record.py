@@ -55,7 +55,7 @@ CatalogRow = TypedDict(
 
 
 class ClipRun(TypedDict):
-    """transfer.json of a clip's out folder. `made_of`: digest of all that its content depends on; `files`: sizes in bytes.
+    """transfer.json of an out folder. `made_of`: digest of all that its content depends on; `files`: sizes in bytes.
 
     `params` are the run's, as plain JSON values.
     """
@@ -138,7 +138,7 @@ def read_run(out: Path) -> RunRecord:
 
 def _asked(path: Path) -> dict[str, CatalogRow]:
     """Rows of the normalised catalog by clip; empty where the file is absent."""
-    from pyarrow import parquet  # type: ignore[import-untyped]  # pyarrow ships no types; imported here as it is slow
+    from pyarrow import parquet
 
     if not path.is_file():
         return {}
