@@ -109,7 +109,7 @@ class LoraParams(Section):
     """Noise levels are drawn as sigma = shift u / (1 + (shift - 1) u), u uniform."""
     gradient_checkpointing: bool = False
     save_every: Positive = 100
-    """Steps between checkpoints; a killed run goes on from the last one."""
+    """Steps between checkpoints; a killed run resumes from the last one."""
 
 
 class SpatialParams(LoraParams):

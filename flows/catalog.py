@@ -23,7 +23,7 @@ from effivmt_tasks.tracking.location import tracking_uri
 from effivmt_tasks.tracking.recorder import Recorder
 
 
-def run_catalog(
+def run_catalog_flow(
     catalog: Catalog,
     params: Params,
     store: Path,

@@ -16,7 +16,7 @@ from effivmt.pipeline.callbacks import Callback
 from effivmt.pipeline.catalog_run import ClipOutcome
 from effivmt.pipeline.selection import select_clips
 from effivmt.pipeline.workspace import open_workspace
-from effivmt_flows.catalog import run_catalog
+from effivmt_flows.catalog import run_catalog_flow
 from effivmt_tasks.cluster import choose_cluster
 
 Stage = Literal["ingest", "heads", "spatial", "temporal", "render", "evaluate"]
@@ -51,7 +51,7 @@ def nightly(
         open_workspace(settings, store)  # a wrong backbone folder ends the run before any clip fails for it
         cluster = choose_cluster(runner, address, resource)
         callback = _LoggingCallback(len(chosen.clips))
-        summary = run_catalog(chosen, settings, store, out, force=tuple(force), callback=callback, cluster=cluster)
+        summary = run_catalog_flow(chosen, settings, store, out, force=tuple(force), callback=callback, cluster=cluster)
     except EffiVMTError as error:
         reason = in_one_line(error)
         logger.error("%s", reason)

@@ -1,7 +1,7 @@
 """The cells of the comparison: one method on one clip, a row for each prompt and seed, through the same stages.
 
-A cell costs what its artifacts took when they were made, whoever made them: work that the store already has counts
-as if this run had done it, and work that several methods share counts for each.
+A cell costs what its artifacts took when they were made, in this run or an earlier one; work that several methods share
+counts for each of them.
 """
 
 import json

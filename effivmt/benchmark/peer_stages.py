@@ -29,7 +29,7 @@ def tune(work: Workspace, clip: Clip, ingested: Artifact, *, peer: str, params: 
     }
     key = work.key("peer_tune", inputs, settings)
     make = partial(_tune, work, clip=clip, ingested=ingested, caption=caption, peer=peer, params=params)
-    return work.build(key, make)
+    return work.store.build(key, make)
 
 
 def render(work: Workspace, ingested: Artifact, prompt: str, *, peer: str, params: Section) -> list[RenderedVideo]:
@@ -53,7 +53,7 @@ def render(work: Workspace, ingested: Artifact, prompt: str, *, peer: str, param
     videos = []
     for seed in own.seeds:
         make = partial(_render, work, ingested=ingested, embeddings=pair, seed=seed, peer=peer, params=params)
-        artifact = work.build(work.key("peer_render", inputs, settings | {"seed": seed}), make)
+        artifact = work.store.build(work.key("peer_render", inputs, settings | {"seed": seed}), make)
         videos.append(RenderedVideo(prompt, seed, artifact, None))
     return videos
 
@@ -62,7 +62,7 @@ def reconstruct(work: Workspace, ingested: Artifact) -> Artifact:
     """The reference, encoded and decoded: the best that any copy could be; files: video.mp4."""
     inputs = {"clip": ingested.digest("dense.safetensors")}
     settings = {"fps": work.params.ingest.fps, "precision": work.params.backbone.dtype}
-    return work.build(work.key("reconstruct", inputs, settings), partial(_reconstruct, work, ingested=ingested))
+    return work.store.build(work.key("reconstruct", inputs, settings), partial(_reconstruct, work, ingested=ingested))
 
 
 def _tune(

@@ -13,7 +13,7 @@ RECORD = "transfer.json"
 
 @dataclass(frozen=True)
 class Outputs:
-    """Where the files of a clip lie; `videos` in the order of the metrics, one for each prompt and seed."""
+    """Paths of the files of a clip; `videos` in the order of the metrics, one per prompt and seed."""
 
     folder: Path
     videos: tuple[Path, ...]

@@ -93,7 +93,7 @@ def _videos(clip: Clip, rendered: list[RenderedVideo]) -> dict[str, tuple[Artifa
 def _place_files(work: Workspace, files: Mapping[str, tuple[Artifact, str]], folder: Path) -> dict[str, str]:
     """Copies the files of artifacts into a folder; returns their digests by name.
 
-    Copies, never links: DVC may write-protect, replace or link what lies here, and none of it may reach the store.
+    Copies, never links: DVC may write-protect, replace or link the files here, and none of that may reach the store.
     """
     placed = {}
     with write_errors(folder):

@@ -9,7 +9,7 @@ from effivmt.catalog import Clip
 from effivmt.config import Params
 from effivmt.method.backbone_folder import BackboneFolder, find_backbone
 from effivmt.pipeline.callbacks import Callback
-from effivmt.store import Artifact, Key, Store
+from effivmt.store import Key, Store
 from effivmt.versions import BENCHMARK_VERSIONS, VERSIONS
 
 if TYPE_CHECKING:
@@ -73,9 +73,9 @@ class Workspace:
         versions = VERSIONS | BENCHMARK_VERSIONS
         return Key(stage, versions[stage], inputs, params, self.folder.digest)
 
-    def build(self, key: Key, make: Callable[[Path, Path], None]) -> Artifact:
-        """The artifact of a key, from the store or made by `make(out, scratch)`; see `Store.build`."""
-        return self.store.build(key, make, force=key.stage in self.force)
+    def forces(self, key: Key) -> bool:
+        """Whether the artifact of this key is made again even where the store has it."""
+        return key.stage in self.force
 
     def progress(self, stage: str) -> Callable[[int, int], None]:
         """A function (units done, units in all) that reports the progress of a stage to the callback."""

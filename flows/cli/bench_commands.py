@@ -36,7 +36,7 @@ def bench(
     overrides: Overrides = [],  # noqa: B006
     quiet: Quiet = False,
 ) -> None:
-    """Compares methods on the same clips, with the same backbone, in one run; a run that was stopped goes on."""
+    """Compares methods on the same clips, with the same backbone, in one run; a stopped run resumes."""
     from effivmt.benchmark.methods import METHODS, choose
     from effivmt.benchmark.suites import suite_catalog, suite_name
 

@@ -71,9 +71,11 @@ def run(
             from effivmt_tasks.server import reach_server
 
             reach_server(of_its_own="--runner dask" if cluster else "")
-            from effivmt_flows.catalog import run_catalog as run_flow
+            from effivmt_flows.catalog import run_catalog_flow
 
-            summary = run_flow(chosen, settings, store, out, force=tuple(force), callback=callback, cluster=cluster)
+            summary = run_catalog_flow(
+                chosen, settings, store, out, force=tuple(force), callback=callback, cluster=cluster
+            )
         else:
             from effivmt.pipeline.catalog_run import run_catalog
 

@@ -24,7 +24,6 @@ from effivmt_flows.cli.options import (
 
 if TYPE_CHECKING:
     from effivmt.catalog import Clip
-    from effivmt.config import Params
 
 
 def demo(
@@ -34,15 +33,18 @@ def demo(
     quiet: Quiet = False,
 ) -> None:
     """Transfers the motion of the sample clip to two prompts with the embedded models; needs no other file."""
-    from effivmt.config import Params, data_folder
+    from effivmt.config import data_folder
 
-    clip = _clip(
-        clip="zigzag",
+    transfer(
         video=data_folder() / "samples" / "zigzag.mp4",
         caption="a red square on a navy background",
-        prompts=("a yellow star on a black background", "a purple square on a black background"),
+        prompt=["a yellow star on a black background", "a purple square on a black background"],
+        out=out,
+        engine=engine,
+        params="tiny",
+        store=store,
+        quiet=quiet,
     )
-    _transfer(clip, Params(), store, out, force=[], engine=engine, quiet=quiet)
 
 
 def transfer(
@@ -75,7 +77,29 @@ def transfer(
         appearance_images=appearance_images,
     )
     check_stages(force)
-    _transfer(clip, settings, store, out, force=force, engine=engine, quiet=quiet)
+    from effivmt.pipeline.api import transfer as transfer_clip
+    from effivmt.pipeline.workspace import open_workspace
+    from effivmt_flows.cli.progress import stage_progress, waiting
+    from effivmt_flows.cli.tables import print_transfer
+
+    # Opened here, so that a wrong backbone ends the command before an engine starts and a download shows its progress.
+    work = open_workspace(settings, store, force=force)
+    if engine == "prefect":
+        from effivmt_tasks.server import reach_server
+
+        with waiting("starting Prefect", quiet=quiet):
+            reach_server()
+    with stage_progress(quiet=quiet) as callback:
+        if engine == "prefect":
+            from effivmt_flows.transfer import transfer as flow
+
+            result, outputs = flow(clip, settings, store, out, force=tuple(force), callback=callback)
+        else:
+            result, outputs = transfer_clip(replace(work, callback=callback), clip, out)
+    if quiet:
+        print(outputs.folder)
+    else:
+        print_transfer(result, outputs)
 
 
 def render(
@@ -141,34 +165,6 @@ def evaluate(
         print(json.dumps(metrics))
     else:
         results_console().print(metrics_table(f"{generated}: {prompt}", {"value": metrics}))
-
-
-def _transfer(
-    clip: "Clip", params: "Params", store: Path, out: Path, *, force: list[str], engine: str, quiet: bool
-) -> None:
-    from effivmt.pipeline.api import transfer as transfer_clip
-    from effivmt.pipeline.workspace import open_workspace
-    from effivmt_flows.cli.progress import stage_progress, waiting
-    from effivmt_flows.cli.tables import print_transfer
-
-    # Opened here, so that a wrong backbone ends the command before an engine starts and a download shows its progress.
-    work = open_workspace(params, store, force=force)
-    if engine == "prefect":
-        from effivmt_tasks.server import reach_server
-
-        with waiting("starting Prefect", quiet=quiet):
-            reach_server()
-    with stage_progress(quiet=quiet) as callback:
-        if engine == "prefect":
-            from effivmt_flows.transfer import transfer as flow
-
-            result, outputs = flow(clip, params, store, out, force=tuple(force), callback=callback)
-        else:
-            result, outputs = transfer_clip(replace(work, callback=callback), clip, out)
-    if quiet:
-        print(outputs.folder)
-    else:
-        print_transfer(result, outputs)
 
 
 def _clip(**fields: Any) -> "Clip":

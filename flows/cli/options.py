@@ -35,7 +35,7 @@ Engine = Annotated[
 Runner = Annotated[Literal["threads", "dask"], typer.Option(help="Where clips run: here, or on a Dask cluster.")]
 Address = Annotated[str, typer.Option(metavar="tcp://HOST:PORT", help="Scheduler of the Dask cluster.")]
 Resource = Annotated[str, typer.Option(metavar="NAME", help="Dask resource that a clip takes one of, such as GPU.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="No progress; prints only where the result lies.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress; prints only the path of the result.")]
 STORE, CATALOG, OUT = Path(".effivmt/store"), Path("data/catalog.csv"), Path("out")
 
 

@@ -1,7 +1,7 @@
-"""Registered adapters brought here and verified byte by byte. Needs neither torch nor Prefect.
+"""Pulls registered adapters and verifies every byte; needs neither torch nor Prefect.
 
-A version's tag holds the digest of its adapter.json, which lists the digests of all other files: whoever changes the
-artifact store alone is found out.
+A version's tag holds the digest of its adapter.json, which lists the digests of all other files, so a change of the
+artifact store alone is detected.
 """
 
 import os
@@ -31,7 +31,7 @@ _REFERENCE = re.compile(r"models:/([^/@:]+)(?:@([^/@:]+)|/(\d+))")
 
 @dataclass(frozen=True)
 class Version:
-    """A version in the registry: where its model folder lies, and the digest of its adapter.json."""
+    """A version in the registry: its number, its model folder, and the digest of its adapter.json."""
 
     reference: str
     number: str

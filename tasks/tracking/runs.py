@@ -57,7 +57,7 @@ def track_folder(
 
 
 def experiment_id(client: MlflowClient, uri: str) -> str:
-    """Id of our experiment, made where it is not there yet; files of an SQLite store lie in `mlartifacts` beside it."""
+    """Id of our experiment, created if it does not exist; files of an SQLite store go to `mlartifacts` beside it."""
     found = client.get_experiment_by_name(EXPERIMENT)
     if found is None:
         file = database_file(uri)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,9 +18,12 @@ from command import PROMPTS, Ended, effivmt
 from PIL import Image
 from safetensors import safe_open
 
+import effivmt as effivmt_package
+import effivmt_flows
 from effivmt.media.video import read_frames
 from effivmt.method.adapter import load_adapter
 from effivmt.pipeline.stages import STAGES
+from effivmt_flows.cli.progress import StageLines
 
 Arguments = Callable[..., list[str]]
 FILES = {
@@ -199,3 +203,22 @@ def _wait_for_checkpoint(store: Path) -> Path:
             return found[0]
         time.sleep(0.005)
     raise AssertionError(f"no checkpoint of the temporal stage appeared in {store}")
+
+
+def test_few_frames_lie_between_the_command_and_the_tuning_loop(
+    transfer_arguments: Arguments, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stacks = []
+
+    def look(_self: StageLines, stage: str, _done: int, _total: int) -> None:
+        if stage in ("spatial", "temporal"):
+            stacks.append(traceback.extract_stack())
+
+    monkeypatch.setattr(StageLines, "on_stage_progress", look)
+    assert effivmt(*transfer_arguments("--store", tmp_path / "store", "--out", tmp_path / "out")).code == 0
+    roots = tuple(str(Path(package.__file__).parent) for package in (effivmt_package, effivmt_flows))
+    for stack in stacks:
+        ours = [frame.name for frame in stack if frame.filename.startswith(roots)]
+        between = ours[ours.index("transfer") + 1 : len(ours) - 1 - ours[::-1].index("_tune")]
+        assert 0 < len(between) <= 7, between
+    assert len(stacks) == 6

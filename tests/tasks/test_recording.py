@@ -15,7 +15,7 @@ from mlflow.tracking import MlflowClient
 from effivmt.catalog import load_catalog
 from effivmt.config import Params
 from effivmt.errors import EffiVMTError
-from effivmt_flows.catalog import run_catalog
+from effivmt_flows.catalog import run_catalog_flow
 from effivmt_flows.cli.main import main
 from effivmt_flows.transfer import transfer
 from effivmt_tasks.tracking.folders import read_tracked
@@ -53,7 +53,7 @@ def test_catalog_run_and_a_second_one(
     uri = f"sqlite:///{out.parent / 'mlflow.db'}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     catalog = load_catalog(made / "clips.csv")
-    record = run_catalog(catalog, tiny_params, made / "store", out)  # all hits, by a run without an engine
+    record = run_catalog_flow(catalog, tiny_params, made / "store", out)  # all hits, by a run without an engine
     assert (record.hit, record.failed) == (2, 1)
     parent, children = family(uri, out)
     assert (parent.info.run_name, parent.info.status) == ("clips.csv", "FINISHED")
@@ -65,7 +65,7 @@ def test_catalog_run_and_a_second_one(
     assert files >= {"run.json", "catalog.parquet", "quarantine.csv"}
     assert {name: run.info.status for name, run in children.items()} == {"left": "FINISHED", "right": "FINISHED"}
     before = count(uri)
-    run_catalog(catalog, tiny_params, made / "store", out)
+    run_catalog_flow(catalog, tiny_params, made / "store", out)
     assert count(uri) == before == 3
 
 
@@ -79,7 +79,7 @@ def test_run_without_a_server_ends_well_and_says_so(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", NOWHERE)
     catalog = load_catalog(made / "clips.csv")
-    assert run_catalog(catalog, tiny_params, made / "store", out).hit == 2
+    assert run_catalog_flow(catalog, tiny_params, made / "store", out).hit == 2
     (line,) = (line for line in capsys.readouterr().err.splitlines() if "MLflow" in line)
     assert line.startswith("2 clips are not recorded") and line.endswith(f"effivmt sync {out}")
     transfer(catalog.clips[0], tiny_params, made / "store", out)

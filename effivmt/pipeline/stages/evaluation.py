@@ -38,7 +38,8 @@ def evaluate(work: Workspace, clip: Clip, ingested: Artifact, rendered: Sequence
     without the adapter too, `baseline`.
     """
     key = evaluate_key(work, clip, ingested, rendered)
-    return work.build(key, partial(_evaluate, work, caption=clip.caption, ingested=ingested, rendered=rendered))
+    make = partial(_evaluate, work, caption=clip.caption, ingested=ingested, rendered=rendered)
+    return work.store.build(key, make, force=work.forces(key))
 
 
 def _evaluate(

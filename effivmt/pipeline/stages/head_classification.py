@@ -59,7 +59,8 @@ def heads(work: Workspace, clip: Clip, ingested: Artifact) -> Artifact:
     else:
         unnamed = embed_texts(work, [""])[""]
         sources = [HeadSource(ingest(work, other), unnamed) for other in scope_clips(work, clip)]
-    return work.build(heads_key(work, sources), partial(_classify, work, sources=sources))
+    key = heads_key(work, sources)
+    return work.store.build(key, partial(_classify, work, sources=sources), force=work.forces(key))
 
 
 def _classify(work: Workspace, out: Path, _scratch: Path, *, sources: Sequence[HeadSource]) -> None:

@@ -34,7 +34,8 @@ def ingest(work: Workspace, clip: Clip) -> Artifact:
     single.safetensors (M, C, 1, h, w) and, for pixel sampling, sampled.safetensors (phases, C, F', h, w). VideoError
     when the file does not hold the clip.
     """
-    return work.build(ingest_key(work, clip), partial(_ingest, work, clip=clip))
+    key = ingest_key(work, clip)
+    return work.store.build(key, partial(_ingest, work, clip=clip), force=work.forces(key))
 
 
 def _ingest(work: Workspace, out: Path, _scratch: Path, *, clip: Clip) -> None:

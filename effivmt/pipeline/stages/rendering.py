@@ -112,12 +112,10 @@ def render(work: Workspace, prompts: Sequence[str], adapter: Path | None) -> lis
     def progress(number: int) -> Callable[[int, int], None]:
         return lambda step, _: work.callback.on_stage_progress("render", number * steps + step, total)
 
-    made = {
-        (job.prompt, job.seed, job.adapter is not None): work.build(
-            render_key(work, job), partial(_render, work, job=job, progress=progress(number))
-        )
-        for number, job in enumerate(jobs)
-    }
+    made = {}
+    for number, job in enumerate(jobs):
+        key, make = render_key(work, job), partial(_render, work, job=job, progress=progress(number))
+        made[job.prompt, job.seed, job.adapter is not None] = work.store.build(key, make, force=work.forces(key))
     adapted = adapter is not None
     return [
         RenderedVideo(prompt, seed, made[prompt, seed, adapted], made.get((prompt, seed, False)) if adapted else None)

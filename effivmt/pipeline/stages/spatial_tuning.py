@@ -48,7 +48,8 @@ def spatial(work: Workspace, clip: Clip, ingested: Artifact, classified: Artifac
     """
     caption = embed_texts(work, [clip.caption])[clip.caption]
     inputs = SpatialInputs(ingested, caption, classified)
-    return work.build(spatial_key(work, inputs), partial(_tune, work, inputs=inputs))
+    key = spatial_key(work, inputs)
+    return work.store.build(key, partial(_tune, work, inputs=inputs), force=work.forces(key))
 
 
 def _tune(work: Workspace, out: Path, scratch: Path, *, inputs: SpatialInputs) -> None:

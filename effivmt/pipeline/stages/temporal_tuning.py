@@ -47,7 +47,8 @@ def temporal(
     """Stage 3, the motion LoRA over the merged appearance LoRA; files: adapter/ (the adapter folder), losses.json."""
     caption = embed_texts(work, [clip.caption])[clip.caption]
     inputs = TemporalInputs(ingested, caption, classified, appearance)
-    return work.build(temporal_key(work, inputs), partial(_tune, work, clip=clip, inputs=inputs))
+    key = temporal_key(work, inputs)
+    return work.store.build(key, partial(_tune, work, clip=clip, inputs=inputs), force=work.forces(key))
 
 
 def _tune(work: Workspace, out: Path, scratch: Path, *, clip: Clip, inputs: TemporalInputs) -> None:

@@ -17,7 +17,9 @@ def text_key(work: Workspace, text: str) -> Key:
 
 def embed_texts(work: Workspace, texts: Iterable[str]) -> dict[str, Artifact]:
     """The embedding (embedding.safetensors) of each text; the text encoder is loaded only for new ones."""
-    return {text: work.build(text_key(work, text), partial(_embed, work, text=text)) for text in dict.fromkeys(texts)}
+    return {
+        text: work.store.build(text_key(work, text), partial(_embed, work, text=text)) for text in dict.fromkeys(texts)
+    }
 
 
 def _embed(work: Workspace, out: Path, _scratch: Path, *, text: str) -> None:
