@@ -56,7 +56,7 @@ class Cell:
     @property
     def seconds(self) -> float | None:
         """From the reference's file to the video; None of a failed cell."""
-        if self.preparing_seconds is None or self.rendering_seconds is None:
+        if self.error or self.preparing_seconds is None or self.rendering_seconds is None:
             return None
         return self.preparing_seconds + self.rendering_seconds
 

@@ -1,0 +1,1 @@
+"""Metrics of generated videos: text, appearance and motion against a reference, and frame quality."""

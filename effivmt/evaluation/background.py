@@ -1,7 +1,7 @@
-"""Background leakage: how much of the reference's still background shows in a result, read from the pixels alone.
+"""Background leakage: how much of the reference's still background shows in a result, measured on pixels alone.
 
-CLIP sees what it has words for. A pattern that nobody names, such as the wallpaper behind a person, leaks unseen by it;
-here it is found by its edges, in its place.
+CLIP does not notice a leaked pattern that no caption names, such as the wallpaper behind a person. This metric finds
+such a pattern by its edges, at the position where the reference has them.
 """
 
 import cv2
@@ -10,26 +10,27 @@ import numpy as np
 from effivmt.evaluation.quality import check_frames
 
 SIDE = 128
-"""The short side of the frames that are compared, in pixels."""
+"""Short side of the compared frames, in pixels."""
 ENOUGH = 64
-"""Frames of a video that tell its background; a longer one is thinned."""
+"""Frames of a video from which its background is estimated; a longer video is thinned."""
 CHANGED = 0.12
-"""A pixel is part of what moves where it differs by more than this (natural logarithm) in a tenth of the frames."""
+"""A pixel counts as moving if it differs by more than this (natural logarithm) in a tenth of the frames."""
 GRID = 8
-"""Cells along each side of the frame, to see how far the still edges spread."""
+"""Cells along each side of the frame, to measure how far the still edges spread."""
 PATTERNED = 0.5
-"""Share of the cells that must hold still edges for a background to have a pattern; a thing at rest fills fewer."""
+"""Share of the cells that must have still edges for a background to be patterned; an object at rest has fewer."""
 
 
 def background_leakage(reference_frames: np.ndarray, generated_frames: np.ndarray) -> float | None:
-    """Share of the edges of the reference's still background that the result has in their place: 0 none, 1 all.
+    """Share of the edges of the reference's still background that the result has at the same position: 0 none, 1 all.
 
-    Frames uint8 (T, H, W, 3) of any sizes and lengths; the generated frame is stretched onto the reference's. Of each
-    video the median over time is taken, so that what passes by is gone, and of it the directions of the edges, with
-    their contrasts as weights and without their signs: neither colours nor which side is lighter counts. The result's
-    are projected on the reference's, where the reference stands still. At most 1; a plain one gives 0, and another
-    pattern counts as far as its edges lie and point alike; below 0 they lie across. None where the reference has no
-    such background: the camera moves, or it is plain.
+    Frames uint8 (T, H, W, 3) of any sizes and lengths; the generated frame is stretched onto the reference's. The
+    median of each video over time removes what moves through the frame. Of the median the orientations of the edges
+    are compared, weighted by contrast and without a sign, so neither the colours nor which side is lighter matters.
+    The result's orientations are projected on the reference's wherever the reference is still. A plain background gives
+    0, another pattern as much as its edges happen to agree in position and orientation, and edges across the
+    reference's a negative value; the maximum is 1. None where the reference's background is plain or moves with the
+    camera.
 
     Source: the double-angle representation of local orientation, Granlund and Knutsson, "Signal Processing for Computer
     Vision" (1995). Raises VideoError if frames are of another kind.
@@ -44,8 +45,8 @@ def background_leakage(reference_frames: np.ndarray, generated_frames: np.ndarra
     still = _still(reference, ground)
     edges = _orientation(ground) * still[..., None]
     seen = (np.linalg.norm(edges, axis=-1) > _FAINTEST).astype(np.float32)
-    held = cv2.resize(seen, (GRID, GRID), interpolation=cv2.INTER_AREA)
-    if (held > 0).mean() < PATTERNED:
+    cells = cv2.resize(seen, (GRID, GRID), interpolation=cv2.INTER_AREA)
+    if (cells > 0).mean() < PATTERNED:
         return None
     found = _orientation(np.median(generated, axis=0))
     return float(np.clip((edges * found).sum() / (edges**2).sum(), -1, 1))
@@ -53,7 +54,7 @@ def background_leakage(reference_frames: np.ndarray, generated_frames: np.ndarra
 
 _DARK = 16.0  # gray levels added before the logarithm: below it contrasts fade, and so does the codec's noise
 _BLUR = 2.0  # standard deviation in pixels of the resized frame
-_MARGIN = 9  # side in pixels of the square by which what moves is widened
+_MARGIN = 9  # side in pixels of the square by which the moving area is dilated
 _FAINTEST = 0.01  # slope of an edge, natural logarithm a pixel
 
 
@@ -66,13 +67,13 @@ def _logarithms(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _still(video: np.ndarray, ground: np.ndarray) -> np.ndarray:
-    """Where nothing of a video (T, h, w, 3) ever moves before its ground (h, w, 3): bool (h, w)."""
+    """Where a video (T, h, w, 3) always shows its background (h, w, 3): bool (h, w)."""
     strayed = np.quantile(np.abs(video - ground).max(-1), 0.9, axis=0)
     return cv2.dilate((strayed > CHANGED).astype(np.uint8), np.ones((_MARGIN, _MARGIN), np.uint8)) == 0
 
 
 def _orientation(image: np.ndarray) -> np.ndarray:
-    """Edges of an image (h, w, 3) as vectors (h, w, 2): the slope at twice the angle of the gradient."""
+    """Edges of an image (h, w, 3) as vectors (h, w, 2): length the slope, angle twice that of the gradient."""
     dx, dy = (cv2.Sobel(image, cv2.CV_32F, *order, scale=1 / 8) for order in ((1, 0), (0, 1)))
     xx, yy, xy = ((a * b).sum(-1) for a, b in ((dx, dx), (dy, dy), (dx, dy)))
     slope = np.sqrt(xx + yy)

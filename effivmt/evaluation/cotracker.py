@@ -1,7 +1,7 @@
 """Point tracks by CoTracker3 (offline), for users who have its package and a checkpoint: the tracker of the papers.
 
 The package is not in the registry: `pip install git+https://github.com/facebookresearch/co-tracker`. A checkpoint is a
-safetensors file; docs/benchmark.md tells how to turn the published one into it.
+safetensors file; docs/benchmark.md says how to convert the published one.
 """
 
 from pathlib import Path
@@ -64,7 +64,7 @@ def grid_queries(num_frames: int, height: int, width: int, grid: int) -> np.ndar
 def one_span(points: np.ndarray, visible: np.ndarray, births: np.ndarray) -> Tracks:
     """Tracks of points (N, T, 2), visible (N, T), cut to the unbroken visible span around each one's birth (N,).
 
-    Outside it a point rests where its span begins or ends, as `Tracks` has it.
+    Outside it a point keeps its first or last visible position, as in `Tracks`.
     """
     count, length = visible.shape
     frames = np.arange(length)

@@ -1,15 +1,52 @@
-"""How the metrics are called and explained wherever they are shown, in their order."""
+"""The metrics: their labels and explanations in the order in which they are shown, the rows that hold them, means."""
 
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from statistics import fmean
+from typing import NotRequired, TypedDict
 
 
 @dataclass(frozen=True)
 class Metric:
-    """How a metric is shown: `better` is "higher", "lower" or "" where neither end is better."""
+    """How a metric is shown; `better` is "higher", "lower", or "" where neither is."""
 
     label: str
     better: str
     meaning: str
+
+
+KINDS = {"adapter": "with adapter", "baseline": "without adapter"}
+"""The videos that are measured for a prompt and seed: the key of their metrics in a `MetricRow`, and their label."""
+
+
+class MetricRow(TypedDict):
+    """A row of metrics.json: one prompt and seed, and metric -> value of the video with and without the adapter."""
+
+    prompt: str
+    seed: int
+    adapter: Mapping[str, float]
+    baseline: NotRequired[Mapping[str, float]]
+
+
+def ordered(names: Iterable[str]) -> list[str]:
+    """The names, each once, in the order in which metrics are shown: those of `METRICS`, then others by name."""
+    given = set(names)
+    return [*(name for name in METRICS if name in given), *sorted(given - METRICS.keys())]
+
+
+def mean_metrics(rows: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """Mean of each metric over the rows that have it, in the order in which the metrics first appear."""
+    values: dict[str, list[float]] = {}
+    for row in rows:
+        for name, value in row.items():
+            values.setdefault(name, []).append(value)
+    return {name: fmean(found) for name, found in values.items()}
+
+
+def finite_metrics(row: Mapping[str, float | None]) -> dict[str, float]:
+    """The metrics of a row that have a finite value."""
+    return {name: value for name, value in row.items() if value is not None and math.isfinite(value)}
 
 
 METRICS = {

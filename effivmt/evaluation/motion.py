@@ -1,7 +1,8 @@
 """Motion metrics of a generated video against its reference, from the point tracks of both.
 
-Every function takes tracks in frame widths (`in_frame_widths`), so that videos of any size compare. None returns NaN.
-A video in which nothing can be tracked scores as the worst: fidelity 0, trajectory error 1, motion amount 0.
+Every function takes tracks in frame widths (`in_frame_widths`), so that videos of any size can be compared. None
+returns NaN. A video in which nothing can be tracked gets the worst scores: fidelity 0, trajectory error 1, motion
+amount 0.
 """
 
 from dataclasses import dataclass
@@ -13,14 +14,14 @@ from effivmt.evaluation.tracks import Tracker, Tracks, track
 STILL = 0.05
 """A point that moves well below this far over a whole clip, in frame widths, counts as standing still."""
 SHARED = 0.25
-"""Share of a track's frames that another must show for their distance to say something of the two."""
+"""Share of a track's frames in which another track must be visible for their distance to count."""
 
 
 @dataclass(frozen=True)
 class MotionScores:
     """How well a generated video follows the motion of its reference; fidelities in [-1, 1], 1 is best.
 
-    motion_fidelity is the published metric; two_sided_motion_fidelity also asks that every reference track be found;
+    motion_fidelity is the published metric; two_sided_motion_fidelity also requires every reference track to be found;
     foreground_motion_fidelity is two-sided over what moves against the ground. trajectory_error is in frame widths, in
     [0, 1], 0 is best. motion_amount and reference_motion_amount are the mean path of the foreground in frame widths a
     frame: a still result shows as motion_amount near 0.
@@ -73,7 +74,7 @@ def motion_fidelity(reference: Tracks, generated: Tracks) -> float:
     step gets a third coordinate, `STILL` / (T - 1): two still steps agree fully, a still and a moving step not at all,
     with no jump between the two, and the cosine of steps much longer than that is the published one.
 
-    One-sided: blind to motion that the generated video leaves out, to position and to speed.
+    The metric is one-sided: it ignores motion that the generated video leaves out, and also position and speed.
     Source: Yatim et al., "Space-Time Diffusion Features for Zero-Shot Text-Driven Motion Transfer" (CVPR 2024), as in
     the authors' code.
     """
@@ -88,7 +89,7 @@ def motion_fidelity(reference: Tracks, generated: Tracks) -> float:
 
 
 def two_sided_motion_fidelity(reference: Tracks, generated: Tracks) -> float:
-    """Mean of the motion fidelity in both directions, in [-1, 1]: motion that is left out or added lowers it."""
+    """Mean of the motion fidelity in both directions, in [-1, 1]; motion that is left out or added lowers it."""
     return (motion_fidelity(reference, generated) + motion_fidelity(generated, reference)) / 2
 
 
@@ -96,8 +97,8 @@ def foreground(tracks: Tracks, aspect: float) -> Tracks:
     """The tracks that move against the ground of a frame 1 wide and `aspect` high; all tracks when none does.
 
     The ground's motion is the median step of the points in the outer eighth of the frame. Where points cover too
-    little of it, the ground is plain and the camera is taken to stand still. A track moves if it strays at least
-    0.04 frame widths over the ground; when none does, all motion is the camera's (or there is none).
+    little of that area, the ground is plain and the camera is assumed to be still. A track moves if its path relative
+    to the ground spans at least 0.04 frame widths; when none does, all motion is the camera's (or there is none).
     """
     relative = tracks.points - _ground_path(tracks, aspect)
     seen = tracks.visible[..., None]
@@ -109,12 +110,12 @@ def foreground(tracks: Tracks, aspect: float) -> Tracks:
 def trajectory_error(reference: Tracks, generated: Tracks) -> float:
     """Mean distance of the tracks' paths from the nearest ones of the other video, in frame widths, in [0, 1].
 
-    Paths are absolute: a place or a speed that is off counts. The distance of two is the mean over the frames in which
-    both are visible; the nearest is sought among those that show `SHARED` of the track's own frames, or, where none
-    does, among all of them as if they rested where they begin and end. Each track of either video seeks its nearest,
-    and the means of the two sides are averaged, so that motion that is left out and motion that is added both count.
-    Points sit where the objects' corners are: other shapes on the very same path are a few hundredths apart. 1 if
-    either side has no tracks, and at most 1.
+    Paths are absolute, so a wrong position and a wrong speed both count. The distance of two tracks is the mean over
+    the frames in which both are visible. The nearest track is chosen among those that are visible in `SHARED` of the
+    track's own frames or, where there is none, among all of them, extended at rest beyond their first and last visible
+    frames. This is done for each track of either video, and the means of the two videos are averaged, so that motion
+    that is left out and motion that is added both count. Points lie on the corners of objects: objects of different
+    shapes on the same path are a few hundredths apart. 1 if either side has no tracks, and at most 1.
 
     Source: the modified Hausdorff distance, Dubuisson and Jain (ICPR 1994), of trajectories instead of points.
     """
@@ -156,7 +157,7 @@ def _directions(tracks: Tracks) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _ground_path(tracks: Tracks, aspect: float) -> np.ndarray:
-    """How far the ground has moved since the first frame: (T, 2)."""
+    """Displacement of the ground since the first frame: (T, 2)."""
     length = tracks.points.shape[1]
     cells = np.clip(np.floor(tracks.points / [1, aspect] * 8), 0, 7).astype(int)
     border = ((cells == 0) | (cells == 7)).any(-1) & tracks.visible

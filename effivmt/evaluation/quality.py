@@ -1,6 +1,6 @@
 """Frame quality of a video: how sharp its edges are, and how much it flickers.
 
-Both need no model and never give NaN; a video without edges has sharpness 0.
+Neither metric needs a model or returns NaN; a video without edges has sharpness 0.
 """
 
 from itertools import pairwise
@@ -15,11 +15,11 @@ SHORT_SIDE = (128, 256)
 NEIGHBOURHOOD = 1 / 8
 """Side of the square in which an edge is compared with the contrast around it, in frame widths."""
 RETURNS = 1.0
-"""Flow counts where there and back again ends at most this far from its start, in pixels of the resized frame."""
+"""Flow counts where forward and backward flow together return to within this distance, in pixels as resized."""
 
 
 def sharpness(reference_frames: np.ndarray, generated_frames: np.ndarray) -> float:
-    """How steep the edges of a video are over those of its reference: 1 is as sharp, below 1 blurrier; 0 or more.
+    """Steepness of a video's edges relative to its reference's: 1 is as sharp, below 1 blurrier; never negative.
 
     Frames uint8 (T, H, W, 3); the wider video is shrunk to the width of the other. 0 if either has no edges. Noise has
     edges too: read it with the flicker. Raises VideoError as `edge_steepness` does.
@@ -35,8 +35,8 @@ def edge_steepness(frames: np.ndarray) -> float:
     """Slope of a video's edges over the contrast around them, a pixel: about 0.6 at most; 0 without edges.
 
     Frames uint8 (T, H, W, 3). It is the inverse of the edges' width in pixels, and depends on neither contrast nor
-    colours. An edge is where the slope is highest in its `NEIGHBOURHOOD`; the contrast is the range of values there,
-    and counts from half of the video's largest one: what is faint, such as noise on a plain ground, is no edge. Raises
+    colours. An edge is where the slope is highest in its `NEIGHBOURHOOD`; the contrast is the range of values there.
+    Edges of less than half of the video's largest contrast, such as noise on a plain ground, do not count. Raises
     VideoError if frames are of another kind.
 
     Source: edge width as the measure of blur, Marziliano et al., "A no-reference perceptual blur metric" (ICIP 2002).
@@ -60,10 +60,10 @@ def flicker(frames: np.ndarray) -> float:
     """Mean change between adjacent frames that motion does not explain, as a share of the range of gray levels.
 
     Frames uint8 (T, H, W, 3), at least 2; in [0, 1], 0 is best. Both neighbours of a frame are warped onto it along
-    dense optical flow. A pixel's change is its mean difference, over the colours, from the neighbours whose flow leads
-    back to it, so that what is covered or revealed does not count; where none does, from the nearer of the two. A clean
-    moving clip keeps a small rest, since warping resamples it; a frozen one has none. Raises VideoError if frames are
-    of another kind or fewer than 2.
+    dense optical flow. A pixel's change is its difference, averaged over the colours, from those neighbours whose flow
+    leads back to it, so that what is covered or revealed does not count; where neither does, it is the smaller of the
+    two differences. A clean moving clip has a small flicker, because warping resamples it; a frozen one has none.
+    Raises VideoError if frames are of another kind or fewer than 2.
 
     Source: warping error, Lai et al., "Learning Blind Video Temporal Consistency" (ECCV 2018); flow from Kroeger et
     al., "Fast Optical Flow using Dense Inverse Search" (ECCV 2016).
@@ -109,7 +109,7 @@ def _warped(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Differences (h, w) in gray levels of an image from its neighbour, and where the flow leads back: bool (h, w).
 
-    Flow that explains less than standing still does is no motion: a change of colour can lead it astray.
+    Where the frame without motion fits better than the warped one, it is used: a change of colour can mislead the flow.
     """
     height, width = image.shape[:2]
     origin = np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1).astype(np.float32) + there

@@ -14,7 +14,7 @@ from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel, CLIPTe
 from effivmt.errors import BackboneError, VideoError
 
 BATCH = 32
-"""Frames or texts that go through the model at once."""
+"""Frames or texts in a batch of the model."""
 
 
 class ClipScorer:
@@ -85,8 +85,8 @@ def text_similarity(frame_features: np.ndarray, text_features: np.ndarray) -> fl
 def appearance_leakage(frame_features: np.ndarray, caption_features: np.ndarray, prompt_features: np.ndarray) -> float:
     """How much nearer frames (T, C) are to the reference's caption (1, C) than to their own prompt (1, C).
 
-    The difference of the mean cosines, in [-2, 2], of unit rows: 0 if it is no nearer to either, below 0 if the prompt
-    has won.
+    The difference of the mean cosines of unit rows, in [-2, 2]: 0 if the frames are as near to one as to the other,
+    below 0 if they are nearer to the prompt.
     """
     return text_similarity(frame_features, caption_features) - text_similarity(frame_features, prompt_features)
 
@@ -94,7 +94,7 @@ def appearance_leakage(frame_features: np.ndarray, caption_features: np.ndarray,
 def reference_resemblance(frame_features: np.ndarray, reference_features: np.ndarray) -> float:
     """Mean cosine of frames (T, C) with the reference's frames (T', C) at the same times, in [-1, 1]; unit rows.
 
-    Both videos are taken from their first frame to their last; of the longer one the nearest frames count.
+    The times run from the first frame of each video to its last; of the longer video the nearest frames are used.
     """
     length = min(len(frame_features), len(reference_features))
     pair = [

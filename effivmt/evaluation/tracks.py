@@ -13,14 +13,14 @@ SHORT_SIDE = (128, 256)
 WINDOW = 21
 """Side of the matching window, in pixels of the resized frame; it is the same on all 4 levels of the pyramid."""
 ROUND_TRIPS = (0.35, 0.7, 1.4)
-"""A step counts if tracking it back ends at most this far from its start, in pixels of the resized frame: the strictest
-of these that leaves `ENOUGH` points. Bodies that are soft and deform as they go, as generated ones are, never come back
-as exactly as true ones, and lose nearly all their points under the strictest.
+"""A step counts if tracking it back ends at most this far from its start, in pixels of the resized frame. The strictest
+of these limits that leaves `ENOUGH` points is used: soft bodies that deform, as generated ones do, track back less
+exactly than real ones and would lose nearly all their points under the strictest.
 """
 ENOUGH = 14.0
-"""Points that a frame shows, on average over the clip, for a round trip to be lenient enough."""
+"""Points per frame, on average over the clip, that a limit of `ROUND_TRIPS` must leave."""
 ALIKE = 0.7
-"""A step counts only if the windows around its two ends correlate at least this much, whatever the round trip."""
+"""A step counts only if the windows around its two ends have at least this correlation."""
 BIRTHS = 5
 """Points are born at this many frames, evenly spread from the first to the last."""
 
@@ -29,7 +29,7 @@ BIRTHS = 5
 class Tracks:
     """points float32 (N, T, 2): (x, y) in pixels, a pixel's centre at integers; visible bool (N, T).
 
-    A point is visible over one unbroken span of frames, and outside it rests where that span begins or ends.
+    A point is visible in one unbroken span of frames; before and after it keeps its first or last visible position.
     """
 
     points: np.ndarray
@@ -41,11 +41,11 @@ Tracker = Callable[[np.ndarray], Tracks]
 
 
 def track(frames: np.ndarray, *, grid: int = 8) -> Tracks:
-    """Follows points through a whole clip, frames uint8 (T, H, W, 3), whatever its colours.
+    """Follows points through a whole clip, frames uint8 (T, H, W, 3) of any colours.
 
-    At each of `BIRTHS` frames, every cell of a grid x grid partition that holds no point yet receives one on its best
-    corner; the point is followed to both ends of the clip, or until the round trip (forward, then back) fails or what
-    surrounds it is no longer alike. The round trip is judged by the strictest of `ROUND_TRIPS` that leaves `ENOUGH`
+    At each of `BIRTHS` frames, every cell of a grid x grid partition without a point receives one on its best corner.
+    The point is followed to both ends of the clip, or until the round trip (forward, then back) fails or its
+    surroundings have changed too much. The limit of a round trip is the strictest of `ROUND_TRIPS` that leaves `ENOUGH`
     points. Plain areas and straight edges have no corner and get no point; a clip without texture has N = 0. Points
     followed for less than a quarter of the clip are dropped. Raises VideoError if frames are of another kind or fewer
     than 2.
@@ -117,7 +117,7 @@ _STOP = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 20, 0.01)
 def _resized_contrast(frames: np.ndarray) -> list[np.ndarray]:
     """Frames on the clip's own colour axes with the full range of gray levels, resized: uint8 (h, w, 1 to 3) each.
 
-    The axes are the principal components of the clip's colours: two hues of one luminance differ as black and white do.
+    The axes are the principal components of the clip's colours, so that two hues of equal luminance also differ.
     """
     height, width = frames.shape[1:3]
     zoom = np.clip(min(height, width), *SHORT_SIDE) / min(height, width)
@@ -157,7 +157,7 @@ def _near_peak(values: np.ndarray) -> np.ndarray:
 
 
 def _best_corners(corner: np.ndarray, taken: np.ndarray, grid: int, floor: float) -> np.ndarray:
-    """The best corner (x, y) of each cell of the grid that holds none of the points taken (K, 2): float32 (M, 2)."""
+    """The best corner (x, y) of each cell of the grid without one of the points `taken` (K, 2): float32 (M, 2)."""
     bounds_y, bounds_x = (np.linspace(0, side, grid + 1).astype(int) for side in corner.shape)
     full = np.zeros((grid, grid), bool)
     full[np.searchsorted(bounds_y, taken[:, 1], "right") - 1, np.searchsorted(bounds_x, taken[:, 0], "right") - 1] = (
@@ -209,7 +209,7 @@ def _follow(
 
 
 def _alike(first: np.ndarray, second: np.ndarray, start: np.ndarray, reached: np.ndarray) -> np.ndarray:
-    """Whether the windows around points (K, 2) of the first image show what those around `reached` in the second do."""
+    """Whether the windows around points (K, 2) of the first image and `reached` in the second are alike: (K,)."""
     one, other = (_windows(image, points) for image, points in ((first, start), (second, reached)))
     norms = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
     return (one * other).sum(1) >= ALIKE * np.maximum(norms, 1e-6)

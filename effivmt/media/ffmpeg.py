@@ -102,8 +102,8 @@ def decode(path: Path, start: float = 0.0) -> Iterator[Picture]:
     """Yields the frames of a video one at a time, in presentation order, the same on every run.
 
     Begins at the first frame or, for a `start` (seconds) above `SEEK_AFTER` in an indexed container, at a keyframe not
-    after `start`. Damage ends the iteration: after the last frame before it, VideoError says where it lies.
-    (What the codec decodes without complaint, such as a single changed bit, cannot be noticed.) Raises VideoError also
+    after `start`. Damage ends the iteration: after the last frame before it, a VideoError says where it is. (Damage
+    that the codec decodes without an error, such as a single changed bit, is not detected.) Raises VideoError also
     where `open_video` does, if there is no frame at all, and after `TIMEOUT` seconds.
     """
     with open_video(path) as (container, stream):
@@ -144,7 +144,7 @@ def frame_rate(stream: av.VideoStream) -> Fraction:
 
 
 def duration(container: av.container.InputContainer, stream: av.VideoStream) -> float:
-    """Seconds that a stream lasts: as its header says, else the file's header, else by the times of all its packets."""
+    """Seconds that a stream lasts: by its header, else by the file's header, else by the times of all its packets."""
     if announced := _announced(container, stream):
         return announced
     if container.duration:
@@ -157,7 +157,7 @@ def duration(container: av.container.InputContainer, stream: av.VideoStream) -> 
 def encode_h264(path: Path, frames: np.ndarray, fps: float) -> None:
     """Encodes RGB uint8 (T, H, W, 3), H and W even, as an H.264 mp4 in BT.709 yuv420p; same frames, same bytes.
 
-    Raises VideoError with ffmpeg's own words if it fails, or if it takes over `TIMEOUT` seconds (it is then killed).
+    Raises VideoError with ffmpeg's message if it fails, and if it takes over `TIMEOUT` seconds (it is then killed).
     """
     height, width = frames.shape[1:3]
     source = ffmpeg.input(
@@ -192,9 +192,9 @@ def encode_h264(path: Path, frames: np.ndarray, fps: float) -> None:
             f"encoding {len(frames)} frames took over {TIMEOUT:.0f} s: write fewer or smaller ones"
         ) from error
     except subprocess.CalledProcessError as error:
-        words = " / ".join(error.stderr.decode(errors="replace").splitlines()[:2])
+        message = " / ".join(error.stderr.decode(errors="replace").splitlines()[:2])
         raise VideoError(
-            f"ffmpeg cannot write a video of {width}x{height} in {str(path.parent)!r} ({words}): "
+            f"ffmpeg cannot write a video of {width}x{height} in {str(path.parent)!r} ({message}): "
             "check the folder and its free space"
         ) from error
 
@@ -204,14 +204,14 @@ class _Damage(Exception):
 
 
 class _Nameless:
-    """A file without its name: libav then tells formats by content alone and has no path to build others from."""
+    """A file without its name: libav then detects its format by content alone and cannot derive other paths from it."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.read, self.seek, self.tell = file.read, file.seek, file.tell
 
 
 def _announced(container: av.container.InputContainer, stream: av.VideoStream) -> float | None:
-    """Seconds that the header claims for this very stream, or None in containers that make no such claim."""
+    """Seconds that the header gives for this very stream, or None in containers that do not give it."""
     if container.format.name == "avi":  # its stream.duration is what the file holds, not what the header says
         return float(stream.frames / frame_rate(stream)) or None
     if container.format.name.startswith("mov") and stream.duration:
@@ -231,7 +231,7 @@ def _time_base(stream: av.VideoStream) -> Fraction:
 def _seek(
     container: av.container.InputContainer, stream: av.VideoStream, first: float, start: float
 ) -> Iterator[Picture]:
-    """Yields frames (as `_frames`) from a keyframe not after `start`, or from the first frame if the index errs."""
+    """Yields frames (as `_frames`) from a keyframe not after `start`, or from the first if the index is wrong."""
     container.seek(int(start / _time_base(stream)), stream=stream)
     frames = _frames(container, stream)
     landed = next(frames, None)
@@ -255,15 +255,15 @@ def _frames(container: av.container.InputContainer, stream: av.VideoStream) -> I
         if packet.is_corrupt or (kind == "gif" and _is_cut_gif(packet, container.size)):
             raise _Damage("a packet is cut short")
         frames = packet.decode()
-        # The decoder holds frames back until the stream ends. If it ended too early, some between them are missing.
+        # The decoder keeps frames back until the stream ends. If it ended too early, some between them are missing.
         last = getattr(frames[-1], clock) if frames and packet.size == 0 else None
-        wary = packet.size == 0 and (end + len(frames) * period if last is None else last * base + period) < whole
+        incomplete = packet.size == 0 and (end + len(frames) * period if last is None else last * base + period) < whole
         for frame in frames:
             if frame.is_corrupt:
                 raise _Damage("a frame is corrupt")
             stamp = getattr(frame, clock)
             ahead = stamp is not None and stamp * base > start
-            if wary and (stamp is None or stamp * base > end + period / 2):
+            if incomplete and (stamp is None or stamp * base > end + period / 2):
                 raise _Damage("frames are missing")
             start = stamp * base if ahead else end
             end = start + (frame.duration * base if frame.duration else period)

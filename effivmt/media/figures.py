@@ -29,7 +29,7 @@ _PALEST = 0.22
 
 
 def contact_sheet(rows: Sequence[tuple[str, np.ndarray]], *, columns: int = 9) -> np.ndarray:
-    """Lay videos out as rows of evenly spaced frames, first and last included, each row under its label.
+    """Lays videos out as rows of evenly spaced frames, first and last included, each row under its label.
 
     `rows` pairs a label with a uint8 (T, H, W, 3) video. A video of fewer than `columns` frames shows each frame once.
     Frames of 64 px or less grow by a whole factor (nearest neighbour) to about 128 px; frames over 200 px shrink to
@@ -60,12 +60,12 @@ def contact_sheet(rows: Sequence[tuple[str, np.ndarray]], *, columns: int = 9) -
 
 
 def head_map(spatial: np.ndarray, temporal: np.ndarray, branch: np.ndarray) -> np.ndarray:
-    """Draw the head map: one cell a head, layers downwards, coloured by branch, with the counts of every layer.
+    """Draws the head map: one cell a head, layers downwards, coloured by branch, with the counts of every layer.
 
-    `spatial`, `temporal`: scores, finite and >= 0, (L, N); `branch`: "spatial" | "temporal", (L, N). A cell is as
-    strong as log2 of its own branch's score over the other's, from pale (equal, or the other larger) to full at the
-    ratio that the legend names. Returns uint8 (H', W', 3). Raises EffiVMTError for shapes that differ or values
-    outside these ranges.
+    `spatial`, `temporal`: scores, finite and >= 0, (L, N); `branch`: "spatial" | "temporal", (L, N). The strength of a
+    cell's colour grows with log2 of its own branch's score over the other's, from pale (equal, or the other larger) to
+    full at the ratio that the legend names. Returns uint8 (H', W', 3). Raises EffiVMTError for shapes that differ or
+    values outside these ranges.
     """
     _check_head_map(spatial, temporal, branch)
     strength, full_ratio = _strength(spatial, temporal, branch == "temporal")
@@ -100,7 +100,7 @@ def head_map(spatial: np.ndarray, temporal: np.ndarray, branch: np.ndarray) -> n
 def curve(
     series: Mapping[str, Sequence[float]], *, title: str, xlabel: str, ylabel: str, log_y: bool = False
 ) -> np.ndarray:
-    """Draw named series over their step number (from 1), raw values thin and their moving average thick.
+    """Draws named series over their step number (from 1), raw values thin and their moving average thick.
 
     A value that is not finite leaves a gap. Returns uint8 (432, 768, 3). Raises EffiVMTError for no series, for one
     without a finite value, and with `log_y` for one that holds a value <= 0.
@@ -146,7 +146,7 @@ def curve(
 
 
 def smooth(series: Sequence[float] | np.ndarray) -> np.ndarray:
-    """Average each value with its neighbours, over a centred window of about 1/20 of the series.
+    """Averages each value with its neighbours, over a centred window of about 1/20 of the series.
 
     At the ends the window is cut. Values that are not finite are left out of it; where it holds no other the result is
     NaN. Returns float64 of the length of `series`.
@@ -189,7 +189,7 @@ def _font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
 
 
 def _wrap(label: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
-    """Break a label into at most `_LABEL_LINES` lines of `width` px, at spaces where one fits."""
+    """Breaks a label into at most `_LABEL_LINES` lines of `width` px, at spaces where one fits."""
     rest, lines = " ".join(label.split()), list[str]()
     while rest:
         fits = _fitting(rest, font, width)
@@ -243,7 +243,7 @@ def _draw_head_legend(draw: ImageDraw.ImageDraw, branch: np.ndarray, full_ratio:
 
 
 def _strength(spatial: np.ndarray, temporal: np.ndarray, is_temporal: np.ndarray) -> tuple[np.ndarray, int]:
-    """Return the cells' strength in [0, 1], (L, N), and the ratio of scores at which it reaches 1, a power of 2."""
+    """The cells' strength in [0, 1], (L, N), and the ratio of scores at which it reaches 1, a power of 2."""
     tiny = np.finfo(np.float64).tiny
     ratio = np.log2(np.maximum(temporal, tiny)) - np.log2(np.maximum(spatial, tiny))
     ratio = np.where(is_temporal, ratio, -ratio).clip(min=0)

@@ -1,4 +1,4 @@
-"""Video and image files: what they hold, and their pixels as arrays.
+"""Reading and writing of video and image files as arrays, and what a video's headers say.
 
 Frames are RGB uint8 (T, H, W, 3) as a player shows them: turned by the file's rotation, in its own colour matrix. Alpha
 is dropped: the colours are those stored under it. A file that cannot be used raises VideoError, in one line.
@@ -25,7 +25,7 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a video file holds: `width` and `height` as shown (pixels), average `fps`, `duration` in seconds.
+    """Facts of a video file: `width` and `height` as shown (pixels), average `fps`, `duration` in seconds.
 
     `num_frames` is None where the container does not say. `rotation` is the clockwise turn from the stored to the shown
     frame (0, 90, 180 or 270 degrees), already counted in width and height. `codec` is libav's name, such as "h264".
@@ -42,7 +42,7 @@ class VideoInfo:
 
 
 def probe(path: Path) -> VideoInfo:
-    """Reads what a video file holds from its headers and its first frame, which must be decodable."""
+    """Reads the facts of a video file from its headers and its first frame, which must be decodable."""
     first = next(ffmpeg.decode(path))
     size = (first.frame.width, first.frame.height)
     width, height = size if first.rotation in (0, 180) else size[::-1]

@@ -1,7 +1,7 @@
-"""The adapter folder: what tuning leaves, what the registry keeps and what users load.
+"""The adapter folder: the result of tuning, which the registry stores and users load.
 
 `spatial.safetensors` and `temporal.safetensors` are LoRAs of the *stock* transformer in diffusers' layout: the rows of
-B (q, k, v) and the columns of A (out) stand in the original head order, with zeros for the heads of the other kind, so
+B (q, k, v) and the columns of A (out) are in the original head order, with zeros for the heads of the other kind, so
 `WanPipeline.load_lora_weights(folder, weight_name="spatial.safetensors")` needs no code of ours. `comfyui.safetensors`
 joins both by rank concatenation.
 """

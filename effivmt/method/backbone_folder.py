@@ -22,7 +22,7 @@ class BackboneFolder:
 
 
 def find_backbone(path: str, memo: Path | None = None) -> BackboneFolder:
-    """Finds a WanPipeline folder (downloading a hub id) and digests it; `memo` is a file that remembers digests.
+    """Finds a WanPipeline folder (downloading a hub id) and digests it; `memo` is a file that caches digests.
 
     Raises BackboneError where there is none, or one of another kind.
     """
@@ -61,7 +61,7 @@ def _find_folder(path: str) -> Path:
 
 
 def _folder_digest(folder: Path, memo: Path | None) -> str:
-    """Digest of all component files; `memo` remembers it by the files' names, sizes and times of change."""
+    """Digest of all component files; `memo` caches it by the files' names, sizes and modification times."""
     stamps = [
         (path.relative_to(folder).as_posix(), path.stat().st_size, path.stat().st_mtime_ns)
         for name in COMPONENTS

@@ -6,9 +6,9 @@ from effivmt.errors import ParamsError
 
 
 def pick_device(name: str, option: str) -> torch.device:
-    """The device that `name` (auto, cpu, cuda or cuda:N) stands for; auto is a GPU where one is visible.
+    """The device of a name (auto, cpu, cuda or cuda:N); auto is a GPU where one is visible.
 
-    ParamsError, which names `option`, for another name and for a GPU that is not there.
+    Raises ParamsError, which names `option`, for another name and where there is no such GPU.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -21,7 +21,7 @@ def sampled_indices(num_frames: int, num_sampled: int, phase: float) -> torch.Te
     `phase` in [0, 1) shifts the grid: over num_frames / num_sampled or more equal steps of it every frame is seen.
     """
     grid = (torch.arange(num_sampled, dtype=torch.float64) + phase) * num_frames / num_sampled
-    return (grid + 1e-9).floor().long()  # a whole number that rounding made a little less stays whole
+    return (grid + 1e-9).floor().long()  # 1e-9: a whole number that rounding made slightly less stays whole
 
 
 def time_positions(mode: RopeMode, indices: torch.Tensor, num_frames: int, *, latent: bool) -> torch.Tensor:
@@ -31,8 +31,9 @@ def time_positions(mode: RopeMode, indices: torch.Tensor, num_frames: int, *, la
     count pixel frames, encoded after sampling, of a clip of `num_frames` pixel frames.
 
     none: 0, 1, 2, ... as the stock model. paper: i * F / F_samp, to which f(F/2 + (F/F_samp)(i - F_samp/2)) reduces
-    (F and F_samp in frames of the kind that was sampled). aligned: where the frames truly stand; a latent frame stands
-    where its last pixel frame does, as in a dense clip, where latent frame j ends with pixel frame 4j.
+    (F and F_samp in frames of the kind that was sampled). aligned: the true positions of the frames in the dense
+    clip; a latent frame is at the position of its last pixel frame, as in the dense clip, where latent frame j ends
+    with pixel frame 4j.
     """
     count = len(indices) if latent else (len(indices) - 1) // 4 + 1
     steps = torch.arange(count, dtype=torch.float64)

@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from effivmt.evaluation.metrics import METRICS
+from effivmt.evaluation.metrics import METRICS, mean_metrics, ordered
 from effivmt.store.files import atomic_write
 
 LOSSES, TABLE = "losses.csv", "metrics.csv"
@@ -63,21 +63,11 @@ def thinned(values: Sequence[float]) -> list[tuple[int, float]]:
 
 def _means(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
     """Means by kind of video and metric, over the rows that have it."""
-    values: dict[str, dict[str, list[float]]] = {}
-    for row in rows:
-        for kind in KINDS.keys() & row.keys():
-            for name, value in row[kind].items():
-                values.setdefault(kind, {}).setdefault(name, []).append(value)
-    return {
-        kind: {name: round(fmean(values[kind][name]), 6) for name in sorted(values[kind], key=_place)}
-        for kind in KINDS
-        if kind in values
-    }
-
-
-def _place(metric: str) -> tuple[int, str]:
-    """Where a metric stands: those we know in their order, then others by name."""
-    return (list(METRICS).index(metric) if metric in METRICS else len(METRICS), metric)
+    rows, means = list(rows), {}
+    for kind in KINDS:
+        if found := mean_metrics(row[kind] for row in rows if kind in row):
+            means[kind] = {name: round(found[name], 6) for name in ordered(found)}
+    return means
 
 
 def _read(path: Path) -> Any:

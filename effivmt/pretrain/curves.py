@@ -14,13 +14,16 @@ Log = Mapping[str, Sequence[float]]
 def write_loss_curve(path: Path, title: str, phases: Sequence[Log]) -> None:
     """Writes a PNG of the loss over the steps of all phases, one after the other.
 
-    Logs with `frames` beside `loss` give a curve for each number of latent frames, at the steps that saw as many.
+    Logs with `frames` beside `loss` give a curve for each of the three commonest numbers of latent frames, at the steps
+    that saw as many and were given none of them.
     """
     loss = np.concatenate([log["loss"] for log in phases])
     series = {"loss": loss}
     if "frames" in phases[0]:
-        frames = np.concatenate([log["frames"] for log in phases])
-        series = {_frames(count): np.where(frames == count, loss, np.nan) for count in np.unique(frames)}
+        frames, given = (np.concatenate([log[name] for log in phases]) for name in ("frames", "given"))
+        counts, steps = np.unique(frames, return_counts=True)
+        common = np.sort(counts[np.argsort(steps)[-3:]])
+        series = {_frames(count): np.where((frames == count) & (given == 0), loss, np.nan) for count in common}
     write_image(path, curve(series, title=title, xlabel="step", ylabel="loss"))
 
 

@@ -3,19 +3,23 @@
 from dataclasses import dataclass, replace
 
 from effivmt.errors import ParamsError
+from effivmt.pretrain.pool import Supply
 
 
 @dataclass(frozen=True)
 class Phase:
     """One run of a training loop: optimizer steps, the frames a sample may have (pixel for the autoencoder, latent
-    frames for the transformer), learning rates; of the transformer's the shift of the noise levels (a larger one
-    trains what prompts decide) and the decay of the running average of its weights."""
+    frames for the transformer), learning rates; of the transformer's the latent frames of the clips of which a sample
+    is a part (None: it is whole), the share of steps that are given the first latent frame, the shift of the noise
+    levels (a larger one trains what prompts decide) and the decay of the running average of its weights."""
 
     name: str
     steps: int
     frames: tuple[int, ...]
     learning_rate: float
     final_rate: float = 1e-4
+    sparse_of: int | None = None
+    continued: float = 0.0
     flow_shift: float = 2.0
     average: float = 0.999
 
@@ -23,22 +27,26 @@ class Phase:
 @dataclass(frozen=True)
 class Plan:
     """The phases of autoencoder and transformer, what a step sees (`crop_frames` frames of crops of `crop_clips`
-    clips; `batch` whole clips), the shards of 64 clips and of 64 stills that the transformer learns from, and the
-    scorer's steps by the width of its patches in pixels, coarse ones first (8 see fine patterns badly, 4 cost four
-    times as much), its frames a step and its clips."""
+    clips; `batch_frames` latent frames), the clips whose latents are measured, the supply of clips of each length that
+    the transformer learns from, and the scorer's steps by the width of its patches in pixels, coarse ones first (8 see
+    fine patterns badly, 4 cost four times as much), its frames a step and its clips."""
 
     autoencoder: tuple[Phase, ...]
     transformer: tuple[Phase, ...]
     crop_frames: int
     crop_clips: int
-    batch: int
-    clips: range
-    stills: range
+    batch_frames: int
+    measured_clips: int
+    supply: Supply
     scorer_steps: dict[int, int]
     scorer_batch: int
     scorer_clips: int
 
 
+LONGEST = 21
+"""Latent frames of the longest clips: 81 frames, 5 s at 16 a second, as in Wan."""
+LENGTHS = (*range(2, LONGEST + 1), *[LONGEST] * 17, *[9] * 5, *[1] * 3)
+"""Latent frames that a step of the last phase draws from: any length, most often the longest and that of 33 frames."""
 _PROCESSOR = Plan(
     autoencoder=(
         Phase("short", 6500, (5, 9), 1e-3),
@@ -46,14 +54,14 @@ _PROCESSOR = Plan(
     ),
     transformer=(
         Phase("stills", 4000, (1,), 1e-3, 4e-4, flow_shift=2.0),
-        Phase("sparse", 1200, (3, 3, 3, 1), 1e-3, 3e-4, flow_shift=3.0),
-        Phase("whole", 20_000, (9, 9, 1, 1, 1), 5e-4, 2e-5, flow_shift=2.5),
+        Phase("sparse", 900, (6, 6, 6, 1), 4e-4, 2e-4, sparse_of=LONGEST, continued=0.15, flow_shift=3.0),
+        Phase("whole", 20_000, LENGTHS, 3e-4, 2e-5, continued=0.17, flow_shift=2.5),
     ),
     crop_frames=72,
     crop_clips=2000,
-    batch=8,
-    clips=range(384),
-    stills=range(512),
+    batch_frames=84,
+    measured_clips=4096,
+    supply=Supply(size=16, shards=4, uses=5.0),
     scorer_steps={8: 6500, 4: 3000},
     scorer_batch=64,
     scorer_clips=20_000,
@@ -69,14 +77,13 @@ PLANS = {
         ),
         transformer=(
             replace(_STILLS, steps=4000),
-            replace(_SPARSE, steps=2000),
-            replace(_WHOLE, steps=53_000, frames=(9, 9, 9, 1), learning_rate=1e-3, average=0.9995),
+            replace(_SPARSE, steps=2000, learning_rate=1e-3, final_rate=5e-4),
+            replace(_WHOLE, steps=40_000, learning_rate=1e-3, average=0.9995),
         ),
         crop_frames=288,
         crop_clips=4000,
-        batch=64,
-        clips=range(1600),
-        stills=range(1024),
+        batch_frames=672,
+        supply=Supply(size=64, shards=32, uses=16.0),
         scorer_steps={4: 6000},
         scorer_batch=256,
         scorer_clips=40_000,

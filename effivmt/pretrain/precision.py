@@ -20,7 +20,7 @@ def fast_products(module: nn.Module, device: torch.device) -> AbstractContextMan
     """A context in which `module` multiplies in bfloat16, if `device` is faster so."""
     if device.type == "cuda":
         return torch.autocast("cuda", torch.bfloat16)
-    return bfloat16_products(module) if torch.cpu.get_capabilities().get("avx512_bf16") else nullcontext()
+    return bfloat16_products(module) if torch.cpu.get_capabilities().get("amx_bf16") else nullcontext()
 
 
 class _Product(torch.autograd.Function):

@@ -43,13 +43,13 @@ class PredictionErrors(nn.Module):
         self._products, self._pad = products, PadBias()
 
     @contextmanager
-    def prepared(self) -> Iterator[None]:
+    def prepared(self) -> Iterator["PredictionErrors"]:
         """Within the context the module can be called; after it the transformer is as it was."""
         for block in self.transformer.blocks:
             block.attn2.set_processor(self._pad)
         try:
             with time_positions_of(self.transformer):
-                yield
+                yield self
         finally:
             for block in self.transformer.blocks:
                 block.attn2.set_processor(WanAttnProcessor())
@@ -66,6 +66,8 @@ class PredictionErrors(nn.Module):
     ) -> torch.Tensor:
         """Errors float32 (B,) of latents `clean` (B, C, F, h, w) with `noise` of their shape at levels `sigmas` (B,).
 
+        Of `sigmas` (B, F) the first column is 0 and the others are alike: the first latent frame is given, clean, with
+        timestep 0 on its tokens (`expand_timesteps` of Wan 2.2 TI2V), and does not count.
         Captions are token `ids` (B, L) with their `mask` (B, L); one padding token counts exp(`pad_bias`) times, (B,).
         `positions` (B, F) are the latent frames' places in time; None: 0, 1, 2, ...
         """
@@ -75,5 +77,16 @@ class PredictionErrors(nn.Module):
             text = torch.cat([text, text.new_zeros(len(text), 1, text.shape[2])], dim=1)
             bias = torch.zeros_like(mask, dtype=torch.float32).masked_fill(mask == 0, -torch.inf)
             self._pad.bias = torch.cat([bias, pad_bias[:, None]], dim=1)[:, None, None]
-            predicted = self.transformer(add_noise(clean, noise, sigmas), 1000 * sigmas, text, return_dict=False)[0]
-        return denoising_errors(predicted, velocity(clean, noise))
+            noisy, times = _at_levels(clean, noise, sigmas)
+            predicted = self.transformer(noisy, times, text, return_dict=False)[0]
+        given = int(sigmas.ndim == 2)
+        return denoising_errors(predicted[:, :, given:], velocity(clean, noise)[:, :, given:])
+
+
+def _at_levels(clean: torch.Tensor, noise: torch.Tensor, sigmas: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Noisy latents (B, C, F, h, w) and the timesteps, (B,) or, for sigmas (B, F), one a token (B, S)."""
+    if sigmas.ndim == 1:
+        return add_noise(clean, noise, sigmas), 1000 * sigmas
+    noisy = torch.cat([clean[:, :, :1], add_noise(clean, noise, sigmas[:, -1])[:, :, 1:]], dim=2)
+    tokens = clean.shape[3] * clean.shape[4] // 4
+    return noisy, 1000 * sigmas.repeat_interleave(tokens, dim=1)

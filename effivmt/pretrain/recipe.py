@@ -2,9 +2,9 @@
 
 Every step is deterministic on one kind of device, keeps its state in the work folder and goes on from there when it is
 run again; a plan (`effivmt.pretrain.plans`) says how much is trained. The transformer learns looks and places from
-stills, which cost a ninth of a clip, then paths from a few latent frames of each clip, and last whole clips. From the
-weights of a backbone folder, which has learned the former, it goes on with whole clips; the autoencoder of such a
-folder with its decoder, so that the latents stay the same.
+stills, then paths from a few latent frames of each clip, and last whole clips of any length, so that nothing but the
+time axis says where a frame stands. From the weights of a backbone folder, which knows stills, it goes on with clips;
+the autoencoder of such a folder with its decoder, so that the latents stay the same.
 """
 
 import json
@@ -20,10 +20,12 @@ from transformers import AutoTokenizer, UMT5EncoderModel
 
 from effivmt.errors import BackboneError
 from effivmt.pretrain import autoencoder, curves, latents, scorer, text, transformer
+from effivmt.pretrain.drawing import Draw, drawing
 from effivmt.pretrain.plans import Plan
+from effivmt.pretrain.pool import Pool
 from effivmt.world.looks import names_held_out
 from effivmt.world.motions import NAMED
-from effivmt.world.scenes import Mix, draw_clip, draw_still
+from effivmt.world.scenes import Clip, Mix, draw_clip, draw_still
 
 Report = Callable[[str, int, int, dict[str, float]], None]
 """Called with (step's name, units done, units in all, the newest figures)."""
@@ -74,27 +76,21 @@ def train_autoencoder(
     vae.save_pretrained(work / "vae")
 
 
-def cache_latents(work: Path, report: Report, plan: Plan, device: torch.device) -> None:
-    """Draws and encodes the training clips and stills; leaves `work`/clips, `work`/stills and their statistics.
+def measure_latents(work: Path, report: Report, plan: Plan, device: torch.device) -> None:
+    """Measures how the channels of the latents are normalised; leaves `work`/statistics.json.
 
     An autoencoder that has statistics in its config, as that of a backbone folder has, keeps them.
     """
     vae = AutoencoderKLWan.from_pretrained(_made(work / "vae", "autoencoder")).to(device).eval()
-    sets = {
-        "clips": (plan.clips, partial(draw_clip, 101, kinds=KINDS, mix=MIX)),
-        "stills": (plan.stills, partial(draw_still, 102, kinds=STILL_KINDS, mix=STILL_MIX)),
-    }
-    for name, (shards, draw) in sets.items():
-        latents.cache_latents(
-            vae,
-            work / name,
-            draw,
-            shards=shards,
-            report=lambda shard, name=name, shards=shards: report(name, shard + 1, len(shards), {}),
-        )
     mean, std = vae.config.latents_mean, vae.config.latents_std
     if not any(mean):
-        clips = latents.load_latents(work / "clips", plan.clips[:64]).latents
+        draw, parts = partial(draw_clip, 101, kinds=KINDS, mix=MIX), []
+        with drawing() as draw_all:
+            for start in range(0, plan.measured_clips, 64):
+                numbers = range(start, min(start + 64, plan.measured_clips))
+                parts.append(latents.encode_clips(vae, draw_all(draw, numbers)))
+                report("latents", numbers.stop, plan.measured_clips, {})
+        clips = torch.cat(parts)
         mean, std = latents.latent_statistics(clips)
         mean, std = mean.tolist(), (std / latents.channel_scales(vae, clips, std)).tolist()
     (work / "statistics.json").write_text(json.dumps({"mean": mean, "std": std}), encoding="utf-8")
@@ -103,41 +99,52 @@ def cache_latents(work: Path, report: Report, plan: Plan, device: torch.device) 
 def train_transformer(
     work: Path, report: Report, plan: Plan, device: torch.device, *, start: Path | None = None
 ) -> None:
-    """Trains transformer and text encoder through their phases; leaves the checkpoints and the loss's curve under
-    `work`/transformer.
+    """Trains transformer and text encoder through their phases, on clips that are drawn meanwhile; leaves the
+    checkpoints and the loss's curve under `work`/transformer.
 
-    From the weights of the backbone folder `start`, whose autoencoder must be that of the latents, only the last phase
-    is trained. No caption names a combination of `world.looks.HELD_OUT_LOOKS`.
+    From the weights of the backbone folder `start`, whose autoencoder must be that in `work`, all phases but the first
+    are trained: it knows what stills teach. No caption names a combination of `world.looks.HELD_OUT_LOOKS`.
     """
     statistics = json.loads(_made(work / "statistics.json", "latents").read_text(encoding="utf-8"))
-    clips, stills = (
-        _training_set(work / name, shards, statistics)
-        for name, shards in (("clips", plan.clips), ("stills", plan.stills))
-    )
-    models = initial_models(start).to(device)
+    vae = AutoencoderKLWan.from_pretrained(_made(work / "vae", "autoencoder")).to(device).eval()
+    models, tokenizer = initial_models(start).to(device), text.make_tokenizer()
     phases, logs = list(enumerate(plan.transformer)), []
-    for index, phase in phases if start is None else phases[-1:]:
+    for index, phase in phases if start is None else phases[1:]:
         folder = work / "transformer" / phase.name
         folder.mkdir(parents=True, exist_ok=True)
-        log = transformer.train_transformer(
-            models["transformer"],
-            models["text_encoder"],
-            text.make_tokenizer(),
-            clips,
-            stills,
-            folder,
-            steps=phase.steps,
-            batch=plan.batch,
-            frames=phase.frames,
-            learning_rate=phase.learning_rate,
-            final_rate=phase.final_rate,
-            flow_shift=phase.flow_shift,
-            average=phase.average,
-            seed=index,
-            fast=True,
-            save_every=_save_every(device, 200),
-            report=lambda step, figures, phase=phase: report(f"transformer, {phase.name}", step, phase.steps, figures),
-        )
+        with drawing() as draw_all:
+            pools = {
+                frames: Pool(
+                    work / "clips" / phase.name / f"{frames:02d}",
+                    partial(_captioned, vae, statistics, draw_all, _drawn(index, frames)),
+                    tokenizer,
+                    plan.supply,
+                    device=device,
+                )
+                for frames in {transformer.pool_of(count, phase.sparse_of) for count in phase.frames}
+            }
+            log = transformer.train_transformer(
+                models["transformer"],
+                models["text_encoder"],
+                tokenizer,
+                pools,
+                folder,
+                steps=phase.steps,
+                batch_frames=plan.batch_frames,
+                frames=phase.frames,
+                sparse_of=phase.sparse_of,
+                continued=phase.continued,
+                learning_rate=phase.learning_rate,
+                final_rate=phase.final_rate,
+                flow_shift=phase.flow_shift,
+                average=phase.average,
+                seed=index,
+                fast=True,
+                save_every=_save_every(device, 200),
+                report=lambda step, figures, phase=phase: report(
+                    f"transformer, {phase.name}", step, phase.steps, figures
+                ),
+            )
         logs.append(log)
     curves.write_loss_curve(work / "transformer" / "curve.png", "Transformer: flow-matching loss", logs)
 
@@ -219,14 +226,26 @@ def initial_models(start: Path | None = None) -> nn.ModuleDict:
     return models
 
 
-def _training_set(folder: Path, shards: range, statistics: dict[str, list[float]]) -> latents.Captioned:
-    """Normalised latents without the clips whose captions name a held-out look."""
-    data = latents.load_latents(folder, shards)
+def _drawn(phase: int, frames: int) -> Draw:
+    """What draws the stills (of one latent frame) or clips of a phase: each has a data set of the world of its own."""
+    world = 1000 + 100 * phase + frames
+    if frames == 1:
+        return partial(draw_still, world, kinds=STILL_KINDS, mix=STILL_MIX)
+    return partial(draw_clip, world, kinds=KINDS, mix=MIX, num_frames=4 * frames - 3)
+
+
+def _captioned(
+    vae: AutoencoderKLWan,
+    statistics: dict[str, list[float]],
+    draw_all: Callable[[Draw, range], list[Clip]],
+    draw: Draw,
+    numbers: range,
+) -> latents.Captioned:
+    """Normalised latents of the clips with these numbers, without those whose captions name a held-out look."""
+    clips = [clip for clip in draw_all(draw, numbers) if not names_held_out(clip.caption)]
     mean, std = (torch.tensor(statistics[name]).view(-1, 1, 1, 1) for name in ("mean", "std"))
-    for part in data.latents.split(256):
-        part.copy_((part.float() - mean) / std)
-    kept = [index for index, caption in enumerate(data.captions) if not names_held_out(caption)]
-    return latents.Captioned(data.latents[kept], [data.captions[index] for index in kept])
+    normalised = (latents.encode_clips(vae, clips).float() - mean) / std
+    return latents.Captioned(normalised.half(), [clip.caption for clip in clips])
 
 
 def _part(folder: Path, name: str = "") -> Path:

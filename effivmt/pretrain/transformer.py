@@ -1,7 +1,8 @@
-"""Trains the embedded backbone's transformer and text encoder together, by flow matching on cached latents."""
+"""Trains the embedded backbone's transformer and text encoder together, by flow matching on latents of clips."""
 
 import math
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from functools import partial
 from operator import methodcaller
@@ -10,18 +11,18 @@ from pathlib import Path
 import torch
 from diffusers import WanTransformer3DModel
 from torch import nn
+from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
 
 from effivmt.method.checkpoint import load_checkpoint, save_checkpoint
 from effivmt.method.losses import draw_sigmas
 from effivmt.method.seeding import generator
-from effivmt.pretrain.latents import Captioned
 from effivmt.pretrain.log import Log
 from effivmt.pretrain.noise_levels import NoiseLevels
+from effivmt.pretrain.pool import Pool, tokens_of
 from effivmt.pretrain.precision import fast_products
 from effivmt.pretrain.prediction import PredictionErrors
 from effivmt.pretrain.replay import replayed
-from effivmt.pretrain.text import MAX_TOKENS
 
 CONFIG = {
     "patch_size": (1, 2, 2),
@@ -43,13 +44,14 @@ def train_transformer(
     transformer: WanTransformer3DModel,
     text_encoder: UMT5EncoderModel,
     tokenizer: PreTrainedTokenizerBase,
-    clips: Captioned,
-    stills: Captioned,
+    pools: Mapping[int, Pool],
     folder: Path,
     *,
     steps: int,
-    batch: int,
+    batch_frames: int,
     frames: tuple[int, ...],
+    sparse_of: int | None = None,
+    continued: float = 0.0,
     learning_rate: float = 1.5e-3,
     final_rate: float = 1e-4,
     flow_shift: float = 2.0,
@@ -61,20 +63,17 @@ def train_transformer(
 ) -> dict[str, list[float]]:
     """Trains both models in place for `steps` steps and leaves the running average of their weights in them.
 
-    clips (M, C, F, h, w) and stills (M', C, 1, h, w) hold normalised latents. Each step draws n from `frames`: 1 takes
-    stills, F whole clips, and any number between the first latent frame and n - 1 others of clips, at their true places
-    in time: what a caption says of a path shows at a fraction of the cost. A step sees `batch` whole clips, or as many
-    shorter ones (at most 4 times as many) as cost the same. Captions are left out one time in ten. Every noise level
-    counts the same in the loss (`NoiseLevels`); the log holds the plain one. Both models are trained on the device
-    where they are; a GPU replays forward and backward as a graph. `fast` compiles the blocks, which takes a C++
-    compiler, and lets them multiply in bfloat16 where the device is faster so. Resumes from
-    `folder`/transformer.safetensors.
+    `pools` hold stills (under 1) and clips by their number of latent frames. Each step draws n from `frames` and sees
+    about `batch_frames` latent frames: whole clips of n, or, where `sparse_of` is given, n latent frames of clips of as
+    many: the first, the last and random others, at their true places in time; what a caption says of a path shows at a
+    fraction of the cost. In a share `continued` of the steps that see clips the first latent frame is given. Captions
+    are left out one time in ten. Every noise level counts the same in the loss (`NoiseLevels`); the log holds the plain
+    one. Both models are trained on the device where they are; a GPU replays forward and backward as a graph. `fast`
+    compiles the blocks, which takes a C++ compiler, and lets them multiply in bfloat16 where the device is faster so.
+    Resumes from `folder`/transformer.safetensors.
     """
     device = transformer.device
-    clips, stills = (Captioned(data.latents.to(device), data.captions) for data in (clips, stills))
-    options = {"padding": "max_length", "max_length": MAX_TOKENS, "truncation": True, "return_tensors": "pt"}
-    tokens = {data: tokenizer(data.captions, **options).to(device) for data in (clips, stills)}
-    empty = tokenizer("", **options).to(device)
+    empty = {name: part.to(device) for name, part in tokens_of(tokenizer, [""]).items()}
     log_copies = torch.tensor(PAD_COUNTS).log().to(device)
     model = nn.ModuleDict({"transformer": transformer, "text_encoder": text_encoder})
     parameters = dict(model.named_parameters())
@@ -87,45 +86,49 @@ def train_transformer(
     )
     path = folder / "transformer.safetensors"
     start, done = load_checkpoint(path, state, optimizer)
+    used: Counter[int] = Counter()  # latent frames
+    for count in map(int, done.get("frames", ())):
+        used[pool_of(count, sparse_of)] += _samples(count, batch_frames) * count
     log = Log(done, device)
     transformer.train()
     products = partial(fast_products, transformer.blocks, device) if fast else nullcontext
-    whole = clips.latents.shape[2]
     there = methodcaller("to", device, non_blocking=True)
-    errors_of = PredictionErrors(transformer, text_encoder, products)
-    with errors_of.prepared():
+    with PredictionErrors(transformer, text_encoder, products).prepared() as errors_of:
         if fast:
             for block in transformer.blocks:
-                block.compile(dynamic=False)
-        ready: dict[int, Callable[..., torch.Tensor]] = {}
+                block.compile(dynamic=True)
+        ready: dict[tuple[int, bool], Callable[..., torch.Tensor]] = {}
         for step in range(start, steps):
             random = generator(seed, "transformer", step)
             rate = final_rate + (learning_rate - final_rate) * (0.5 + 0.5 * math.cos(math.pi * step / steps))
             for group in optimizer.param_groups:
                 group["lr"] = rate * min(1.0, (step + 1) / 200)
             count = frames[int(torch.randint(len(frames), (), generator=random))]
-            data = stills if count == 1 else clips
-            size = min(4 * batch, batch * whole // count)
-            picks = there(torch.randint(len(data.captions), (size,), generator=random))
+            given = count > 1 and float(torch.rand((), generator=random)) < continued
+            size, pool = _samples(count, batch_frames), pool_of(count, sparse_of)
+            data = pools[pool].after(used[pool] / pool)
+            picks = there(torch.randint(len(data.ids), (size,), generator=random))
             clean, positions = _some_frames(data.latents[picks], count, random)
-            ids, mask = tokens[data].input_ids[picks], tokens[data].attention_mask[picks]
             silent = there(torch.rand(size, generator=random) < 0.1)[:, None]
-            ids = torch.where(silent, empty.input_ids, ids)
-            mask = torch.where(silent, empty.attention_mask, mask)
+            ids = torch.where(silent, empty["input_ids"], data.ids[picks])
+            mask = torch.where(silent, empty["attention_mask"], data.mask[picks])
             pad_bias = log_copies[there(torch.randint(len(PAD_COUNTS), (size,), generator=random))]
             sigmas = there(draw_sigmas(size, flow_shift, random))
             noise = torch.randn(clean.shape, generator=generator(seed, "noise", step, device=device), device=device)
-            inputs = (clean, noise, sigmas, ids, mask, pad_bias, *(() if positions is None else (positions,)))
-            if count not in ready:
-                ready[count] = replayed(errors_of, inputs)
-            errors = ready[count](*inputs)
+            places = F.pad(sigmas[:, None].expand(-1, count - 1), (1, 0)) if given else sigmas
+            inputs = (clean, noise, places, ids, mask, pad_bias, *(() if positions is None else (positions,)))
+            if (count, given) not in ready:
+                ready[count, given] = replayed(errors_of, inputs)
+            errors = ready[count, given](*inputs)
             optimizer.zero_grad(set_to_none=True)
-            levels.weigh(errors, sigmas, still=count == 1).backward()
+            kind = "still" if count == 1 else "continued" if given else "clip"
+            levels.weigh(errors, sigmas, kind=kind).backward()
             torch.nn.utils.clip_grad_norm_(parameters.values(), 1.0)
             optimizer.step()
             decay = min(average, (step + 1) / (step + 10))
             torch._foreach_lerp_(list(averages.values()), [p.detach() for p in parameters.values()], 1 - decay)
-            log.add(loss=errors.detach().mean(), frames=count)
+            used[pool] += size * count
+            log.add(loss=errors.detach().mean(), frames=count, given=int(given))
             if (step + 1) % save_every == 0 or step + 1 == steps:
                 save_checkpoint(path, step + 1, state, optimizer, logs=log.read())
             if report is not None and log.due(step + 1):
@@ -134,19 +137,30 @@ def train_transformer(
     return log.read()
 
 
+def _samples(count: int, batch_frames: int) -> int:
+    """Samples of `count` latent frames that a step sees."""
+    return max(1, batch_frames // count)
+
+
+def pool_of(count: int, sparse_of: int | None) -> int:
+    """The latent frames of what samples of `count` latent frames are taken from."""
+    return 1 if count == 1 else sparse_of or count
+
+
 def _some_frames(
     latents: torch.Tensor, count: int, random: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """The first and count - 1 other latent frames of each clip (B, C, F, h, w), and where they stand (B, count).
+    """The first, the last and count - 2 other latent frames of each clip (B, C, F, h, w), and where they stand
+    (B, count); of count 2 the first and the last.
 
     float32 (B, C, count, h, w) and, where these are all frames, None for the stock positions.
     """
     size, _, whole = latents.shape[:3]
     if count == whole:
         return latents.float(), None
-    others = torch.rand(size, whole - 1, generator=random).argsort(1)[:, : count - 1].sort(1).values + 1
-    kept = torch.cat([torch.zeros(size, 1, dtype=torch.long), others], dim=1)
-    kept = kept.to(latents.device)
+    others = torch.rand(size, whole - 2, generator=random).argsort(1)[:, : count - 2].sort(1).values + 1
+    first, last = (torch.full((size, 1), place) for place in (0, whole - 1))
+    kept = torch.cat([first, others, last], dim=1).to(latents.device)
     index = kept[:, None, :, None, None].expand(-1, latents.shape[1], -1, *latents.shape[3:])
     return latents.gather(2, index).float(), kept.double()
 

@@ -2,11 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 from effivmt.media.figures import smooth
+
+Number = TypeVar("Number", float, np.ndarray)
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Chart:
 
 
 def loss_chart(stage: str, losses: Sequence[float]) -> Chart:
-    """Draw the loss of every step, from 1; a long curve keeps its extremes in few points."""
+    """Draws the loss of every step, counted from 1; a long curve is thinned to few points but keeps its extremes."""
     values = np.asarray(losses, dtype=np.float64)
     finite = values[np.isfinite(values)]
     if not finite.size:
@@ -37,10 +40,10 @@ def loss_chart(stage: str, losses: Sequence[float]) -> Chart:
     margin = 0.04 * (high - low) or 0.1 * abs(high) or 1.0
     low, high = low - margin, high + margin
 
-    def x_of(step: np.ndarray | float) -> np.ndarray | float:
+    def x_of(step: Number) -> Number:
         return Chart.left + (step - 1) / max(values.size - 1, 1) * (Chart.right - Chart.left)
 
-    def y_of(loss: np.ndarray | float) -> np.ndarray | float:
+    def y_of(loss: Number) -> Number:
         return Chart.bottom - (loss - low) / (high - low) * (Chart.bottom - Chart.top)
 
     smoothed = smooth(values)

@@ -32,16 +32,8 @@ class Timing:
 
 
 @dataclass(frozen=True)
-class Failure:
-    """What went wrong in a stage, in one line."""
-
-    stage: str
-    message: str
-
-
-@dataclass(frozen=True)
 class Report:
-    """All that the page of one clip shows; videos are H.264, VP8, VP9 or AV1 in .mp4 or .webm, `head_map` is a PNG.
+    """What the page of one clip shows; videos are H.264, VP8, VP9 or AV1 in .mp4 or .webm, `head_map` is a PNG.
 
     `losses`: stage -> loss of each step. `timings`: stage -> Timing. `params`: nested, of plain YAML values.
     """
@@ -57,14 +49,14 @@ class Report:
     timings: Mapping[str, Timing] = field(default_factory=dict)
     params: Mapping[str, object] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
-    failures: Sequence[Failure] = ()
 
 
 def render_report(data: Report) -> str:
-    """Render the HTML page of one clip, the same text for the same data.
+    """Renders the HTML page of one clip, the same text for the same data.
 
-    Videos and images are embedded byte for byte as base64 data URIs; every text is escaped, and the page's own policy
-    lets a browser load nothing else. Raises VideoError for a video or image that is missing or that no browser shows.
+    Videos and images are embedded byte for byte as base64 data URIs; every text is escaped, and the page's content
+    security policy lets a browser load nothing else. Raises VideoError for a video or image that is missing or that no
+    browser shows.
     """
     return template("report.html.j2").render(
         data=data,

@@ -1,28 +1,27 @@
-"""Draws the page of a catalog run: one HTML file with the videos, figures and numbers of every clip."""
+"""The page of a catalog run: one HTML file with the videos, figures and numbers of every clip."""
 
 import json
-import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
 
 from effivmt.errors import VideoError
+from effivmt.evaluation.metrics import finite_metrics, mean_metrics
 from effivmt.report.charts import Chart
 from effivmt.report.clip_page import Report, Result, Timing, charts, params_text
 from effivmt.report.inline_media import InlineFile, InlineFiles
-from effivmt.report.run_record import ClipRecord, RunRecord
+from effivmt.report.run_record import ClipMetrics, ClipRecord, RunRecord
 from effivmt.report.templating import described, template
 
 LIMIT = 64 * 2**20
-"""Bytes of videos and images, as base64, up to which a page holds them; beyond, it links to the pages of the clips."""
+"""Bytes of videos and images as base64 that a page embeds at most; beyond, it links to the pages of the clips."""
 
 
 def render_run(out: Path, run: RunRecord) -> str:
-    """Render the HTML page of the run in `out`, the same text for the same files.
+    """Renders the HTML page of the run in `out`, the same text for the same files.
 
-    Every text is escaped, and the page's own policy lets a browser load nothing from elsewhere. Equal files are embedded
-    once. A clip whose folder is missing or damaged is shown with that as its fault.
+    Every text is escaped, and the page's content security policy lets a browser load nothing from elsewhere. Equal
+    files are embedded once. A clip whose folder is missing or damaged is shown with that as its fault.
     """
     entries = [_entry(out, record) for record in run.clips]
     files = _collect(entries)
@@ -63,24 +62,23 @@ class Entry:
     @property
     def charts(self) -> list[Chart]:
         """Its loss curves."""
-        return charts(self.report)
+        return charts(self.report) if self.report else []
 
     @property
     def params(self) -> str:
         """Its params as YAML."""
-        return params_text(self.report)
+        return params_text(self.report) if self.report else ""
 
     @property
     def seconds(self) -> float:
-        """What its stages took when they ran."""
+        """Seconds that its stages took when they ran."""
         return sum(it.seconds for it in self.report.timings.values()) if self.report else self.record.seconds
 
     @property
     def values(self) -> str:
-        """What clips are sorted by, JSON: its seconds and the means of its metrics with the adapter."""
-        names = dict.fromkeys(name for result in self.results for name in result.metrics)
-        means = {name: _mean(result.metrics.get(name) for result in self.results) for name in names}
-        return json.dumps({"seconds": self.seconds} | {name: it for name, it in means.items() if it is not None})
+        """Values to sort clips by, as JSON: its seconds and the means of its metrics with the adapter."""
+        means = mean_metrics(finite_metrics(result.metrics) for result in self.results)
+        return json.dumps({"seconds": self.seconds} | means)
 
     @property
     def files(self) -> Iterator[Path]:
@@ -91,7 +89,8 @@ class Entry:
                 yield result.video
                 if result.without_adapter:
                     yield result.without_adapter
-            yield self.report.head_map
+            if self.report.head_map:
+                yield self.report.head_map
 
 
 @dataclass(frozen=True)
@@ -101,8 +100,8 @@ class Group:
     name: str | None
     clips: int
     failed: int
-    adapter: Mapping[str, float | None]
-    baseline: Mapping[str, float | None]
+    with_adapter: Mapping[str, float]
+    without_adapter: Mapping[str, float]
 
 
 def _entry(out: Path, record: ClipRecord) -> Entry:
@@ -115,8 +114,9 @@ def _entry(out: Path, record: ClipRecord) -> Entry:
 
 
 def _report(folder: Path, record: ClipRecord) -> Report:
-    """What the out folder of a clip holds; OSError, ValueError, KeyError or TypeError where it is not whole."""
-    metrics, losses = (json.loads((folder / f"{it}.json").read_text(encoding="utf-8")) for it in ("metrics", "losses"))
+    """The report of a clip from its out folder; OSError, ValueError, KeyError or TypeError where that is incomplete."""
+    metrics: ClipMetrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    losses: dict[str, dict[str, list[float]]] = json.loads((folder / "losses.json").read_text(encoding="utf-8"))
     made = record.made
     if made is None:
         raise ValueError("transfer.json is not whole")
@@ -146,7 +146,7 @@ def _report(folder: Path, record: ClipRecord) -> Report:
 
 
 def _collect(entries: Sequence[Entry]) -> dict[Path, InlineFile] | None:
-    """The files of all clips, equal ones as one; None where they are too large for a page.
+    """The files of all clips, by path; None where they are too large for a page.
 
     A clip with a file that cannot be shown loses its report.
     """
@@ -163,7 +163,7 @@ def _collect(entries: Sequence[Entry]) -> dict[Path, InlineFile] | None:
 
 
 def _groups(entries: Sequence[Entry]) -> list[Group]:
-    """One group a class, in the order of the catalog, and where there are several one of all clips, named None."""
+    """One group for each class, in the order of the catalog; where there are several, also one of all clips (None)."""
     by_name: dict[str, list[Entry]] = {}
     for entry in entries:
         by_name.setdefault(entry.record.group or "", []).append(entry)
@@ -173,16 +173,10 @@ def _groups(entries: Sequence[Entry]) -> list[Group]:
 
 def _group(name: str | None, entries: Sequence[Entry]) -> Group:
     results = [result for entry in entries for result in entry.results]
-    names = {name for result in results for name in (*result.metrics, *result.metrics_without_adapter)}
     return Group(
         name,
         len(entries),
         sum(entry.status == "failed" for entry in entries),
-        {name: _mean(result.metrics.get(name) for result in results) for name in names},
-        {name: _mean(result.metrics_without_adapter.get(name) for result in results) for name in names},
+        mean_metrics(finite_metrics(result.metrics) for result in results),
+        mean_metrics(finite_metrics(result.metrics_without_adapter) for result in results),
     )
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    finite = [value for value in values if value is not None and math.isfinite(value)]
-    return fmean(finite) if finite else None

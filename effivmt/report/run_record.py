@@ -1,18 +1,93 @@
-"""What the folder of a catalog run says of its clips; quick to read."""
+"""What the folder of a catalog run records of its clips; read without the libraries that draw its page.
+
+The typed dicts are the JSON documents of that folder as the pipeline writes them.
+"""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NotRequired, TypedDict, cast
 
 from effivmt import __version__
 from effivmt.errors import EffiVMTError
+from effivmt.evaluation.metrics import MetricRow
 from effivmt.store.digests import canonical_json, sha256_bytes
+
+
+class RunRow(TypedDict):
+    """A clip in the run.json of a catalog run; `stage` and `reason` are empty unless it failed."""
+
+    clip: str
+    status: str
+    seconds: float
+    stage: str
+    reason: str
+
+
+class StageTiming(TypedDict):
+    """Seconds that a stage took when it ran; `cached` where its artifact came from the store."""
+
+    seconds: float
+    cached: bool
+
+
+class BackboneIdentity(TypedDict):
+    """A backbone's hub id or folder name, and the digest of its weights and configs."""
+
+    id: str
+    digest: str
+
+
+class VideoIdentity(TypedDict):
+    """A reference video's file name and SHA-256."""
+
+    name: str
+    sha256: str
+
+
+CatalogRow = TypedDict(
+    "CatalogRow",
+    {"clip": str, "caption": str, "prompts": Sequence[str], "group": str | None, "class": str | None},
+    total=False,
+)
+"""A row of a catalog; the class of the clip is `class` in a catalog's file and `group` in a clip's transfer.json."""
+
+
+class ClipRun(TypedDict):
+    """transfer.json of an out folder. `made_of`: digest of all that its content depends on; `files`: sizes in bytes.
+
+    `params` are the run's, as plain JSON values.
+    """
+
+    made_of: str
+    clip: CatalogRow
+    video: VideoIdentity
+    backbone: BackboneIdentity
+    params: Mapping[str, object]
+    stages: Mapping[str, StageTiming]
+    versions: Mapping[str, str]
+    files: Mapping[str, int]
+
+
+class ResultRow(MetricRow):
+    """A rendered video in metrics.json of a clip's out folder: file names of the video with and without adapter."""
+
+    video: str
+    without_adapter: NotRequired[str]
+
+
+class ClipMetrics(TypedDict):
+    """metrics.json of a clip's out folder."""
+
+    clip: str
+    caption: str
+    results: Sequence[ResultRow]
 
 
 @dataclass(frozen=True)
 class ClipRecord:
-    """A clip of a run: what was asked for, what became of it, and what its out folder says made it.
+    """A clip of a run: its row in the catalog, its outcome, and the transfer.json of its out folder.
 
     status: `hit`, `done` or `failed` (at `stage`, for `reason`). made: the folder's transfer.json; None for a clip that
     failed, and where the folder has none.
@@ -26,12 +101,12 @@ class ClipRecord:
     group: str | None
     caption: str
     prompts: tuple[str, ...]
-    made: Mapping[str, object] | None
+    made: ClipRun | None
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """A catalog run: the file's name, when it ended (UTC), seconds, its counts by status, and its clips in order."""
+    """A catalog run: the catalog's file name, end time (UTC), seconds, counts by status, and the clips in order."""
 
     catalog: str
     ended: str
@@ -41,7 +116,7 @@ class RunRecord:
 
     @property
     def digest(self) -> str:
-        """Digest of all that lasts: a run that finds every result in the store has that of the run before."""
+        """Digest of everything but times; it stays when a later run finds every result in the store."""
         clips = []
         for it in self.clips:
             words = [it.clip, it.group, it.caption, it.prompts]
@@ -61,9 +136,9 @@ def read_run(out: Path) -> RunRecord:
         raise EffiVMTError(f"{out} holds no whole run ({error!r:.200}); run the catalog again") from error
 
 
-def _asked(path: Path) -> dict[str, dict[str, object]]:
-    """Rows of the normalised catalog by clip; none where it is absent."""
-    from pyarrow import parquet  # slow to import
+def _asked(path: Path) -> dict[str, CatalogRow]:
+    """Rows of the normalised catalog by clip; empty where the file is absent."""
+    from pyarrow import parquet
 
     if not path.is_file():
         return {}
@@ -71,8 +146,11 @@ def _asked(path: Path) -> dict[str, dict[str, object]]:
     return {row["clip"]: row for row in parquet.read_table(path, columns=columns).to_pylist()}
 
 
-def _clip(out: Path, row: Mapping[str, object], asked: Mapping[str, object]) -> ClipRecord:
-    """What made the results goes before what the catalog says: a clip that this run left out may have changed there."""
+def _clip(out: Path, row: RunRow, asked: CatalogRow) -> ClipRecord:
+    """The record of a clip; what its folder's transfer.json says takes precedence over the catalog.
+
+    The catalog may have changed for a clip that this run left out.
+    """
     made = _made(out / row["clip"] / "transfer.json") if row["status"] != "failed" else None
     shown = made["clip"] if made else asked
     return ClipRecord(
@@ -88,10 +166,10 @@ def _clip(out: Path, row: Mapping[str, object], asked: Mapping[str, object]) -> 
     )
 
 
-def _made(path: Path) -> dict[str, object] | None:
+def _made(path: Path) -> ClipRun | None:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return None
     whole = isinstance(document, dict) and isinstance(document.get("clip"), dict) and "made_of" in document
-    return document if whole else None
+    return cast(ClipRun, document) if whole else None

@@ -1,4 +1,4 @@
-"""`OUT/report.html`, the page of a catalog run; written only where it is not up to date."""
+"""`OUT/report.html`, the page of a catalog run; written only where it is out of date."""
 
 import re
 from pathlib import Path
@@ -12,10 +12,10 @@ _MADE_OF = re.compile(rb'<meta name="made-of" content="([0-9a-f]{64})">')
 
 
 def write_run_report(out: Path) -> Path:
-    """Brings the page of the run in `out` up to date, from the files that lie there alone; returns its path.
+    """Brings the page of the run in `out` up to date, from the files in `out` alone; returns its path.
 
-    A run that changed nothing leaves it as it is, with the times of the run that wrote it. Raises EffiVMTError where
-    `out` holds no run or cannot be written.
+    After a run that changed nothing the page stays as it is, with the times of the run that wrote it. Raises
+    EffiVMTError where `out` holds no run or cannot be written.
     """
     page, record = out / PAGE, read_run(out)
     if _made_of(page) != record.digest:

@@ -1,4 +1,4 @@
-"""What the HTML pages share: their template environment, with every text escaped, and how numbers are written."""
+"""What the HTML pages share: the template environment, which escapes every text, and the format of numbers."""
 
 import base64
 import hashlib
@@ -8,7 +8,7 @@ from functools import cache
 import jinja2
 from markupsafe import Markup
 
-from effivmt.evaluation.metrics import METRICS, Metric
+from effivmt.evaluation.metrics import METRICS, Metric, ordered
 
 
 @cache
@@ -26,10 +26,9 @@ def template(name: str) -> jinja2.Template:
 
 
 def described(names: set[str]) -> dict[str, Metric]:
-    """The metrics of these names, those of METRICS first; any other is shown under its own name."""
+    """The metrics of these names in the order in which they are shown; an unknown one is labelled by its name."""
     unknown = "A number of this run without a description here."
-    others = {name: Metric(name.replace("_", " "), "", unknown) for name in sorted(names - METRICS.keys())}
-    return {name: metric for name, metric in METRICS.items() if name in names} | others
+    return {name: METRICS.get(name) or Metric(name.replace("_", " "), "", unknown) for name in ordered(names)}
 
 
 def base64_text(content: bytes) -> str:

@@ -54,7 +54,10 @@ class Mix:
 def draw_clip(
     seed: int, index: int, *, kinds: dict[str, float], num_frames: int = NUM_FRAMES, mix: Mix | None = None
 ) -> Clip:
-    """Clip number `index` of the endless data set `seed`, its kind drawn by the weights `kinds`, the rest by `mix`."""
+    """Clip number `index` of the endless data set `seed`, its kind drawn by the weights `kinds`, the rest by `mix`.
+
+    Whatever its `num_frames`, it shows the same scene and the whole of what moves, from start to end.
+    """
     rng = np.random.default_rng([seed, index])
     return _KINDS[_choose(rng, kinds)](rng, num_frames, mix or Mix())
 

@@ -36,7 +36,7 @@ QUESTIONS = 400
 """Put to the scorer."""
 STEPS = {
     "autoencoder": recipe.train_autoencoder,
-    "latents": recipe.cache_latents,
+    "latents": recipe.measure_latents,
     "transformer": recipe.train_transformer,
     "scorer": recipe.train_scorer,
 }
@@ -84,9 +84,10 @@ def run_judge(folder: Path, samples: int, params: Params, sheet: Path) -> None:
     """Examines the backbone in `folder` and the params' scorer, and prints a table.
 
     `samples` clips of held-out captions, half as many without a motion phrase and a third as many of each other kind of
-    scene; as many to reconstruct of each kind.
+    scene; as many to reconstruct of each kind. All have the frames that the params' `ingest` asks for.
     """
     silence_libraries()
+    how = {"params": params.render, "num_frames": params.ingest.num_frames}
     with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) as bars:
 
         def bar(name: str, total: int) -> Callable[[int, int], None]:
@@ -94,27 +95,26 @@ def run_judge(folder: Path, samples: int, params: Params, sheet: Path) -> None:
             return lambda done, _: bars.update(task, completed=done)
 
         def examined(name: str, asked: list[dict[str, str | None]]) -> list[Answer]:
-            return examine(folder, asked, params=params.render, progress=bar(name, len(asked)))
+            return examine(folder, asked, progress=bar(name, len(asked)), **how)
 
         named = examined("captions", questions(samples, motion=True))
         free = examined("no motion said", questions(max(2, samples // 2), motion=False))
         third = max(4, samples // 3)
-        scenes = {
-            kind: examine_scenes(folder, kind, third, params=params.render, progress=bar(kind, third))
-            for kind in SCENES
-        }
-    table = Table(title=f"{folder}: {samples} clips of captions held out of training", title_justify="left")
+        scenes = {kind: examine_scenes(folder, kind, third, progress=bar(kind, third), **how) for kind in SCENES}
+    num_frames = params.ingest.num_frames
+    title = f"{folder}: {samples} clips of {num_frames} frames, of captions held out of training"
+    table = Table(title=title, title_justify="left")
     for heading in ("attribute", "right"):
         table.add_column(heading)
     for name, share in shares(named).items():
         table.add_row(name, f"{share:.3f}")
-    spreads = spread([answer.verdict.path for answer in free]), spread(true_paths(400))
+    spreads = spread([answer.verdict.path for answer in free]), spread(true_paths(400, num_frames=num_frames))
     table.add_row("path spread", f"{spreads[0]:.3f} (training data {spreads[1]:.3f})")
     for kind, seen in scenes.items():
         for name, share in seen.items():
             table.add_row(f"{kind}: {name}", f"{share:.3f} of {third} clips")
     for kind in KINDS:
-        psnr, answers = reconstruct(folder, kind, samples)
+        psnr, answers = reconstruct(folder, kind, samples, num_frames=num_frames)
         table.add_row(f"reconstruction, {kind}", f"{psnr:.1f} dB")
         for name, share in shares(answers).items() if answers else ():
             table.add_row(f"reconstruction, {name}", f"{share:.3f} of {len(answers)} plain objects")

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from effivmt.catalog import Catalog
-from effivmt.evaluation.metrics import METRICS
+from effivmt.evaluation.metrics import METRICS, ordered
 from effivmt.pipeline.catalog_run import RunSummary
 from effivmt.pipeline.outputs import Outputs
 from effivmt.pipeline.plan import plan_clip
@@ -100,8 +100,7 @@ def metrics_table(title: str, columns: Mapping[str, Mapping[str, float]]) -> Tab
     table.add_column("better")
     for heading in columns:
         table.add_column(heading, justify="right")
-    order = list(METRICS)
-    for name in sorted(next(iter(columns.values())), key=lambda n: order.index(n) if n in METRICS else len(order)):
+    for name in ordered(next(iter(columns.values()))):
         known = METRICS.get(name)
         values = [f"{metrics[name]:.3f}" if name in metrics else "" for metrics in columns.values()]
         table.add_row(known.label if known else name, known.better if known else "", *values)

@@ -55,7 +55,8 @@ def pretrain(
 ) -> None:
     """Trains the embedded models, one step at a time; a step that was stopped goes on.
 
-    judge reads what the backbone in --out draws; transfer, what the params' backbone makes of a catalog's motions.
+    judge reads what the backbone in --out draws, in clips of ingest.num_frames; transfer, what the params' backbone
+    makes of a catalog's motions.
     """
     from effivmt_flows.cli.pretrain import run_judge, run_step
 

@@ -18,7 +18,7 @@ from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
 from mlflow.tracking import MlflowClient
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 
-from effivmt.evaluation.metrics import METRICS
+from effivmt.evaluation.metrics import METRICS, mean_metrics
 from effivmt.pipeline.outputs import Outputs
 from effivmt.store.digests import sha256_file
 from effivmt.versions import __version__, code_version
@@ -40,7 +40,7 @@ def register(client: MlflowClient, outputs: Outputs, record: Mapping, run_id: st
     Metrics and alias follow the newest measurement. Raises MlflowException or OSError where MLflow cannot write.
     """
     name, digest = model_name(record["clip"]["clip"]), sha256_file(outputs.adapter / "adapter.json")
-    means = {metric: str(value) for metric, value in mean_metrics(read_results(outputs)).items()}
+    means = {metric: str(value) for metric, value in mean_over_videos(read_results(outputs)).items()}
     known = client.search_model_versions(f"name = '{name}' and tags.{ADAPTER_SHA256} = '{digest}'", max_results=1)
     if known:
         version = known[0]
@@ -103,13 +103,9 @@ def metrics_of(row: Mapping) -> Iterator[tuple[str, float]]:
             yield f"{prefix}{name}", value
 
 
-def mean_metrics(results: Sequence[Mapping]) -> dict[str, float]:
+def mean_over_videos(results: Sequence[Mapping]) -> dict[str, float]:
     """`mean/<metric>` and `mean/without_adapter/<metric>` over all videos that have the metric."""
-    values: dict[str, list[float]] = {}
-    for row in results:
-        for name, value in metrics_of(row):
-            values.setdefault(f"mean/{name}", []).append(value)
-    return {name: sum(found) / len(found) for name, found in values.items()}
+    return {f"mean/{name}": value for name, value in mean_metrics(dict(metrics_of(row)) for row in results).items()}
 
 
 def _place_alias(client: MlflowClient, name: str, version: str, means: Mapping[str, str]) -> None:

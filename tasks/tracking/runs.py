@@ -122,5 +122,5 @@ def _metrics(record: Mapping, outputs: Outputs) -> Iterator[tuple[str, float, in
         seed = f"/seed_{row['seed']}" if several_seeds else ""
         for name, value in registry.metrics_of(row):
             yield f"prompt_{numbers[row['prompt']]}{seed}/{name}", value, 0
-    for name, value in registry.mean_metrics(results).items():
+    for name, value in registry.mean_over_videos(results).items():
         yield name, value, 0

@@ -162,10 +162,10 @@ def test_evaluate_sees_a_ground_that_leaks(project: Path) -> None:
 
 def test_bars_show_how_far_a_stage_is() -> None:
     with redirect_stderr(StringIO()) as shown, StageBars() as bars:
-        bars.started("temporal")
-        bars.advanced("temporal", 3, 12)
-        bars.started("render")
-        bars.finished(StageRun("render", (), 0.1))
+        bars.on_stage_start("temporal")
+        bars.on_stage_progress("temporal", 3, 12)
+        bars.on_stage_start("render")
+        bars.on_stage_end(StageRun("render", (), 0.1))
     lines = shown.getvalue().splitlines()
     assert any("temporal" in line and "3/12" in line and "left" in line for line in lines)
     assert any("render" in line and "hit" in line for line in lines)

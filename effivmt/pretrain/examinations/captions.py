@@ -59,11 +59,12 @@ def examine(
     asked: list[dict[str, str | None]],
     *,
     params: RenderParams,
+    num_frames: int,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Answer]:
-    """Draws one clip of 33 frames for each question, with seeds 0, 1, 2, …, and judges it."""
+    """Draws one clip of `num_frames` frames for each question, with seeds 0, 1, 2, …, and judges it."""
     captions = [caption_of(question) for question in asked]
-    clips = draw_captions(folder, captions, params=params, progress=progress)
+    clips = draw_captions(folder, captions, params=params, num_frames=num_frames, progress=progress)
     return [
         Answer(question, caption, seed, frames, judge(frames))
         for seed, (question, caption, frames) in enumerate(zip(asked, captions, clips, strict=True))
@@ -75,9 +76,14 @@ def draw_captions(
     captions: list[str],
     *,
     params: RenderParams,
+    num_frames: int,
     progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[np.ndarray]:
-    """One clip of 33 frames uint8 (T, H, W, 3) of the backbone in `folder` for each caption, with seeds 0, 1, 2, …"""
+    """One clip uint8 (T, H, W, 3) of the backbone in `folder` for each caption, with seeds 0, 1, 2, …
+
+    T = `num_frames`, of the form 4k+1.
+    """
+    size = IngestParams(num_frames=num_frames)
     backbone = Backbone(BackboneParams(path=str(folder)))
     negative = backbone.encode_texts([params.negative_prompt])[0]
     for seed, caption in enumerate(captions):
@@ -87,7 +93,7 @@ def draw_captions(
             backbone.encode_texts([caption])[0],
             negative,
             params=params,
-            size=IngestParams(),
+            size=size,
             seed=seed,
         )
         if progress is not None:
@@ -103,14 +109,15 @@ def shares(answers: list[Answer]) -> dict[str, float]:
     }
 
 
-def reconstruct(folder: Path, kind: str, count: int) -> tuple[float, list[Answer]]:
-    """How the backbone's autoencoder gives back `count` world clips of a kind: mean PSNR in dB, over peak 255.
+def reconstruct(folder: Path, kind: str, count: int, *, num_frames: int) -> tuple[float, list[Answer]]:
+    """How the backbone's autoencoder gives back `count` world clips of a kind and `num_frames` frames: mean PSNR in
+    dB, over peak 255.
 
     Of plain objects also what the judge reads in them, asked for what is truly there.
     """
     vae, errors, answers = Backbone(BackboneParams(path=str(folder))).vae, [], []
     for index in range(count):
-        clip = draw_clip(WORLD, index, kinds={kind: 1.0})
+        clip = draw_clip(WORLD, index, kinds={kind: 1.0}, num_frames=num_frames)
         video = torch.from_numpy(clip.frames).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
         with torch.no_grad():
             given = decode_whole(vae, encode_whole(vae, video).chunk(2, dim=1)[0]).clamp(-1, 1)
@@ -132,11 +139,11 @@ def spread(paths: list[np.ndarray]) -> float:
     return float(np.sqrt(np.nanmean(((stacked - np.nanmean(stacked, 0)) ** 2).sum(-1)))) / SIZE
 
 
-def true_paths(count: int) -> list[np.ndarray]:
-    """Paths of world clips whose captions say no motion, as training draws them."""
+def true_paths(count: int, *, num_frames: int) -> list[np.ndarray]:
+    """Paths (T, 2) of world clips of `num_frames` frames whose captions say no motion, as training draws them."""
     paths, index = [], 0
     while len(paths) < count:
-        clip = draw_clip(WORLD, index, kinds={"object": 1.0})
+        clip = draw_clip(WORLD, index, kinds={"object": 1.0}, num_frames=num_frames)
         if not any(name in clip.caption for name in NAMED):
             paths.append(clip.facts["motion"].centre)
         index += 1

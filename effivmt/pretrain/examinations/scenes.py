@@ -50,12 +50,17 @@ def examine_scenes(
     count: int,
     *,
     params: RenderParams,
+    num_frames: int,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, float]:
-    """The share of `count` clips of a kind (seeds 0, 1, 2, …) that show each attribute asked for, in [0, 1]."""
+    """The share of `count` clips of a kind and `num_frames` frames that show each attribute asked for, in [0, 1].
+
+    Seeds are 0, 1, 2, …
+    """
     asked = scene_questions(kind, count)
     right: dict[str, list[float]] = {}
-    clips = draw_captions(folder, [question["caption"] for question in asked], params=params, progress=progress)
+    captions = [question["caption"] for question in asked]
+    clips = draw_captions(folder, captions, params=params, num_frames=num_frames, progress=progress)
     for question, frames in zip(asked, clips, strict=True):
         for name, share in grade(kind, question, frames).items():
             right.setdefault(name, []).append(share)

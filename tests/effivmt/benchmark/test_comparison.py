@@ -26,7 +26,7 @@ from effivmt.config import Params, set_value
 from effivmt.errors import VideoError
 from effivmt.media.video import write_video
 from effivmt.pipeline import stages
-from effivmt.pipeline.workspace import Workspace
+from effivmt.pipeline.workspace import LoadedBackbone, Workspace
 from effivmt.store.store import Store
 
 RUN = [name for name, method in METHODS.items() if method.kind != "sweep"]
@@ -69,7 +69,7 @@ def done(store, params, clip, backbone) -> dict[str, JobResult]:
     if not _DONE:
         for name in RUN:
             made = job(params, name, clip)
-            _DONE[name] = run_job(Workspace(Store(store), made.params, loaded={"backbone": backbone}), made)
+            _DONE[name] = run_job(Workspace(Store(store), made.params, loaded=LoadedBackbone(backbone=backbone)), made)
     return _DONE
 
 
@@ -83,7 +83,7 @@ class TestMethods:
             assert found.video.file("video.mp4").stat().st_size > 0
 
     def test_a_second_run_is_all_hits_with_the_same_costs(self, done, store, params, clip):
-        loaded = {}
+        loaded = LoadedBackbone()
         for name in RUN:
             made = job(params, name, clip)
             again = run_job(Workspace(Store(store), made.params, loaded=loaded), made)
@@ -94,7 +94,7 @@ class TestMethods:
                 first.peak_bytes,
                 first.metrics,
             )
-        assert set(loaded) == {"folder"}  # no backbone was loaded
+        assert loaded.folder is not None and loaded.backbone is None
 
     def test_methods_differ(self, done):
         videos = {name: one.cells[0].video.digest("video.mp4") for name, one in done.items()}
@@ -110,7 +110,7 @@ class TestMethods:
         ingested = stages.ingest(work, clip)
         heads = stages.heads(work, clip, ingested)
         looks = stages.spatial(work, clip, ingested, heads)
-        motion = stages.temporal(work, clip, ingested, heads, looks)
+        motion = stages.temporal(work, clip, ingested, heads, appearance=looks)
         (ours,) = done[OURS].cells
         assert ours.preparing_seconds == sum(a.seconds for a in (ingested, heads, looks, motion))
         assert ours.rendering_seconds == ours.video.seconds and ours.adapter.key == motion.key

@@ -8,18 +8,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import WanPipeline
-from safetensors.torch import save_file
+from diffusers import AutoencoderKLWan, WanPipeline
 from transformers import T5TokenizerFast, UMT5EncoderModel
 
 from effivmt.config import BackboneParams
 from effivmt.errors import BackboneError
 from effivmt.method.backbone import Backbone
 from effivmt.pretrain import recipe, text
-from effivmt.pretrain.latents import load_latents
+from effivmt.pretrain.drawing import drawing
+from effivmt.pretrain.latents import encode_clips
 from effivmt.pretrain.plans import PLANS, Phase, Plan
+from effivmt.pretrain.pool import Supply
 from effivmt.pretrain.scorer import load_scorer
-from effivmt.world.scenes import draw_clip
+from effivmt.world.looks import names_held_out
 
 SHIPPED = Path("data/wan-tiny")
 
@@ -59,20 +60,23 @@ def test_a_start_from_something_else_is_told(tmp_path: Path) -> None:
         recipe.initial_models(tmp_path)
 
 
-def test_only_the_last_phase_goes_on_from_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, frames in (("clips", 9), ("stills", 1)):
-        (tmp_path / name).mkdir()
-        captions = json.dumps(["a red circle", "a blue square"])
-        latents = torch.randn(2, 32, frames, 8, 8, generator=torch.Generator().manual_seed(0)).half()
-        save_file({"latents": latents}, tmp_path / name / "00000.safetensors", metadata={"captions": captions})
-    (tmp_path / "statistics.json").write_text(json.dumps({"mean": [0.0] * 32, "std": [1.0] * 32}), encoding="utf-8")
-    last = replace(PLANS["processor"].transformer[-1], steps=2, frames=(1,))
+def test_all_phases_but_the_first_go_on_from_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(SHIPPED / "vae", tmp_path / "vae")
+    stills, sparse, whole = (replace(phase, steps=2) for phase in PLANS["processor"].transformer)
+    sparse, whole = replace(sparse, frames=(3,), sparse_of=4), replace(whole, frames=(2,))
     short = replace(
-        PLANS["processor"], transformer=(replace(last, name="stills"), last), clips=range(1), stills=range(1)
+        PLANS["processor"],
+        transformer=(stills, sparse, whole),
+        batch_frames=4,
+        supply=Supply(size=4, shards=1, uses=1.0),
     )
     without_a_compiler(monkeypatch)
+    recipe.measure_latents(tmp_path, lambda *_: None, short, torch.device("cpu"))
+    known = json.loads((SHIPPED / "vae" / "config.json").read_text(encoding="utf-8"))
+    measured = json.loads((tmp_path / "statistics.json").read_text(encoding="utf-8"))
+    assert measured == {"mean": known["latents_mean"], "std": known["latents_std"]}
     seen = []
-    for start, phases in ((SHIPPED, ["whole"]), (None, ["stills", "whole"])):
+    for start, phases in ((SHIPPED, ["sparse", "whole"]), (None, ["stills", "sparse", "whole"])):
         report = lambda name, step, *_: seen.append((name, step))  # noqa: E731
         recipe.train_transformer(tmp_path, report, short, torch.device("cpu"), start=start)
         assert seen == [(f"transformer, {phase}", step) for phase in phases for step in (1, 2)]
@@ -81,30 +85,41 @@ def test_only_the_last_phase_goes_on_from_a_folder(tmp_path: Path, monkeypatch: 
         shutil.rmtree(tmp_path / "transformer")
 
 
+def test_training_clips_name_no_held_out_look_and_lie_normalised(tmp_path: Path) -> None:
+    vae = AutoencoderKLWan(**recipe.autoencoder.CONFIG | {"base_dim": 4}).eval()
+    statistics, draw = {"mean": [0.5] * 32, "std": [2.0] * 32}, recipe._drawn(2, 2)
+    with drawing() as draw_all:
+        some = recipe._captioned(vae, statistics, draw_all, draw, range(40))
+    clips = [clip for clip in map(draw, range(40)) if not names_held_out(clip.caption)]
+    assert len(clips) < 40 and some.captions == [clip.caption for clip in clips]
+    wanted = (encode_clips(vae, clips).float() - 0.5) / 2.0
+    assert some.latents.shape == (len(clips), 32, 2, 8, 8) and torch.allclose(some.latents.float(), wanted, atol=1e-2)
+    assert recipe._drawn(2, 1)(0).frames.shape == (1, 64, 64, 3)
+    assert recipe._drawn(2, 21)(0).frames.shape == (81, 64, 64, 3)
+
+
 def test_the_whole_recipe_makes_folders_that_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     without_a_compiler(monkeypatch)
     monkeypatch.setattr(recipe.autoencoder, "CONFIG", recipe.autoencoder.CONFIG | {"base_dim": 4})
     plan = Plan(
         autoencoder=(Phase("short", 2, (5,), 1e-3),),
-        transformer=(Phase("stills", 1, (1,), 1e-3), Phase("whole", 1, (9,), 1e-3)),
+        transformer=(Phase("stills", 1, (1,), 1e-3), Phase("whole", 1, (3,), 1e-3)),
         crop_frames=10,
         crop_clips=4,
-        batch=2,
-        clips=range(1),
-        stills=range(1),
+        batch_frames=6,
+        measured_clips=2,
+        supply=Supply(size=4, shards=1, uses=1.0),
         scorer_steps={32: 1, 16: 1},
         scorer_batch=8,
         scorer_clips=12,
     )
     work, device = tmp_path / "work", torch.device("cpu")
     with pytest.raises(BackboneError, match="run the recipe's step `autoencoder` first"):
-        recipe.cache_latents(work, lambda *_: None, plan, device)
-    for step in (recipe.train_autoencoder, recipe.cache_latents, recipe.train_transformer, recipe.train_scorer):
+        recipe.measure_latents(work, lambda *_: None, plan, device)
+    for step in (recipe.train_autoencoder, recipe.measure_latents, recipe.train_transformer, recipe.train_scorer):
         step(work, lambda *_: None, plan, device)
     recipe.assemble(work, tmp_path / "made", plan)
     assert {path.parent.name for path in work.rglob("curve.png")} == {"autoencoder", "transformer", "scorer"}
-    captions = load_latents(work / "clips", range(1)).captions
-    assert captions == [draw_clip(101, index, kinds=recipe.KINDS, mix=recipe.MIX).caption for index in range(64)]
     video = WanPipeline.from_pretrained(tmp_path / "made", torch_dtype=torch.float32)(
         "a red circle", height=64, width=64, num_frames=33, num_inference_steps=1, guidance_scale=1.0
     ).frames[0]

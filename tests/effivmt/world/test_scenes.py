@@ -19,6 +19,16 @@ def test_same_seed_same_bytes(kind: str) -> None:
     assert not np.array_equal(one.frames, draw_clip(3, 6, kinds={kind: 1.0}).frames)
 
 
+@pytest.mark.parametrize("num_frames", [5, 13, 81])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_clip_of_any_length_shows_the_whole_scene(kind: str, num_frames: int) -> None:
+    for index in range(4):
+        usual, other = (draw_clip(3, index, kinds={kind: 1.0}, num_frames=count) for count in (33, num_frames))
+        assert other.caption == usual.caption and other.frames.shape == (num_frames, 64, 64, 3)
+        ends = [clip.frames[[0, -1]].astype(int) for clip in (usual, other)]
+        assert np.abs(ends[0] - ends[1]).max() <= 1
+
+
 def test_an_object_stands_where_its_path_says() -> None:
     motion = motions.held_out("figure eight", np.random.default_rng(0), 33, 9.0)
     clip = object_clip(Look("circle", "red", 9.0), Ground("navy"), motion, "")

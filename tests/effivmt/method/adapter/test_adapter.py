@@ -77,6 +77,12 @@ class TestFolder:
         with pytest.raises(AdapterError, match="does not list the adapter's files"):
             load_adapter(broken)
 
+    @pytest.mark.parametrize("made_for", ["wan", [], {"id": "wan"}, {"digest": "5f"}])
+    def test_a_backbone_without_id_and_digest_is_an_error(self, broken, made_for):
+        edit_facts(broken, lambda facts: facts.update(backbone=made_for))
+        with pytest.raises(AdapterError, match=r"adapter\.json does not say its backbone; pull or make it again"):
+            load_adapter(broken)
+
     def test_weights_that_are_no_safetensors_are_an_error(self, broken):
         torch.save({"a": torch.zeros(1)}, broken / "spatial.safetensors")
         edit_facts(broken, lambda facts: None)
