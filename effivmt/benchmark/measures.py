@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from effivmt.evaluation import metrics
 from effivmt.evaluation.metrics import METRICS, Metric
 
 COSTS = {
@@ -30,5 +31,4 @@ MEASURES = METRICS | COSTS
 def ordered(names: Iterable[str]) -> list[str]:
     """Measures in the order in which tables show them: metrics, unknown ones by name, costs."""
     given = set(names)
-    unknown = sorted(given - MEASURES.keys())
-    return [name for name in (*METRICS, *unknown, *COSTS) if name in given]
+    return [*metrics.ordered(given - COSTS.keys()), *(name for name in COSTS if name in given)]

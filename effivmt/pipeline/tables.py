@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from effivmt.evaluation.metrics import METRICS, mean_metrics, ordered
+from effivmt.evaluation.metrics import KINDS, METRICS, mean_metrics, ordered
 from effivmt.store.files import atomic_write
 
 LOSSES, TABLE = "losses.csv", "metrics.csv"
@@ -15,7 +15,6 @@ POINTS = 100
 """Most points of a curve: a longer one is averaged over that many equal stretches of steps."""
 ALL = "all clips"
 """Where a table names a clip; no clip's id has a space."""
-KINDS = {"adapter": "with adapter", "baseline": "without adapter"}
 
 
 def write_losses(folder: Path, clips: Sequence[str]) -> None:

@@ -26,7 +26,9 @@ from effivmt_tasks.tracking.pull import ADAPTER_SHA256, MODEL_FOLDER
 
 DECLARED = "foreground_motion_fidelity"
 CHAMPION, CHALLENGER = "champion", "challenger"
-KINDS = {"adapter": "", "baseline": "without_adapter/"}
+INTERFACE, INTERFACE_VERSION = "interface", "2"
+"""Tag of a version: which public interface of `effivmt` its pyfunc code uses. Those of version 0.1 have no such tag."""
+PREFIXES = {"adapter": "", "baseline": "without_adapter/"}
 """Kind of video in metrics.json -> prefix of its metrics in MLflow."""
 _DESCRIPTION = 5000
 """Characters that MLflow's database keeps of a description."""
@@ -41,7 +43,8 @@ def register(client: MlflowClient, outputs: Outputs, record: Mapping, run_id: st
     """
     name, digest = model_name(record["clip"]["clip"]), sha256_file(outputs.adapter / "adapter.json")
     means = {metric: str(value) for metric, value in mean_over_videos(read_results(outputs)).items()}
-    known = client.search_model_versions(f"name = '{name}' and tags.{ADAPTER_SHA256} = '{digest}'", max_results=1)
+    same = f"name = '{name}' and tags.{ADAPTER_SHA256} = '{digest}' and tags.{INTERFACE} = '{INTERFACE_VERSION}'"
+    known = client.search_model_versions(same, max_results=1)
     if known:
         version = known[0]
         for metric, value in means.items():
@@ -56,10 +59,10 @@ def register(client: MlflowClient, outputs: Outputs, record: Mapping, run_id: st
             name,
             f"{client.get_run(run_id).info.artifact_uri}/{MODEL_FOLDER}",
             run_id,
-            tags=_tags(record) | {ADAPTER_SHA256: digest} | means,
+            tags=_tags(record) | {ADAPTER_SHA256: digest, INTERFACE: INTERFACE_VERSION} | means,
             description=(outputs.adapter / "README.md").read_text(encoding="utf-8")[:_DESCRIPTION],
         )
-    _place_alias(client, name, str(version.version), means)
+    _place_alias(client, version, means)
     return version
 
 
@@ -98,7 +101,7 @@ def read_results(outputs: Outputs) -> list[dict]:
 
 def metrics_of(row: Mapping) -> Iterator[tuple[str, float]]:
     """Names (with the prefix of their kind) and values of one video's metrics."""
-    for kind, prefix in KINDS.items():
+    for kind, prefix in PREFIXES.items():
         for name, value in row.get(kind, {}).items():
             yield f"{prefix}{name}", value
 
@@ -108,19 +111,27 @@ def mean_over_videos(results: Sequence[Mapping]) -> dict[str, float]:
     return {f"mean/{name}": value for name, value in mean_metrics(dict(metrics_of(row)) for row in results).items()}
 
 
-def _place_alias(client: MlflowClient, name: str, version: str, means: Mapping[str, str]) -> None:
-    """Makes a version champion or challenger; the champion stays where the version is no better, or is the champion."""
+def _place_alias(client: MlflowClient, version: ModelVersion, means: Mapping[str, str]) -> None:
+    """Makes a version champion or challenger.
+
+    The champion stays where the version is no better than it, unless the version is the same adapter, registered anew.
+    """
+    name, number, metric = version.name, str(version.version), f"mean/{DECLARED}"
     aliases = client.get_registered_model(name).aliases
-    holder, metric = aliases.get(CHAMPION), f"mean/{DECLARED}"
-    if holder is not None and str(holder) == version:
+    holder = aliases.get(CHAMPION)
+    if holder is not None and str(holder) == number:
         return
-    held = None if holder is None else client.get_model_version(name, str(holder)).tags.get(metric)
-    if metric in means and (holder is None or (held is not None and _better(float(means[metric]), float(held)))):
-        client.set_registered_model_alias(name, CHAMPION, version)
-        if str(aliases.get(CHALLENGER)) == version:
+    held = {} if holder is None else client.get_model_version(name, str(holder)).tags
+    again = held.get(ADAPTER_SHA256) == version.tags[ADAPTER_SHA256]
+    better = metric in means and (
+        holder is None or (metric in held and _better(float(means[metric]), float(held[metric])))
+    )
+    if again or better:
+        client.set_registered_model_alias(name, CHAMPION, number)
+        if str(aliases.get(CHALLENGER)) == number:
             client.delete_registered_model_alias(name, CHALLENGER)
     else:
-        client.set_registered_model_alias(name, CHALLENGER, version)
+        client.set_registered_model_alias(name, CHALLENGER, number)
 
 
 def _better(new: float, old: float) -> bool:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import mlflow.pyfunc
 import pytest
 import torch
 from changing import PROMPTS, remeasured, renamed, retuned
@@ -14,6 +15,7 @@ from mlflow.tracking import MlflowClient
 
 from effivmt.store.digests import sha256_file
 from effivmt_tasks.tracking.folders import TrackedRun
+from effivmt_tasks.tracking.pull import pull
 from effivmt_tasks.tracking.runs import track_folder
 
 RENDERING = """
@@ -114,6 +116,29 @@ def test_pyfunc_renders_in_a_fresh_process(registered: TrackedRun, server: Serve
         assert (tmp_path / f"two-{number}.mp4").read_bytes() == (made / f"out/left/video-{number}.mp4").read_bytes()
     assert (tmp_path / "still-1.mp4").read_bytes() != (tmp_path / "two-1.mp4").read_bytes()
     assert ended.returncode == 1 and "set EFFIVMT_BACKBONE to" in ended.stderr.splitlines()[-1]  # its last load
+
+
+def test_version_of_0_1_says_how_to_register_it_again(
+    client: MlflowClient, server: Server, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its pyfunc code is that of version 0.1; rendering with it goes on, and a new run registers it anew."""
+    folder = renamed(made / "out/left", tmp_path, "old")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
+    track_folder(client, server.uri, folder)
+    version = client.get_model_version_by_alias("effivmt-old", "champion")
+    (stored,) = server.artifacts.glob(f"*/{version.run_id}/artifacts/model")
+    (code,) = stored.glob("*.py")
+    code.write_text((Path(__file__).parent / "registered" / "pyfunc_model_0_1.py").read_text(encoding="utf-8"))
+    client.delete_model_version_tag("effivmt-old", "1", "interface")
+
+    with pytest.raises(ImportError, match=r"registered by EffiVMT 0\.1.* run its catalog or transfer again"):
+        mlflow.pyfunc.load_model("models:/effivmt-old@champion")
+    assert pull("models:/effivmt-old@champion", tmp_path / "pulled") == tmp_path / "pulled"
+
+    (folder / "tracked.json").unlink()
+    assert track_folder(client, server.uri, folder).version == "2"
+    assert aliases(client, "effivmt-old") == {"champion": "2"}
+    mlflow.pyfunc.load_model("models:/effivmt-old@champion")
 
 
 def test_pulled_adapter_works_in_stock_diffusers(
