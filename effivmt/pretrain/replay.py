@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from typing import cast
 
 import torch
 from torch import nn
@@ -16,4 +17,5 @@ def replayed(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> Callable[..
     """
     if inputs[0].device.type != "cuda":
         return module
-    return torch.cuda.make_graphed_callables(copy.copy(module), inputs, allow_unused_input=True)
+    graphed = torch.cuda.make_graphed_callables(copy.copy(module), inputs, allow_unused_input=True)
+    return cast(Callable[..., torch.Tensor], graphed)  # torch does not say what it returns

@@ -7,9 +7,10 @@ from contextlib import nullcontext
 from functools import partial
 from operator import methodcaller
 from pathlib import Path
+from typing import Any
 
 import torch
-from diffusers import WanTransformer3DModel
+from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from torch import nn
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
@@ -24,7 +25,7 @@ from effivmt.pretrain.precision import fast_products
 from effivmt.pretrain.prediction import PredictionErrors
 from effivmt.pretrain.replay import replayed
 
-CONFIG = {
+CONFIG: dict[str, Any] = {  # arguments of WanTransformer3DModel, each of its own type
     "patch_size": (1, 2, 2),
     "num_attention_heads": 8,
     "attention_head_dim": 32,
@@ -45,8 +46,8 @@ def train_transformer(
     text_encoder: UMT5EncoderModel,
     tokenizer: PreTrainedTokenizerBase,
     pools: Mapping[int, Pool],
-    folder: Path,
     *,
+    folder: Path,
     steps: int,
     batch_frames: int,
     frames: tuple[int, ...],
