@@ -199,11 +199,11 @@ class _Clips:
         """Random crops float32 (count, 3, T, size, size) in [-1, 1], four in five around something, and their loss
         weights (count, 1, T, size, size) in [1, 5]; `size` in pixels, at most the frame's."""
         device, (pool, whole, height, width, _) = self.frames.device, self.frames.shape
-        random, there = generator(seed, "crops", step), methodcaller("to", device, non_blocking=True)
-        which = there(torch.randint(pool, (count, 1), generator=random))
-        first = there(torch.randint(whole - num_frames + 1, (count, 1), generator=random))
-        anywhere = there(torch.rand(count, 1, generator=random) < 0.2)
-        shift = there(torch.randint(-12, 13, (2, count, 1), generator=random)) - size // 2
+        random, to_device = generator(seed, "crops", step), methodcaller("to", device, non_blocking=True)
+        which = to_device(torch.randint(pool, (count, 1), generator=random))
+        first = to_device(torch.randint(whole - num_frames + 1, (count, 1), generator=random))
+        anywhere = to_device(torch.rand(count, 1, generator=random) < 0.2)
+        shift = to_device(torch.randint(-12, 13, (2, count, 1), generator=random)) - size // 2
         times = first + torch.arange(num_frames, device=device)
         frames = self.frames[which, times].float() / 127.5 - 1
         interest = (frames - (self.ground[which, times] / 127.5 - 1)).abs().sum(-1).clamp(max=1)

@@ -1,4 +1,4 @@
-"""What a training loop logs of each step, read from the device only now and then: a reading waits for a GPU."""
+"""The log of a training loop. Values are read from the device only now and then, since a read waits for the GPU."""
 
 import torch
 
@@ -7,7 +7,7 @@ EVERY = 50
 
 
 class Log:
-    """Figures of each step by name; `done` holds those of the steps that were trained before, and takes the others."""
+    """The figures of each step by name; `done`, the log of the steps before, is extended in place."""
 
     def __init__(self, done: dict[str, list[float]], device: torch.device) -> None:
         self._read, self._every = done, 1 if device.type == "cpu" else EVERY

@@ -1,4 +1,4 @@
-"""Products in bfloat16, where the device has fast ones, while weights, gradients and optimizer stay float32.
+"""Matrix products in bfloat16, where the device has fast ones, while weights, gradients and optimizer stay float32.
 
 A GPU takes autocast. On processors with bfloat16 products (avx512_bf16, AMX) these are two to three times as fast as
 float32 ones, but autocast gives that away: it also runs attention and normalisation in bfloat16, which are slower there

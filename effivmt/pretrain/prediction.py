@@ -1,4 +1,4 @@
-"""How far the transformer's prediction is off for captioned samples, as one module."""
+"""The flow-matching error of captioned samples, as one module."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -74,7 +74,7 @@ class PredictionErrors(nn.Module):
         """Errors float32 (B,) of latents `clean` (B, C, F, h, w) with `noise` of their shape at levels `sigmas` (B,).
 
         Of `sigmas` (B, F) the first column is 0 and the others are alike: the first latent frame is given, clean, with
-        timestep 0 on its tokens (`expand_timesteps` of Wan 2.2 TI2V), and does not count.
+        timestep 0 on its tokens (`expand_timesteps` of Wan 2.2 TI2V), and is left out of the error.
         Captions are token `ids` (B, L) with their `mask` (B, L); one padding token counts exp(`pad_bias`) times, (B,).
         `positions` (B, F) are the latent frames' places in time; None: 0, 1, 2, ...
         """

@@ -269,6 +269,7 @@ def _save_every(device: torch.device, steps: int) -> int:
 
 
 def _made(path: Path, step: str) -> Path:
+    """`path`, which the recipe's step `step` writes. BackboneError: it is not there."""
     if not path.exists():
         raise BackboneError(f"{path} is not there; run the recipe's step `{step}` first")
     return path

@@ -28,15 +28,8 @@ def make_tokenizer() -> T5Tokenizer:
     phrases += [*motions.NAMED, *motions.CAMERA, *figure.ACTIONS]
     phrases += ["a an on in and with over the of", "background ground shape person shirt camera view"]
     words = sorted({word for phrase in phrases for word in phrase.split()})
-    words += [
-        "at",
-        "bottom",
-        "from",
-        "going",
-        "middle",
-        "to",
-        "top",
-    ]  # after the others, so that a trained encoder keeps its numbers
+    # after the others, so that the others keep the numbers that a trained encoder knows
+    words += ["at", "bottom", "from", "going", "middle", "to", "top"]
     pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -20.0)]
     pieces += [("▁" + word, -2.0) for word in words]
     letters = string.ascii_lowercase + string.digits + string.punctuation

@@ -34,7 +34,7 @@ from effivmt.world.scenes import KINDS
 from effivmt_flows.cli.tables import results_console
 
 QUESTIONS = 400
-"""Put to the scorer."""
+"""The number of questions that the scorer answers."""
 STEPS = ("autoencoder", "latents", "transformer", "scorer", "assemble")
 TRAINING = {
     "autoencoder": recipe.train_autoencoder,
@@ -85,8 +85,9 @@ def run_step(step: str, work: Path, out: Path, *, plan: str, device: str, start:
 def run_judge(folder: Path, samples: int, params: Params, sheet: Path) -> None:
     """Examines the backbone in `folder` and the params' scorer, and prints a table.
 
-    `samples` clips of held-out captions, half as many without a motion phrase and a third as many of each other kind of
-    scene; as many to reconstruct of each kind. All have the frames that the params' `ingest` asks for.
+    The backbone draws `samples` clips of held-out captions, half as many without a motion phrase and a third as many of
+    each other kind of scene; its autoencoder reconstructs `samples` clips of each kind. All clips have the length that
+    the params' `ingest` asks for. The first 16 clips are written to the contact sheet `sheet`.
     """
     silence_libraries()
     render, num_frames = params.render, params.ingest.num_frames

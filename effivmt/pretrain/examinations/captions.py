@@ -120,10 +120,8 @@ def shares(answers: list[Answer]) -> dict[str, float]:
 
 
 def reconstruct(folder: Path, kind: str, count: int, *, num_frames: int) -> tuple[float, list[Answer]]:
-    """How the backbone's autoencoder gives back `count` world clips of a kind and `num_frames` frames: mean PSNR in
-    dB, over peak 255.
-
-    Of plain objects also what the judge reads in them, asked for what is truly there.
+    """How well the backbone's autoencoder reconstructs `count` world clips of a kind and `num_frames` frames: mean PSNR
+    in dB, peak 255, and, of clips of a plain object, what the judge reads in them beside what is truly there.
     """
     vae = Backbone(BackboneParams(path=str(folder))).vae
     errors: list[float] = []
@@ -132,8 +130,8 @@ def reconstruct(folder: Path, kind: str, count: int, *, num_frames: int) -> tupl
         clip = draw_clip(WORLD, index, kinds={kind: 1.0}, num_frames=num_frames)
         video = torch.from_numpy(clip.frames).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
         with torch.no_grad():
-            given = decode_whole(vae, encode_whole(vae, video).chunk(2, dim=1)[0]).clamp(-1, 1)
-        frames = ((given[0].permute(1, 2, 3, 0) + 1) * 127.5).round().numpy().astype(np.uint8)
+            restored = decode_whole(vae, encode_whole(vae, video).chunk(2, dim=1)[0]).clamp(-1, 1)
+        frames = ((restored[0].permute(1, 2, 3, 0) + 1) * 127.5).round().numpy().astype(np.uint8)
         errors.append(float(np.square(frames.astype(float) - clip.frames).mean()))
         if kind == "object" and clip.facts["look"].pattern == "plain":
             look, ground = clip.facts["look"], clip.facts["ground"]
@@ -152,7 +150,7 @@ def spread(paths: list[np.ndarray]) -> float:
 
 
 def true_paths(count: int, *, num_frames: int) -> list[np.ndarray]:
-    """Paths (T, 2) of world clips of `num_frames` frames whose captions say no motion, as training draws them."""
+    """Paths (T, 2) of world clips of `num_frames` frames whose captions name no motion, as training draws them."""
     paths: list[np.ndarray] = []
     index = 0
     while len(paths) < count:
