@@ -4,15 +4,21 @@ Training runs a clip through the network whole. diffusers runs it in chunks of f
 and `decode_whole` give the same tensors (to float rounding) in half the time.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from operator import methodcaller
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKLWan
-from diffusers.models.autoencoders.autoencoder_kl_wan import WanResample, patchify, unpatchify
+from diffusers.models.autoencoders.autoencoder_kl_wan import (
+    AutoencoderKLWan,
+    WanResample,
+    WanUpBlock,
+    patchify,
+    unpatchify,
+)
 from torch import nn
 from torch.nn import functional as F
 
@@ -24,7 +30,7 @@ from effivmt.pretrain.precision import fast_products
 from effivmt.pretrain.replay import replayed
 from effivmt.world.scenes import draw_clip
 
-CONFIG = {
+CONFIG: dict[str, Any] = {  # arguments of AutoencoderKLWan, each of its own type
     "base_dim": 16,
     "z_dim": 32,
     "dim_mult": [1, 2, 4],
@@ -46,7 +52,7 @@ KINDS = {"object": 0.5, "camera": 0.2, "pair": 0.15, "figure": 0.15}
 def encode_whole(vae: AutoencoderKLWan, video: torch.Tensor) -> torch.Tensor:
     """Latent means (B, C, F, H/8, W/8) of video (B, 3, 4(F-1)+1, H, W) in [-1, 1], before normalisation."""
     encoder = vae.encoder
-    x = encoder.conv_in(patchify(video, vae.config.patch_size))
+    x = encoder.conv_in(patchify(video, vae.config["patch_size"]))
     for layer in encoder.down_blocks:
         x = _down(layer, x) if isinstance(layer, WanResample) else layer(x)
     x = encoder.conv_out(encoder.nonlinearity(encoder.norm_out(encoder.mid_block(x))))
@@ -57,13 +63,13 @@ def decode_whole(vae: AutoencoderKLWan, latents: torch.Tensor) -> torch.Tensor:
     """Video (B, 3, 4(F-1)+1, 8h, 8w), not clamped, of latents (B, C, F, h, w) before normalisation."""
     decoder = vae.decoder
     x = decoder.mid_block(decoder.conv_in(vae.post_quant_conv(latents)))
-    for block in decoder.up_blocks:
+    for block in cast(Iterable[WanUpBlock], decoder.up_blocks):  # torch says Module
         for resnet in block.resnets:
             x = resnet(x)
         if block.upsamplers is not None:
-            x = _up(block.upsamplers[0], x)
+            x = _up(cast(WanResample, block.upsamplers[0]), x)
     x = decoder.conv_out(decoder.nonlinearity(decoder.norm_out(x)))
-    return unpatchify(x, vae.config.patch_size)
+    return unpatchify(x, vae.config["patch_size"])
 
 
 def train_autoencoder(
@@ -88,7 +94,7 @@ def train_autoencoder(
     and with it all latents, as they are. Products are in bfloat16 on a GPU, which replays forward and backward as a
     graph. Loss: L1 + 2 MSE, five-fold on the objects, + 2e-4 KL; AdamW with cosine decay. Returns the losses' log.
     """
-    parameters = dict(vae.named_parameters())
+    parameters: dict[str, torch.Tensor] = dict(vae.named_parameters())
     parts = (vae.decoder, vae.post_quant_conv) if decoder_only else (vae,)
     trained = [parameter for part in parts for parameter in part.parameters()]
     optimizer = torch.optim.AdamW(trained, lr=learning_rate, weight_decay=1e-4, betas=(0.9, 0.99), fused=True)
@@ -96,17 +102,20 @@ def train_autoencoder(
     start, done = load_checkpoint(path, parameters, optimizer)
     log = Log(done, vae.device)
     vae.train()
-    clips = _Clips(seed + 1, pool, vae.device) if start < steps else None
-    losses, ready = _Losses(vae, decoder_only=decoder_only), {}
+    if start >= steps:
+        return log.read()
+    clips = _Clips(seed + 1, pool, vae.device)
+    losses = _Losses(vae, decoder_only=decoder_only)
+    ready: dict[int, Callable[..., torch.Tensor]] = {}  # by the number of frames
     for step in range(start, steps):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * min(1.0, (step + 1) / 200) * (0.01 + 0.99 * _cosine(step / steps))
         num_frames = lengths[int(torch.randint(len(lengths), (), generator=generator(seed, "length", step)))]
         count = max(1, batch_frames // num_frames)
-        video, weight = clips.crops(seed, step, count, num_frames, CROP)
+        video, weight = clips.crops(seed, step, count, num_frames, size=CROP)
         frames = (num_frames - 1) // 4 + 1
         noise = torch.randn(
-            (count, vae.config.z_dim, frames, CROP // 8, CROP // 8),
+            (count, vae.config["z_dim"], frames, CROP // 8, CROP // 8),
             generator=generator(seed, "autoencoder", step, device=vae.device),
             device=vae.device,
         )
@@ -184,15 +193,17 @@ class _Clips:
         medians = torch.cat([part.float().median(1).values for part in every.split(1024)])
         self.ground = medians.view(*self.frames.shape[:2], 1, 1, 3)
 
-    def crops(self, seed: int, step: int, count: int, num_frames: int, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def crops(
+        self, seed: int, step: int, count: int, num_frames: int, *, size: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Random crops float32 (count, 3, T, size, size) in [-1, 1], four in five around something, and their loss
         weights (count, 1, T, size, size) in [1, 5]; `size` in pixels, at most the frame's."""
         device, (pool, whole, height, width, _) = self.frames.device, self.frames.shape
-        random, there = generator(seed, "crops", step), methodcaller("to", device, non_blocking=True)
-        which = there(torch.randint(pool, (count, 1), generator=random))
-        first = there(torch.randint(whole - num_frames + 1, (count, 1), generator=random))
-        anywhere = there(torch.rand(count, 1, generator=random) < 0.2)
-        shift = there(torch.randint(-12, 13, (2, count, 1), generator=random)) - size // 2
+        random, to_device = generator(seed, "crops", step), methodcaller("to", device, non_blocking=True)
+        which = to_device(torch.randint(pool, (count, 1), generator=random))
+        first = to_device(torch.randint(whole - num_frames + 1, (count, 1), generator=random))
+        anywhere = to_device(torch.rand(count, 1, generator=random) < 0.2)
+        shift = to_device(torch.randint(-12, 13, (2, count, 1), generator=random)) - size // 2
         times = first + torch.arange(num_frames, device=device)
         frames = self.frames[which, times].float() / 127.5 - 1
         interest = (frames - (self.ground[which, times] / 127.5 - 1)).abs().sum(-1).clamp(max=1)
@@ -208,6 +219,7 @@ class _Clips:
         at = (
             torch.arange(count, device=device)[:, None, None, None],
             torch.arange(num_frames, device=device)[:, None, None],
+            rows[:, None, :, None],
+            columns[:, None, None, :],
         )
-        at = (*at, rows[:, None, :, None], columns[:, None, None, :])
         return frames[at].permute(0, 4, 1, 2, 3).contiguous(), (1 + 4 * interest[at])[:, None]

@@ -18,18 +18,18 @@ def write_loss_curve(path: Path, title: str, phases: Sequence[Log]) -> None:
     that saw as many and were given none of them.
     """
     loss = np.concatenate([log["loss"] for log in phases])
-    series = {"loss": loss}
+    series = {"loss": loss.tolist()}
     if "frames" in phases[0]:
         frames, given = (np.concatenate([log[name] for log in phases]) for name in ("frames", "given"))
         counts, steps = np.unique(frames, return_counts=True)
         common = np.sort(counts[np.argsort(steps)[-3:]])
-        series = {_frames(count): np.where((frames == count) & (given == 0), loss, np.nan) for count in common}
+        series = {_frames(count): np.where((frames == count) & (given == 0), loss, np.nan).tolist() for count in common}
     write_image(path, curve(series, title=title, xlabel="step", ylabel="loss"))
 
 
 def write_psnr_curve(path: Path, title: str, phases: Sequence[Log]) -> None:
     """Writes a PNG of the PSNR of the crops that the steps saw."""
-    series = {"PSNR": np.concatenate([log["psnr"] for log in phases])}
+    series = {"PSNR": np.concatenate([log["psnr"] for log in phases]).tolist()}
     write_image(path, curve(series, title=title, xlabel="step", ylabel="dB"))
 
 

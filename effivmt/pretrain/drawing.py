@@ -15,8 +15,7 @@ Draw = Callable[[int], Clip]
 
 @contextmanager
 def drawing() -> Iterator[Callable[[Draw, range], list[Clip]]]:
-    """Within the context, the function that it gives draws the clips of a range, in order, a process for each thread
-    that torch has."""
+    """Yields a function that draws the clips of a range, in order, in as many processes as torch has threads."""
     processes = torch.get_num_threads()
     if processes == 1:
         yield lambda draw, indices: [draw(index) for index in indices]

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKLWan
+from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 
 from effivmt.pretrain.autoencoder import decode_whole, encode_whole
 from effivmt.world.scenes import Clip

@@ -1,4 +1,4 @@
-"""What a training loop logs of each step, read from the device only now and then: a reading waits for a GPU."""
+"""The log of a training loop. Values are read from the device only now and then, since a read waits for the GPU."""
 
 import torch
 
@@ -7,13 +7,14 @@ EVERY = 50
 
 
 class Log:
-    """Figures of each step by name; `done` holds those of the steps that were trained before, and takes the others."""
+    """The figures of each step by name; `done`, the log of the steps before, is extended in place."""
 
     def __init__(self, done: dict[str, list[float]], device: torch.device) -> None:
-        self._read, self._unread, self._every = done, [], 1 if device.type == "cpu" else EVERY
+        self._read, self._every = done, 1 if device.type == "cpu" else EVERY
+        self._unread: list[dict[str, torch.Tensor | float]] = []
 
     def add(self, **figures: torch.Tensor | float) -> None:
-        """Takes the figures of one step, scalars; the same names every time."""
+        """Takes the figures of one step, scalars; the same names and types every time."""
         self._unread.append(figures)
 
     def due(self, step: int) -> bool:
@@ -24,7 +25,9 @@ class Log:
         """All figures so far, in steps' order, rounded to six places."""
         for name in self._unread[0] if self._unread else ():
             column = [figures[name] for figures in self._unread]
-            values = torch.stack(column).tolist() if isinstance(column[0], torch.Tensor) else column
+            tensors = [figure for figure in column if isinstance(figure, torch.Tensor)]
+            numbers = [figure for figure in column if not isinstance(figure, torch.Tensor)]
+            values = torch.stack(tensors).tolist() if tensors else numbers
             self._read.setdefault(name, []).extend(round(value, 6) for value in values)
         self._unread = []
         return self._read

@@ -10,7 +10,7 @@ _DECAY = 0.98
 
 
 class NoiseLevels:
-    """Running means of the loss at `LEVELS` equal steps of sigma, apart for each of `KINDS`.
+    """Running means of the loss at `LEVELS` equal steps of sigma, separate for each of `KINDS`.
 
     Near sigma 1, where a prompt does not yet say where things are, most of the loss cannot be learned, and what can
     be is drowned by its gradients' noise; divided by the expected loss every level counts the same (the uncertainty

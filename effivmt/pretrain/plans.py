@@ -8,10 +8,14 @@ from effivmt.pretrain.pool import Supply
 
 @dataclass(frozen=True)
 class Phase:
-    """One run of a training loop: optimizer steps, the frames a sample may have (pixel for the autoencoder, latent
-    frames for the transformer), learning rates; of the transformer's the latent frames of the clips of which a sample
-    is a part (None: it is whole), the share of steps that are given the first latent frame, the shift of the noise
-    levels (a larger one trains what prompts decide) and the decay of the running average of its weights."""
+    """One run of a training loop of `steps` optimizer steps.
+
+    `frames`: the numbers of frames that a sample may have, pixel frames for the autoencoder, latent frames for the
+    transformer. The autoencoder uses none of the fields after `learning_rate`. `final_rate`: the learning rate at the
+    end. `sparse_of`: a sample is a part of a clip of as many latent frames (None: it is a whole clip). `continued`: the
+    share of steps that are given the first latent frame. `flow_shift`: the shift of the noise levels; a larger one
+    trains what prompts decide. `average`: the decay of the running average of the weights.
+    """
 
     name: str
     steps: int
@@ -26,10 +30,14 @@ class Phase:
 
 @dataclass(frozen=True)
 class Plan:
-    """The phases of autoencoder and transformer, what a step sees (`crop_frames` frames of crops of `crop_clips`
-    clips; `batch_frames` latent frames), the clips whose latents are measured, the supply of clips of each length that
-    the transformer learns from, and the scorer's steps by the width of its patches in pixels, coarse ones first (8 see
-    fine patterns badly, 4 cost four times as much), its frames a step and its clips."""
+    """The phases of the autoencoder and the transformer, and how much each step sees.
+
+    A step of the autoencoder sees `crop_frames` frames, in crops of `crop_clips` clips; one of the transformer
+    `batch_frames` latent frames, of a `supply` of clips of each length. The latents of `measured_clips` clips are
+    measured. `scorer_steps`: the scorer's steps by the width of its patches in pixels, coarse ones first (patches of 8
+    see fine patterns badly, those of 4 cost four times as much); a step sees `scorer_batch` frames of `scorer_clips`
+    clips.
+    """
 
     autoencoder: tuple[Phase, ...]
     transformer: tuple[Phase, ...]

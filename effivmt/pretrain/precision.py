@@ -1,4 +1,4 @@
-"""Products in bfloat16, where the device has fast ones, while weights, gradients and optimizer stay float32.
+"""Matrix products in bfloat16, where the device has fast ones, while weights, gradients and optimizer stay float32.
 
 A GPU takes autocast. On processors with bfloat16 products (avx512_bf16, AMX) these are two to three times as fast as
 float32 ones, but autocast gives that away: it also runs attention and normalisation in bfloat16, which are slower there
@@ -7,6 +7,7 @@ than in float32. So there only linear layers multiply in it.
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
 from torch import nn
@@ -26,18 +27,19 @@ def fast_products(module: nn.Module, device: torch.device) -> AbstractContextMan
 class _Product(torch.autograd.Function):
     """x W^T + b, forward and backward, with bfloat16 factors and float32 results.
 
+    `ctx` is torch's context, which takes any attribute.
     x (..., in), weight (out, in), bias (out,) or None, all float32; gives (..., out). The bias gets an exact gradient.
     """
 
     @staticmethod
-    def forward(ctx, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         x, weight = x.bfloat16(), weight.bfloat16()
         ctx.save_for_backward(x, weight)
         ctx.biased = bias is not None
         return F.linear(x, weight, None if bias is None else bias.bfloat16()).float()
 
     @staticmethod
-    def backward(ctx, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
         x, weight = ctx.saved_tensors
         rounded = grad.bfloat16()
         grad_weight = (rounded.flatten(0, -2).t() @ x.flatten(0, -2)).float()

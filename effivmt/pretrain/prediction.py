@@ -1,16 +1,16 @@
-"""How far the transformer's prediction is off for captioned samples, as one module."""
+"""The flow-matching error of captioned samples, as one module."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from typing import cast
 
 import torch
-from diffusers import WanTransformer3DModel
-from diffusers.models.transformers.transformer_wan import WanAttnProcessor
+from diffusers.models.transformers.transformer_wan import WanAttention, WanAttnProcessor, WanTransformer3DModel
 from torch import nn
 from transformers import UMT5EncoderModel
 
 from effivmt.method.losses import add_noise, denoising_errors, velocity
-from effivmt.method.rope import time_positions_of
+from effivmt.method.rope import AdaptiveRope, time_positions_of
 
 
 class PadBias(WanAttnProcessor):
@@ -22,7 +22,14 @@ class PadBias(WanAttnProcessor):
 
     bias: torch.Tensor | None = None
 
-    def __call__(self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, rotary_emb=None):
+    def __call__(  # noqa: PLR0917  (diffusers' signature)
+        self,
+        attn: WanAttention,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        rotary_emb: tuple[torch.Tensor, torch.Tensor] | None = None,
+    ) -> torch.Tensor:
         return super().__call__(attn, hidden_states, encoder_hidden_states, self.bias, rotary_emb)
 
 
@@ -45,16 +52,16 @@ class PredictionErrors(nn.Module):
     @contextmanager
     def prepared(self) -> Iterator["PredictionErrors"]:
         """Within the context the module can be called; after it the transformer is as it was."""
-        for block in self.transformer.blocks:
-            block.attn2.set_processor(self._pad)
+        for attention in _cross_attention(self.transformer):
+            attention.set_processor(self._pad)  # type: ignore[arg-type]  # diffusers' list lacks Wan's
         try:
             with time_positions_of(self.transformer):
                 yield self
         finally:
-            for block in self.transformer.blocks:
-                block.attn2.set_processor(WanAttnProcessor())
+            for attention in _cross_attention(self.transformer):
+                attention.set_processor(WanAttnProcessor())  # type: ignore[arg-type]  # diffusers' list lacks Wan's
 
-    def forward(
+    def forward(  # noqa: PLR0917  (a CUDA graph takes its inputs by position)
         self,
         clean: torch.Tensor,
         noise: torch.Tensor,
@@ -67,11 +74,11 @@ class PredictionErrors(nn.Module):
         """Errors float32 (B,) of latents `clean` (B, C, F, h, w) with `noise` of their shape at levels `sigmas` (B,).
 
         Of `sigmas` (B, F) the first column is 0 and the others are alike: the first latent frame is given, clean, with
-        timestep 0 on its tokens (`expand_timesteps` of Wan 2.2 TI2V), and does not count.
+        timestep 0 on its tokens (`expand_timesteps` of Wan 2.2 TI2V), and is left out of the error.
         Captions are token `ids` (B, L) with their `mask` (B, L); one padding token counts exp(`pad_bias`) times, (B,).
         `positions` (B, F) are the latent frames' places in time; None: 0, 1, 2, ...
         """
-        self.transformer.rope.positions = positions
+        cast(AdaptiveRope, self.transformer.rope).positions = positions  # within `prepared` it is one
         with self._products():
             text = self.text_encoder(ids, mask).last_hidden_state * mask[..., None]
             text = torch.cat([text, text.new_zeros(len(text), 1, text.shape[2])], dim=1)
@@ -81,6 +88,11 @@ class PredictionErrors(nn.Module):
             predicted = self.transformer(noisy, times, text, return_dict=False)[0]
         given = int(sigmas.ndim == 2)
         return denoising_errors(predicted[:, :, given:], velocity(clean, noise)[:, :, given:])
+
+
+def _cross_attention(transformer: WanTransformer3DModel) -> list[WanAttention]:
+    """The cross-attention of each block."""
+    return [cast(WanAttention, block.get_submodule("attn2")) for block in transformer.blocks]  # torch says Module
 
 
 def _at_levels(clean: torch.Tensor, noise: torch.Tensor, sigmas: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

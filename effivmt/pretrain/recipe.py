@@ -11,9 +11,13 @@ import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import torch
-from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline, WanTransformer3DModel
+from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
+from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
+from diffusers.pipelines.wan.pipeline_wan import WanPipeline
+from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
 from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoTokenizer, UMT5EncoderModel
@@ -69,7 +73,7 @@ def train_autoencoder(
             learning_rate=phase.learning_rate,
             decoder_only=start is not None,
             seed=index,
-            report=lambda step, figures, phase=phase: report(f"autoencoder, {phase.name}", step, phase.steps, figures),
+            report=_report_of(report, f"autoencoder, {phase.name}", phase.steps),
         )
         logs.append(log)
     curves.write_psnr_curve(work / "autoencoder" / "curve.png", "Autoencoder: crops it is trained on", logs)
@@ -82,7 +86,7 @@ def measure_latents(work: Path, report: Report, plan: Plan, device: torch.device
     An autoencoder that has statistics in its config, as that of a backbone folder has, keeps them.
     """
     vae = AutoencoderKLWan.from_pretrained(_made(work / "vae", "autoencoder")).to(device).eval()
-    mean, std = vae.config.latents_mean, vae.config.latents_std
+    mean, std = vae.config["latents_mean"], vae.config["latents_std"]
     if not any(mean):
         draw, parts = partial(draw_clip, 101, kinds=KINDS, mix=MIX), []
         with drawing() as draw_all:
@@ -116,7 +120,7 @@ def train_transformer(
             pools = {
                 frames: Pool(
                     work / "clips" / phase.name / f"{frames:02d}",
-                    partial(_captioned, vae, statistics, draw_all, _drawn(index, frames)),
+                    partial(_captioned, vae, statistics, draw_all=draw_all, draw=_drawn(index, frames)),
                     tokenizer,
                     plan.supply,
                     device=device,
@@ -124,11 +128,11 @@ def train_transformer(
                 for frames in {transformer.pool_of(count, phase.sparse_of) for count in phase.frames}
             }
             log = transformer.train_transformer(
-                models["transformer"],
-                models["text_encoder"],
+                cast(WanTransformer3DModel, models["transformer"]),
+                cast(UMT5EncoderModel, models["text_encoder"]),
                 tokenizer,
                 pools,
-                folder,
+                folder=folder,
                 steps=phase.steps,
                 batch_frames=plan.batch_frames,
                 frames=phase.frames,
@@ -141,9 +145,7 @@ def train_transformer(
                 seed=index,
                 fast=True,
                 save_every=_save_every(device, 200),
-                report=lambda step, figures, phase=phase: report(
-                    f"transformer, {phase.name}", step, phase.steps, figures
-                ),
+                report=_report_of(report, f"transformer, {phase.name}", phase.steps),
             )
         logs.append(log)
     curves.write_loss_curve(work / "transformer" / "curve.png", "Transformer: flow-matching loss", logs)
@@ -168,14 +170,12 @@ def train_scorer(work: Path, report: Report, plan: Plan, device: torch.device, *
             pool=plan.scorer_clips,
             learning_rate=1e-3 if trained is None else 7e-4,
             save_every=_save_every(device, 200),
-            report=lambda step, figures, patch=patch, steps=steps: report(
-                f"scorer, patches of {patch}", step, steps, figures
-            ),
+            report=_report_of(report, f"scorer, patches of {patch}", steps),
         )
         trained = model, text.make_tokenizer()
         logs.append(log)
     curves.write_loss_curve(work / "scorer" / "curve.png", "Scorer: contrastive loss", logs)
-    scorer.save_scorer(*trained, work / "clip-tiny")
+    scorer.save_scorer(model, text.make_tokenizer(), work / "clip-tiny")
 
 
 def assemble(work: Path, folder: Path, plan: Plan) -> None:
@@ -192,11 +192,11 @@ def assemble(work: Path, folder: Path, plan: Plan) -> None:
             parameter.copy_(weights[f"weights.average.{name}"])
     scheduler = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0)
     pipeline = WanPipeline(
-        tokenizer=text.make_tokenizer(),
-        text_encoder=models["text_encoder"].half(),
+        tokenizer=text.make_tokenizer(),  # type: ignore[arg-type]  # diffusers says AutoTokenizer, which makes others
+        text_encoder=cast(UMT5EncoderModel, models["text_encoder"]).half(),
         vae=vae.half(),
         scheduler=scheduler,
-        transformer=models["transformer"].half(),
+        transformer=cast(WanTransformer3DModel, models["transformer"]).half(),
     )
     pipeline.save_pretrained(folder, safe_serialization=True)
 
@@ -219,8 +219,8 @@ def initial_models(start: Path | None = None) -> nn.ModuleDict:
             WanTransformer3DModel.from_pretrained(_part(start, "transformer")).state_dict()
         )
         trained = UMT5EncoderModel.from_pretrained(start / "text_encoder", dtype=torch.float32).state_dict()
-        known, fresh = AutoTokenizer.from_pretrained(start / "tokenizer"), models["text_encoder"].shared.weight
-        words = text.carry_words(trained["shared.weight"], known, fresh.detach(), tokenizer)
+        known, fresh = AutoTokenizer.from_pretrained(start / "tokenizer"), models["text_encoder"].state_dict()
+        words = text.carry_words(trained["shared.weight"], known, fresh["shared.weight"], tokenizer)
         trained |= {name: words for name in trained if name.endswith(("shared.weight", "embed_tokens.weight"))}
         models["text_encoder"].load_state_dict(trained)
     return models
@@ -237,15 +237,21 @@ def _drawn(phase: int, frames: int) -> Draw:
 def _captioned(
     vae: AutoencoderKLWan,
     statistics: dict[str, list[float]],
+    numbers: range,
+    *,
     draw_all: Callable[[Draw, range], list[Clip]],
     draw: Draw,
-    numbers: range,
 ) -> latents.Captioned:
     """Normalised latents of the clips with these numbers, without those whose captions name a held-out look."""
     clips = [clip for clip in draw_all(draw, numbers) if not names_held_out(clip.caption)]
     mean, std = (torch.tensor(statistics[name]).view(-1, 1, 1, 1) for name in ("mean", "std"))
     normalised = (latents.encode_clips(vae, clips).float() - mean) / std
     return latents.Captioned(normalised.half(), [clip.caption for clip in clips])
+
+
+def _report_of(report: Report, name: str, steps: int) -> Callable[[int, dict[str, float]], None]:
+    """What a training loop of `steps` steps calls with (steps done, the newest figures): `report` under that name."""
+    return lambda step, figures: report(name, step, steps, figures)
 
 
 def _part(folder: Path, name: str = "") -> Path:
@@ -263,6 +269,7 @@ def _save_every(device: torch.device, steps: int) -> int:
 
 
 def _made(path: Path, step: str) -> Path:
+    """`path`, which the recipe's step `step` writes. BackboneError: it is not there."""
     if not path.exists():
         raise BackboneError(f"{path} is not there; run the recipe's step `{step}` first")
     return path

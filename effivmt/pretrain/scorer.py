@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -32,7 +33,8 @@ from effivmt.world.looks import COLOURS, SHAPES, names_held_out
 from effivmt.world.scenes import Mix, draw_clip
 
 MAX_TOKENS = 32
-WIDTH = {"hidden_size": 128, "intermediate_size": 256, "num_attention_heads": 4}
+WIDTH: dict[str, Any] = {"hidden_size": 128, "intermediate_size": 256, "num_attention_heads": 4}
+"""Arguments of both configs; `Any`, since their other arguments have other types."""
 PROJECTION = 64
 KINDS = {"object": 0.7, "camera": 0.1, "pair": 0.1, "figure": 0.1}
 MIX = Mix(patterned_object=0.5, patterned_ground=0.35)
@@ -81,7 +83,7 @@ def make_finer(start: CLIPModel, known: PreTrainedTokenizerBase, patch: int) -> 
     finer, weights = make_scorer(len(tokenizer), patch=patch), start.state_dict()
     kernel, places = (f"vision_model.embeddings.{name}.weight" for name in ("patch_embedding", "position_embedding"))
     words = "text_model.embeddings.token_embedding.weight"
-    coarse = start.config.vision_config.patch_size
+    coarse = weights[kernel].shape[-1]
     weights[kernel] = F.interpolate(weights[kernel], (patch, patch), mode="area") * (coarse / patch) ** 2
     grid = weights[places][1:].T.unflatten(1, (64 // coarse, -1))[None]
     grid = F.interpolate(grid, (64 // patch, 64 // patch), mode="bilinear")[0].flatten(1).T
@@ -128,7 +130,8 @@ def train_scorer(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         namer = nn.Linear(WIDTH["hidden_size"], len(SHAPES))
-    parameters = dict(nn.ModuleDict({"scorer": model, "namer": namer}).to(device).named_parameters())
+    trained = nn.ModuleDict({"scorer": model, "namer": namer}).to(device)
+    parameters: dict[str, torch.Tensor] = dict(trained.named_parameters())
     decayed = [p for name, p in parameters.items() if p.ndim > 1 and "embedding" not in name]
     others = [p for name, p in parameters.items() if p.ndim <= 1 or "embedding" in name]
     groups = [{"params": decayed, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}]
@@ -203,8 +206,10 @@ def without_motion(caption: str) -> str:
 
 def tokenize(tokenizer: PreTrainedTokenizerBase, captions: Sequence[str]) -> torch.Tensor:
     """Token ids int64 (B, 32), each row ending in one end token and padding."""
-    options = {"padding": "max_length", "max_length": MAX_TOKENS, "truncation": True, "return_tensors": "pt"}
-    return tokenizer(list(captions), **options).input_ids
+    tokens = tokenizer(
+        list(captions), padding="max_length", max_length=MAX_TOKENS, truncation=True, return_tensors="pt"
+    )
+    return tokens.input_ids
 
 
 def to_pixels(frames: np.ndarray) -> torch.Tensor:

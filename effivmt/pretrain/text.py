@@ -1,14 +1,15 @@
 """The embedded backbone's tokenizer and text encoder: a word-level T5 vocabulary and a two-layer UMT5 encoder."""
 
 import string
+from typing import Any
 
 import torch
-from transformers import PreTrainedTokenizerBase, T5TokenizerFast, UMT5Config, UMT5EncoderModel
+from transformers import PreTrainedTokenizerBase, T5Tokenizer, UMT5Config, UMT5EncoderModel
 
 from effivmt.world import figure, looks, motions
 
 MAX_TOKENS = 31
-CONFIG = {
+CONFIG: dict[str, Any] = {  # arguments of UMT5Config, each of its own type
     "d_model": 128,
     "d_kv": 32,
     "d_ff": 256,
@@ -21,26 +22,19 @@ CONFIG = {
 }
 
 
-def make_tokenizer() -> T5TokenizerFast:
+def make_tokenizer() -> T5Tokenizer:
     """A unigram tokenizer that knows every word of the world's captions and spells all others in letters."""
     phrases = [*looks.COLOURS, *looks.GROUNDS, *looks.SHAPES, *looks.OBJECT_PATTERNS, *looks.GROUND_PATTERNS]
     phrases += [*motions.NAMED, *motions.CAMERA, *figure.ACTIONS]
     phrases += ["a an on in and with over the of", "background ground shape person shirt camera view"]
     words = sorted({word for phrase in phrases for word in phrase.split()})
-    words += [
-        "at",
-        "bottom",
-        "from",
-        "going",
-        "middle",
-        "to",
-        "top",
-    ]  # after the others, so that a trained encoder keeps its numbers
+    # after the others, so that the others keep the numbers that a trained encoder knows
+    words += ["at", "bottom", "from", "going", "middle", "to", "top"]
     pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -20.0)]
     pieces += [("▁" + word, -2.0) for word in words]
     letters = string.ascii_lowercase + string.digits + string.punctuation
     pieces += [("▁", -6.0), *((letter, -10.0) for letter in letters)]
-    return T5TokenizerFast(vocab=pieces, extra_ids=0)
+    return T5Tokenizer(vocab=pieces, extra_ids=0)
 
 
 def make_text_encoder(vocabulary: int) -> UMT5EncoderModel:

@@ -7,9 +7,10 @@ from contextlib import nullcontext
 from functools import partial
 from operator import methodcaller
 from pathlib import Path
+from typing import Any
 
 import torch
-from diffusers import WanTransformer3DModel
+from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from torch import nn
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
@@ -24,7 +25,7 @@ from effivmt.pretrain.precision import fast_products
 from effivmt.pretrain.prediction import PredictionErrors
 from effivmt.pretrain.replay import replayed
 
-CONFIG = {
+CONFIG: dict[str, Any] = {  # arguments of WanTransformer3DModel, each of its own type
     "patch_size": (1, 2, 2),
     "num_attention_heads": 8,
     "attention_head_dim": 32,
@@ -45,8 +46,8 @@ def train_transformer(
     text_encoder: UMT5EncoderModel,
     tokenizer: PreTrainedTokenizerBase,
     pools: Mapping[int, Pool],
-    folder: Path,
     *,
+    folder: Path,
     steps: int,
     batch_frames: int,
     frames: tuple[int, ...],
@@ -92,7 +93,7 @@ def train_transformer(
     log = Log(done, device)
     transformer.train()
     products = partial(fast_products, transformer.blocks, device) if fast else nullcontext
-    there = methodcaller("to", device, non_blocking=True)
+    to_device = methodcaller("to", device, non_blocking=True)
     with PredictionErrors(transformer, text_encoder, products).prepared() as errors_of:
         if fast:
             for block in transformer.blocks:
@@ -107,16 +108,16 @@ def train_transformer(
             given = count > 1 and float(torch.rand((), generator=random)) < continued
             size, pool = _samples(count, batch_frames), pool_of(count, sparse_of)
             data = pools[pool].after(used[pool] / pool)
-            picks = there(torch.randint(len(data.ids), (size,), generator=random))
+            picks = to_device(torch.randint(len(data.ids), (size,), generator=random))
             clean, positions = _some_frames(data.latents[picks], count, random)
-            silent = there(torch.rand(size, generator=random) < 0.1)[:, None]
-            ids = torch.where(silent, empty["input_ids"], data.ids[picks])
-            mask = torch.where(silent, empty["attention_mask"], data.mask[picks])
-            pad_bias = log_copies[there(torch.randint(len(PAD_COUNTS), (size,), generator=random))]
-            sigmas = there(draw_sigmas(size, flow_shift, random))
+            uncaptioned = to_device(torch.rand(size, generator=random) < 0.1)[:, None]
+            ids = torch.where(uncaptioned, empty["input_ids"], data.ids[picks])
+            mask = torch.where(uncaptioned, empty["attention_mask"], data.mask[picks])
+            pad_bias = log_copies[to_device(torch.randint(len(PAD_COUNTS), (size,), generator=random))]
+            sigmas = to_device(draw_sigmas(size, flow_shift, random))
             noise = torch.randn(clean.shape, generator=generator(seed, "noise", step, device=device), device=device)
-            places = F.pad(sigmas[:, None].expand(-1, count - 1), (1, 0)) if given else sigmas
-            inputs = (clean, noise, places, ids, mask, pad_bias, *(() if positions is None else (positions,)))
+            frame_sigmas = F.pad(sigmas[:, None].expand(-1, count - 1), (1, 0)) if given else sigmas
+            inputs = (clean, noise, frame_sigmas, ids, mask, pad_bias, *(() if positions is None else (positions,)))
             if (count, given) not in ready:
                 ready[count, given] = replayed(errors_of, inputs)
             errors = ready[count, given](*inputs)

@@ -12,6 +12,7 @@ A still says no motion but where its objects are: a red circle [at the top left]
 """
 
 from dataclasses import dataclass, field, replace
+from typing import TypedDict
 
 import numpy as np
 
@@ -25,13 +26,32 @@ KINDS = ("object", "camera", "pair", "figure")
 NUM_FRAMES = 33
 
 
+class Facts(TypedDict, total=False):
+    """What is truly in a clip; which of these there are depends on its `kind`, one of `KINDS` or "still"."""
+
+    kind: str
+    ground: Ground
+    look: Look
+    cover: np.ndarray
+    motion: Motion
+    phrase: str | None
+    looks: list[Look]
+    motions: list[Motion]
+    phrases: list[str | None]
+    places: list[np.ndarray]
+    camera: str
+    shirt: str
+    action: str
+    path: np.ndarray
+
+
 @dataclass(frozen=True)
 class Clip:
     """frames uint8 (T, H, W, 3), its caption, and what is truly there, whether the caption says it or not."""
 
     frames: np.ndarray
     caption: str
-    facts: dict[str, object] = field(default_factory=dict)
+    facts: Facts = field(default_factory=Facts)
 
 
 @dataclass(frozen=True)
@@ -72,14 +92,12 @@ def draw_still(seed: int, index: int, *, kinds: dict[str, float], mix: Mix | Non
     return replace(clip, frames=clip.frames[moment : moment + 1])
 
 
-def object_clip(
-    look: Look, ground: Ground, motion: Motion, caption: str, *, facts: dict[str, object] | None = None
-) -> Clip:
+def object_clip(look: Look, ground: Ground, motion: Motion, caption: str, *, facts: Facts | None = None) -> Clip:
     """One object of a given look on a given ground along a given path."""
     canvas = draw_ground(ground, np.zeros((len(motion.centre), 4), np.float32))
     cover = draw_object(canvas, look, motion)
-    facts = {"kind": "object", "look": look, "ground": ground, "motion": motion, "cover": cover} | (facts or {})
-    return Clip(_to_pixels(canvas), caption, facts)
+    true: Facts = {"kind": "object", "look": look, "ground": ground, "motion": motion, "cover": cover}
+    return Clip(_to_pixels(canvas), caption, true | (facts or {}))
 
 
 def describe(look: Look, *, colour: bool = True, shape: bool = True, pattern: bool = False) -> str:
@@ -131,7 +149,7 @@ def _camera(rng: np.random.Generator, num_frames: int, mix: Mix) -> Clip:
     says = rng.random(2) < (mix.pattern, mix.ground)
     scenery = describe_ground(ground, colour=says[1], pattern=says[0], noun="ground")
     caption = f"the camera {name} over {scenery}" if rng.random() < mix.motion else f"a view of {scenery}"
-    facts: dict[str, object] = {"kind": "camera", "ground": ground, "camera": name}
+    facts: Facts = {"kind": "camera", "ground": ground, "camera": name}
     if rng.random() < 0.5:
         look = random_look(rng, patterned=0.0)
         still = np.repeat(rng.uniform(20, 44, (1, 2)), num_frames, 0).astype(np.float32)
@@ -156,7 +174,7 @@ def _pair(rng: np.random.Generator, num_frames: int, mix: Mix) -> Clip:
         phrases.append(phrase)
     said = [_say_object(rng, look, phrase, mix) for look, phrase in zip(looks, phrases, strict=True)]
     caption = " and ".join(said) + _say_ground(rng, ground, mix)
-    facts = {"kind": "pair", "looks": looks, "ground": ground, "motions": paths, "phrases": phrases}
+    facts: Facts = {"kind": "pair", "looks": looks, "ground": ground, "motions": paths, "phrases": phrases}
     return Clip(_to_pixels(canvas), caption, facts)
 
 
@@ -168,7 +186,7 @@ def _figure(rng: np.random.Generator, num_frames: int, mix: Mix) -> Clip:
     says = rng.random(2) < (mix.colour, mix.motion)
     caption = "a person" + (f" in {with_article(shirt)} shirt" if says[0] else "") + (f" {action}" if says[1] else "")
     caption += _say_ground(rng, ground, mix)
-    facts = {"kind": "figure", "shirt": shirt, "action": action, "ground": ground, "path": path}
+    facts: Facts = {"kind": "figure", "shirt": shirt, "action": action, "ground": ground, "path": path}
     return Clip(_to_pixels(canvas), caption, facts)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from effivmt.config import Params
@@ -18,6 +18,7 @@ from effivmt.pretrain import recipe
 from effivmt.pretrain.examinations.captions import (
     WORLD,
     Answer,
+    Question,
     examine,
     questions,
     reconstruct,
@@ -33,15 +34,14 @@ from effivmt.world.scenes import KINDS
 from effivmt_flows.cli.tables import results_console
 
 QUESTIONS = 400
-"""Put to the scorer."""
-STEPS = {
+"""The number of questions that the scorer answers."""
+STEPS = ("autoencoder", "latents", "transformer", "scorer", "assemble")
+TRAINING = {
     "autoencoder": recipe.train_autoencoder,
-    "latents": recipe.measure_latents,
     "transformer": recipe.train_transformer,
     "scorer": recipe.train_scorer,
 }
-STARTED = ("autoencoder", "transformer", "scorer")
-"""The steps that can go on from a folder of trained weights."""
+"""The steps that train; they can go on from a folder of trained weights."""
 
 
 def run_step(step: str, work: Path, out: Path, *, plan: str, device: str, start: Path | None = None) -> None:
@@ -50,15 +50,15 @@ def run_step(step: str, work: Path, out: Path, *, plan: str, device: str, start:
     `autoencoder` and `transformer` start from the weights of the backbone folder `start`, `scorer` from those of the
     scorer folder, if one is given.
     """
-    how, where = plan_of(plan), pick_device(device, "--device")
+    chosen_plan, chosen_device = plan_of(plan), pick_device(device, "--device")
     torch.set_flush_denormal(True)
     silence_libraries()
-    if step not in (*STEPS, "assemble"):
-        raise ParamsError(f"STEP is {step!r}; expected one of {', '.join([*STEPS, 'assemble', 'judge', 'transfer'])}")
-    if start is not None and step not in STARTED:
-        raise ParamsError(f"--start is for {', '.join(STARTED)}; {step} does not take it")
+    if step not in STEPS:
+        raise ParamsError(f"STEP is {step!r}; expected one of {', '.join([*STEPS, 'judge', 'transfer'])}")
+    if start is not None and step not in TRAINING:
+        raise ParamsError(f"--start is for {', '.join(TRAINING)}; {step} does not take it")
     if step == "assemble":
-        recipe.assemble(work, out, how)
+        recipe.assemble(work, out, chosen_plan)
         return
     work.mkdir(parents=True, exist_ok=True)
     columns = (
@@ -68,7 +68,7 @@ def run_step(step: str, work: Path, out: Path, *, plan: str, device: str, start:
         TextColumn("{task.fields[figures]}"),
     )
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
-        bars = {}
+        bars: dict[str, TaskID] = {}
 
         def report(name: str, done: int, total: int, figures: dict[str, float]) -> None:
             if name not in bars:
@@ -76,32 +76,38 @@ def run_step(step: str, work: Path, out: Path, *, plan: str, device: str, start:
             text = "  ".join(f"{key} {value:.3f}" for key, value in figures.items())
             progress.update(bars[name], completed=done, figures=text)
 
-        more = {"start": start} if start is not None else {}
-        STEPS[step](work, report, how, where, **more)
+        if step == "latents":
+            recipe.measure_latents(work, report, chosen_plan, chosen_device)
+        else:
+            TRAINING[step](work, report, chosen_plan, chosen_device, start=start)
 
 
 def run_judge(folder: Path, samples: int, params: Params, sheet: Path) -> None:
     """Examines the backbone in `folder` and the params' scorer, and prints a table.
 
-    `samples` clips of held-out captions, half as many without a motion phrase and a third as many of each other kind of
-    scene; as many to reconstruct of each kind. All have the frames that the params' `ingest` asks for.
+    The backbone draws `samples` clips of held-out captions, half as many without a motion phrase and a third as many of
+    each other kind of scene; its autoencoder reconstructs `samples` clips of each kind. All clips have the length that
+    the params' `ingest` asks for. The first 16 clips are written to the contact sheet `sheet`.
     """
     silence_libraries()
-    how = {"params": params.render, "num_frames": params.ingest.num_frames}
+    render, num_frames = params.render, params.ingest.num_frames
     with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) as bars:
 
         def bar(name: str, total: int) -> Callable[[int, int], None]:
             task = bars.add_task(name, total=total)
             return lambda done, _: bars.update(task, completed=done)
 
-        def examined(name: str, asked: list[dict[str, str | None]]) -> list[Answer]:
-            return examine(folder, asked, progress=bar(name, len(asked)), **how)
+        def examine_captions(name: str, asked: list[Question]) -> list[Answer]:
+            progress = bar(name, len(asked))
+            return examine(folder, asked, params=render, num_frames=num_frames, progress=progress)
 
-        named = examined("captions", questions(samples, motion=True))
-        free = examined("no motion said", questions(max(2, samples // 2), motion=False))
+        named = examine_captions("captions", questions(samples, motion=True))
+        free = examine_captions("no motion said", questions(max(2, samples // 2), motion=False))
         third = max(4, samples // 3)
-        scenes = {kind: examine_scenes(folder, kind, third, progress=bar(kind, third), **how) for kind in SCENES}
-    num_frames = params.ingest.num_frames
+        scenes = {
+            kind: examine_scenes(folder, kind, third, params=render, num_frames=num_frames, progress=bar(kind, third))
+            for kind in SCENES
+        }
     title = f"{folder}: {samples} clips of {num_frames} frames, of captions held out of training"
     table = Table(title=title, title_justify="left")
     for heading in ("attribute", "right"):

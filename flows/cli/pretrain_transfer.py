@@ -37,7 +37,10 @@ def run_transfer(catalog: Path, params: Params, store: Path) -> None:
             frames = load_file(result.ingested.file("frames.safetensors"))["frames"].numpy()
             true_path = judge(frames).path
             for rendered in result.rendered:
-                seen = {name: judge(read_frames(a.file("video.mp4"))[0]) for name, a in rendered.by_kind.items()}
+                seen = {
+                    kind: judge(read_frames(artifact.file("video.mp4"))[0])
+                    for kind, artifact in rendered.by_kind.items()
+                }
                 correlation, rms = path_scores(seen["adapter"].path, true_path)
                 alone = path_scores(seen["baseline"].path, true_path)[0] if "baseline" in seen else np.nan
                 words = rendered.prompt.split()

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 import torch
@@ -21,11 +22,20 @@ WORLD = 9000
 """The world's data set that the spread of true paths is taken from; training never draws it."""
 
 
+class Question(TypedDict):
+    """What a caption asks for; `motion` None: it says none."""
+
+    colour: str
+    shape: str
+    background: str
+    motion: str | None
+
+
 @dataclass(frozen=True)
 class Answer:
-    """What was asked for (`motion` None: left unsaid), the seed, the clip uint8 (T, H, W, 3), and its verdict."""
+    """What was asked for, the caption, the seed, the clip uint8 (T, H, W, 3), and its verdict."""
 
-    asked: dict[str, str | None]
+    asked: Question
     caption: str
     seed: int
     frames: np.ndarray
@@ -37,17 +47,17 @@ class Answer:
         return {name: getattr(self.verdict, name) == want for name, want in self.asked.items() if want is not None}
 
 
-def questions(count: int, *, motion: bool) -> list[dict[str, str | None]]:
+def questions(count: int, *, motion: bool) -> list[Question]:
     """`count` combinations of a held-out look with a named motion, or with none; evenly spread, the same every time."""
     looks, names = sorted(HELD_OUT_LOOKS), list(NAMED)
     rng = np.random.default_rng(0)
     order = [(look, name) for look in looks for name in (names if motion else [None])]
     order = [order[i] for i in rng.permutation(len(order))]
     chosen = [order[i % len(order)] for i in range(count)]
-    return [dict(zip(ATTRIBUTES, (*look, name), strict=True)) for look, name in chosen]
+    return [_question(*look, name) for look, name in chosen]
 
 
-def caption_of(asked: dict[str, str | None]) -> str:
+def caption_of(asked: Question) -> str:
     """The caption that names everything asked for."""
     thing = with_article(f"{asked['colour']} {asked['shape']}")
     moving = f" {asked['motion']}" if asked["motion"] else ""
@@ -56,7 +66,7 @@ def caption_of(asked: dict[str, str | None]) -> str:
 
 def examine(
     folder: Path,
-    asked: list[dict[str, str | None]],
+    asked: list[Question],
     *,
     params: RenderParams,
     num_frames: int,
@@ -110,22 +120,22 @@ def shares(answers: list[Answer]) -> dict[str, float]:
 
 
 def reconstruct(folder: Path, kind: str, count: int, *, num_frames: int) -> tuple[float, list[Answer]]:
-    """How the backbone's autoencoder gives back `count` world clips of a kind and `num_frames` frames: mean PSNR in
-    dB, over peak 255.
-
-    Of plain objects also what the judge reads in them, asked for what is truly there.
+    """How well the backbone's autoencoder reconstructs `count` world clips of a kind and `num_frames` frames: mean PSNR
+    in dB, peak 255, and, of clips of a plain object, what the judge reads in them beside what is truly there.
     """
-    vae, errors, answers = Backbone(BackboneParams(path=str(folder))).vae, [], []
+    vae = Backbone(BackboneParams(path=str(folder))).vae
+    errors: list[float] = []
+    answers: list[Answer] = []
     for index in range(count):
         clip = draw_clip(WORLD, index, kinds={kind: 1.0}, num_frames=num_frames)
         video = torch.from_numpy(clip.frames).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
         with torch.no_grad():
-            given = decode_whole(vae, encode_whole(vae, video).chunk(2, dim=1)[0]).clamp(-1, 1)
-        frames = ((given[0].permute(1, 2, 3, 0) + 1) * 127.5).round().numpy().astype(np.uint8)
+            restored = decode_whole(vae, encode_whole(vae, video).chunk(2, dim=1)[0]).clamp(-1, 1)
+        frames = ((restored[0].permute(1, 2, 3, 0) + 1) * 127.5).round().numpy().astype(np.uint8)
         errors.append(float(np.square(frames.astype(float) - clip.frames).mean()))
         if kind == "object" and clip.facts["look"].pattern == "plain":
             look, ground = clip.facts["look"], clip.facts["ground"]
-            true = dict(zip(ATTRIBUTES, (look.colour, look.shape, ground.colour, clip.facts["phrase"]), strict=True))
+            true = _question(look.colour, look.shape, ground.colour, clip.facts["phrase"])
             answers.append(Answer(true, clip.caption, index, frames, judge(frames)))
     return float(np.mean(10 * np.log10(255**2 / np.array(errors)))), answers
 
@@ -140,11 +150,16 @@ def spread(paths: list[np.ndarray]) -> float:
 
 
 def true_paths(count: int, *, num_frames: int) -> list[np.ndarray]:
-    """Paths (T, 2) of world clips of `num_frames` frames whose captions say no motion, as training draws them."""
-    paths, index = [], 0
+    """Paths (T, 2) of world clips of `num_frames` frames whose captions name no motion, as training draws them."""
+    paths: list[np.ndarray] = []
+    index = 0
     while len(paths) < count:
         clip = draw_clip(WORLD, index, kinds={"object": 1.0}, num_frames=num_frames)
         if not any(name in clip.caption for name in NAMED):
             paths.append(clip.facts["motion"].centre)
         index += 1
     return paths
+
+
+def _question(colour: str, shape: str, background: str, motion: str | None) -> Question:
+    return {"colour": colour, "shape": shape, "background": background, "motion": motion}

@@ -75,7 +75,7 @@ def judge_camera(frames: np.ndarray) -> str | None:
         "pans right": -shift[0] / 44, "pans left": shift[0] / 44, "pans down": -shift[1] / 44, "pans up": shift[1] / 44,
         "zooms in": zoom / 0.8, "zooms out": -zoom / 0.8, "rotates": abs(turn) / 1.2,
     }  # fmt: skip
-    name = max(amounts, key=amounts.get)
+    name = max(amounts, key=amounts.__getitem__)
     return name if amounts[name] > 0.3 else None
 
 
@@ -99,13 +99,13 @@ def judge_figure(frames: np.ndarray) -> Figure:
 def _apart(cover: np.ndarray, other: np.ndarray) -> np.ndarray:
     """The frames bool (T,) in which two covers (T, H, W) do not touch, so that neither hides part of the other."""
     grown = [cv2.dilate((frame > 0.3).astype(np.uint8), np.ones((5, 5), np.uint8)) for frame in cover]
-    return ~(np.stack(grown).astype(bool) & (other > 0.3)).any((1, 2))
+    return ~np.any(np.stack(grown).astype(bool) & (other > 0.3), axis=(1, 2))
 
 
 def _action(person: np.ndarray) -> str | None:
     """Names what the silhouette bool (T, H, W) does: it travels, leaves the ground, ducks, or only its top is busy."""
     seen = person[person.any((1, 2))]
-    rows, columns = seen.any(2), seen.any(1)
+    rows, columns = np.any(seen, axis=2), np.any(seen, axis=1)
     top, foot = rows.argmax(1), SIZE - 1 - rows[:, ::-1].argmax(1)
     axis = np.arange(SIZE)
     middle = (seen.sum(1) * axis).sum(1) / seen.sum((1, 2))

@@ -60,7 +60,7 @@ def test_a_decoder_trained_alone_leaves_the_latents(vae: AutoencoderKLWan, tmp_p
 
 def test_crops_lie_in_their_clips_and_show_what_is_there() -> None:
     clips = autoencoder._Clips(3, 6, torch.device("cpu"))
-    video, weight = clips.crops(0, 0, 40, 5, 32)
+    video, weight = clips.crops(0, 0, 40, 5, size=32)
     assert video.shape == (40, 3, 5, 32, 32) and weight.shape == (40, 1, 5, 32, 32)
     assert video.min() >= -1 and video.max() <= 1 and (weight.amax((1, 2, 3, 4)) > 3).float().mean() > 0.7
     whole = (clips.frames.float() / 127.5 - 1).permute(0, 4, 1, 2, 3)
@@ -68,12 +68,12 @@ def test_crops_lie_in_their_clips_and_show_what_is_there() -> None:
         windows = whole.unfold(2, 5, 1).unfold(3, 32, 1).unfold(4, 32, 1)  # (M, 3, T', Y, X, T, 32, 32)
         found = (windows[:, :, :, :, :, 0, 0, 0] == crop[None, :, None, None, None, 0, 0, 0]).all(1).nonzero()
         assert any(torch.equal(windows[m, :, t, y, x], crop) for m, t, y, x in found.tolist())
-    again, _ = clips.crops(0, 0, 40, 5, 32)
-    assert torch.equal(video, again) and not torch.equal(video, clips.crops(0, 1, 40, 5, 32)[0])
+    again, _ = clips.crops(0, 0, 40, 5, size=32)
+    assert torch.equal(video, again) and not torch.equal(video, clips.crops(0, 1, 40, 5, size=32)[0])
 
 
 def test_a_large_crop_is_the_whole_frame() -> None:
     clips = autoencoder._Clips(3, 2, torch.device("cpu"))
-    video, _ = clips.crops(0, 0, 3, 33, 64)
+    video, _ = clips.crops(0, 0, 3, 33, size=64)
     whole = (clips.frames.float() / 127.5 - 1).permute(0, 4, 1, 2, 3)
     assert all(any(torch.equal(crop, clip) for clip in whole) for crop in video)

@@ -89,7 +89,7 @@ def test_training_clips_name_no_held_out_look_and_lie_normalised(tmp_path: Path)
     vae = AutoencoderKLWan(**recipe.autoencoder.CONFIG | {"base_dim": 4}).eval()
     statistics, draw = {"mean": [0.5] * 32, "std": [2.0] * 32}, recipe._drawn(2, 2)
     with drawing() as draw_all:
-        some = recipe._captioned(vae, statistics, draw_all, draw, range(40))
+        some = recipe._captioned(vae, statistics, range(40), draw_all=draw_all, draw=draw)
     clips = [clip for clip in map(draw, range(40)) if not names_held_out(clip.caption)]
     assert len(clips) < 40 and some.captions == [clip.caption for clip in clips]
     wanted = (encode_clips(vae, clips).float() - 0.5) / 2.0

@@ -54,7 +54,7 @@ def test_loss_falls_and_training_resumes_to_the_same_bytes(tmp_path: Path, spars
     settings = {"steps": 30, "batch_frames": 12, "learning_rate": 1e-2, "save_every": 10, "continued": 0.3}
     settings |= {"frames": (1, 4) if sparse_of is None else (1, 3), "sparse_of": sparse_of}
     pools = _pools(tmp_path / "a", tokenizer)
-    logs = transformer.train_transformer(model, encoder, tokenizer, pools, tmp_path / "a", **settings)
+    logs = transformer.train_transformer(model, encoder, tokenizer, pools, folder=tmp_path / "a", **settings)
     assert sum(logs["loss"][-5:]) < 0.92 * sum(logs["loss"][:5])
     assert 0 < sum(logs["given"]) < 15 and set(logs["frames"]) == {1, 4 if sparse_of is None else 3}
     assert type(model.blocks[0].attn2.processor) is WanAttnProcessor
@@ -65,12 +65,12 @@ def test_loss_falls_and_training_resumes_to_the_same_bytes(tmp_path: Path, spars
         if step == 17:
             raise KeyboardInterrupt
 
-    arguments = (tokenizer, _pools(tmp_path / "b", tokenizer), tmp_path / "b")
+    arguments = (tokenizer, _pools(tmp_path / "b", tokenizer))
     with pytest.raises(KeyboardInterrupt):
-        transformer.train_transformer(again, encoder_again, *arguments, report=stop, **settings)
+        transformer.train_transformer(again, encoder_again, *arguments, folder=tmp_path / "b", report=stop, **settings)
     again, encoder_again, _ = _models()
-    arguments = (tokenizer, _pools(tmp_path / "b", tokenizer), tmp_path / "b")
-    assert transformer.train_transformer(again, encoder_again, *arguments, **settings) == logs
+    arguments = (tokenizer, _pools(tmp_path / "b", tokenizer))
+    assert transformer.train_transformer(again, encoder_again, *arguments, folder=tmp_path / "b", **settings) == logs
     for one, other in ((model, again), (encoder, encoder_again)):
         assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
 
