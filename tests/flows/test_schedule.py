@@ -51,7 +51,7 @@ def test_flow_reads_the_catalog_anew_and_fails_with_the_reason(
 
     from effivmt_flows.nightly import nightly
 
-    places = {"params": project / "params.yaml", "store": catalog.parent / "store", "out": catalog.parent / "out"}
+    places = {"params": str(project / "params.yaml"), "store": catalog.parent / "store", "out": catalog.parent / "out"}
     state = nightly(catalog, **places, return_state=True)
     assert state.is_completed() and state.message.startswith("1 done, 0 hit, 0 failed")
     catalog.write_text(HEADING + ROWS[0] + "lost,b.mp4,a,b\n", encoding="utf-8")
@@ -83,7 +83,7 @@ def test_server_that_takes_no_artifact_costs_a_warning(catalog: Path, caplog: py
         return "ended"
 
     assert report() == "ended"
-    assert caplog.text.count("the server has not taken an artifact") == 2  # the progress and the table
+    assert caplog.text.count("the server did not accept an artifact") == 2  # the progress and the table
 
 
 @pytest.fixture(scope="module")

@@ -71,7 +71,8 @@ def tune(work: Workspace, clip: Clip) -> tuple[Artifact, Artifact]:
     """The head map and the adapter."""
     ingested = stages.ingest(work, clip)
     heads = stages.heads(work, clip, ingested)
-    return heads, stages.temporal(work, clip, ingested, heads, stages.spatial(work, clip, ingested, heads))
+    appearance = stages.spatial(work, clip, ingested, heads)
+    return heads, stages.temporal(work, clip, ingested, heads, appearance=appearance)
 
 
 def changed(params: Params, **sections: dict[str, object]) -> Params:
