@@ -13,7 +13,7 @@ import numpy as np
 from effivmt.media.video import write_video
 from effivmt.world.looks import Ground, Look
 from effivmt.world.motions import FPS, held_out
-from effivmt.world.scenes import Clip, describe, describe_ground, draw_clip, object_clip
+from effivmt.world.scenes import WorldClip, describe, describe_ground, draw_clip, object_clip
 
 SAMPLES = {
     "zigzag": (Look("square", "red", 10.0), Ground("navy")),
@@ -35,7 +35,7 @@ PROMPTS = {
 }
 
 
-def draw_samples() -> dict[str, tuple[str, Clip]]:
+def draw_samples() -> dict[str, tuple[str, WorldClip]]:
     """Every sample by its file's name: the kind of scene and the clip."""
     clips = {}
     for seed, (family, (look, ground)) in enumerate(SAMPLES.items()):

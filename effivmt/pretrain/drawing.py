@@ -7,14 +7,14 @@ from contextlib import contextmanager
 
 import torch
 
-from effivmt.world.scenes import Clip
+from effivmt.world.scenes import WorldClip
 
-Draw = Callable[[int], Clip]
+Draw = Callable[[int], WorldClip]
 """Draws clip number i. Other processes take it by name: it is a function of a module or a partial of one."""
 
 
 @contextmanager
-def drawing() -> Iterator[Callable[[Draw, range], list[Clip]]]:
+def drawing() -> Iterator[Callable[[Draw, range], list[WorldClip]]]:
     """Yields a function that draws the clips of a range, in order, in as many processes as torch has threads."""
     processes = torch.get_num_threads()
     if processes == 1:

@@ -7,7 +7,7 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 
 from effivmt.pretrain.autoencoder import decode_whole, encode_whole
-from effivmt.world.scenes import Clip
+from effivmt.world.scenes import WorldClip
 
 FRAMES_AT_ONCE = 96
 """Pixel frames that a processor encodes at once; more would not be faster."""
@@ -22,7 +22,7 @@ class Captioned:
 
 
 @torch.no_grad()
-def encode_clips(vae: AutoencoderKLWan, clips: list[Clip]) -> torch.Tensor:
+def encode_clips(vae: AutoencoderKLWan, clips: list[WorldClip]) -> torch.Tensor:
     """Latents float16 (M, C, F, h, w), before normalisation, of clips of one length; `vae` encodes them where it is."""
     on_processor = vae.device.type == "cpu"
     at_once = max(1, FRAMES_AT_ONCE // len(clips[0].frames)) if on_processor else len(clips)

@@ -29,7 +29,7 @@ from effivmt.pretrain.plans import Plan
 from effivmt.pretrain.pool import Pool
 from effivmt.world.looks import names_held_out
 from effivmt.world.motions import NAMED
-from effivmt.world.scenes import Clip, Mix, draw_clip, draw_still
+from effivmt.world.scenes import Mix, WorldClip, draw_clip, draw_still
 
 Report = Callable[[str, int, int, dict[str, float]], None]
 """Called with (step's name, units done, units in all, the newest figures)."""
@@ -239,7 +239,7 @@ def _captioned(
     statistics: dict[str, list[float]],
     numbers: range,
     *,
-    draw_all: Callable[[Draw, range], list[Clip]],
+    draw_all: Callable[[Draw, range], list[WorldClip]],
     draw: Draw,
 ) -> latents.Captioned:
     """Normalised latents of the clips with these numbers, without those whose captions name a held-out look."""

@@ -46,7 +46,7 @@ class Facts(TypedDict, total=False):
 
 
 @dataclass(frozen=True)
-class Clip:
+class WorldClip:
     """frames uint8 (T, H, W, 3), its caption, and what is truly there, whether the caption says it or not."""
 
     frames: np.ndarray
@@ -73,7 +73,7 @@ class Mix:
 
 def draw_clip(
     seed: int, index: int, *, kinds: dict[str, float], num_frames: int = NUM_FRAMES, mix: Mix | None = None
-) -> Clip:
+) -> WorldClip:
     """Clip number `index` of the endless data set `seed`, its kind drawn by the weights `kinds`, the rest by `mix`.
 
     Whatever its `num_frames`, it shows the same scene and the whole of what moves, from start to end.
@@ -82,7 +82,7 @@ def draw_clip(
     return _KINDS[_choose(rng, kinds)](rng, num_frames, mix or Mix())
 
 
-def draw_still(seed: int, index: int, *, kinds: dict[str, float], mix: Mix | None = None) -> Clip:
+def draw_still(seed: int, index: int, *, kinds: dict[str, float], mix: Mix | None = None) -> WorldClip:
     """Still number `index` of the endless data set `seed`: one frame (1, H, W, 3) of a clip at a random moment."""
     rng = np.random.default_rng([seed, index, 1])
     kind, mix = _choose(rng, kinds), mix or Mix()
@@ -92,12 +92,12 @@ def draw_still(seed: int, index: int, *, kinds: dict[str, float], mix: Mix | Non
     return replace(clip, frames=clip.frames[moment : moment + 1])
 
 
-def object_clip(look: Look, ground: Ground, motion: Motion, caption: str, *, facts: Facts | None = None) -> Clip:
+def object_clip(look: Look, ground: Ground, motion: Motion, caption: str, *, facts: Facts | None = None) -> WorldClip:
     """One object of a given look on a given ground along a given path."""
     canvas = draw_ground(ground, np.zeros((len(motion.centre), 4), np.float32))
     cover = draw_object(canvas, look, motion)
     true: Facts = {"kind": "object", "look": look, "ground": ground, "motion": motion, "cover": cover}
-    return Clip(_to_pixels(canvas), caption, true | (facts or {}))
+    return WorldClip(_to_pixels(canvas), caption, true | (facts or {}))
 
 
 def describe(look: Look, *, colour: bool = True, shape: bool = True, pattern: bool = False) -> str:
@@ -132,7 +132,7 @@ def _choose(rng: np.random.Generator, kinds: dict[str, float]) -> str:
     return list(kinds)[int(rng.choice(len(kinds), p=weights / weights.sum()))]
 
 
-def _object(rng: np.random.Generator, num_frames: int, mix: Mix) -> Clip:
+def _object(rng: np.random.Generator, num_frames: int, mix: Mix) -> WorldClip:
     look = random_look(rng, patterned=mix.patterned_object)
     ground = random_ground(rng, patterned=mix.patterned_ground)
     motion, phrase = _random_motion(rng, num_frames, look.radius, mix.motions)
@@ -142,7 +142,7 @@ def _object(rng: np.random.Generator, num_frames: int, mix: Mix) -> Clip:
     return object_clip(look, ground, motion, said + on, facts={"phrase": phrase})
 
 
-def _camera(rng: np.random.Generator, num_frames: int, mix: Mix) -> Clip:
+def _camera(rng: np.random.Generator, num_frames: int, mix: Mix) -> WorldClip:
     ground = random_ground(rng, patterned=1.0)
     name = str(rng.choice(list(motions.CAMERA)))
     canvas = draw_ground(ground, motions.camera(name, rng, num_frames))
@@ -158,10 +158,10 @@ def _camera(rng: np.random.Generator, num_frames: int, mix: Mix) -> Clip:
         )
         caption += " with " + _say_object(rng, look, None, mix)
         facts |= {"look": look, "cover": cover}
-    return Clip(_to_pixels(canvas), caption, facts)
+    return WorldClip(_to_pixels(canvas), caption, facts)
 
 
-def _pair(rng: np.random.Generator, num_frames: int, mix: Mix) -> Clip:
+def _pair(rng: np.random.Generator, num_frames: int, mix: Mix) -> WorldClip:
     ground = random_ground(rng, patterned=0.1)
     canvas = draw_ground(ground, np.zeros((num_frames, 4), np.float32))
     looks, paths, phrases = [], [], []
@@ -175,10 +175,10 @@ def _pair(rng: np.random.Generator, num_frames: int, mix: Mix) -> Clip:
     said = [_say_object(rng, look, phrase, mix) for look, phrase in zip(looks, phrases, strict=True)]
     caption = " and ".join(said) + _say_ground(rng, ground, mix)
     facts: Facts = {"kind": "pair", "looks": looks, "ground": ground, "motions": paths, "phrases": phrases}
-    return Clip(_to_pixels(canvas), caption, facts)
+    return WorldClip(_to_pixels(canvas), caption, facts)
 
 
-def _figure(rng: np.random.Generator, num_frames: int, mix: Mix) -> Clip:
+def _figure(rng: np.random.Generator, num_frames: int, mix: Mix) -> WorldClip:
     ground = random_ground(rng, patterned=0.15)
     canvas = draw_ground(ground, np.zeros((num_frames, 4), np.float32))
     shirt, action = str(rng.choice(list(COLOURS))), str(rng.choice(ACTIONS))
@@ -187,10 +187,10 @@ def _figure(rng: np.random.Generator, num_frames: int, mix: Mix) -> Clip:
     caption = "a person" + (f" in {with_article(shirt)} shirt" if says[0] else "") + (f" {action}" if says[1] else "")
     caption += _say_ground(rng, ground, mix)
     facts: Facts = {"kind": "figure", "shirt": shirt, "action": action, "ground": ground, "path": path}
-    return Clip(_to_pixels(canvas), caption, facts)
+    return WorldClip(_to_pixels(canvas), caption, facts)
 
 
-def _still(rng: np.random.Generator, count: int, mix: Mix) -> Clip:
+def _still(rng: np.random.Generator, count: int, mix: Mix) -> WorldClip:
     """One or two objects at a moment of their motions."""
     ground = random_ground(rng, patterned=mix.patterned_ground)
     canvas = draw_ground(ground, np.zeros((1, 4), np.float32))
@@ -205,7 +205,7 @@ def _still(rng: np.random.Generator, count: int, mix: Mix) -> Clip:
         looks.append(look)
         places.append(now.centre[0])
     caption = " and ".join(said) + _say_ground(rng, ground, mix)
-    return Clip(_to_pixels(canvas), caption, {"kind": "still", "looks": looks, "ground": ground, "places": places})
+    return WorldClip(_to_pixels(canvas), caption, {"kind": "still", "looks": looks, "ground": ground, "places": places})
 
 
 _KINDS = {"object": _object, "camera": _camera, "pair": _pair, "figure": _figure}

@@ -12,7 +12,7 @@ from transformers import CLIPModel, PreTrainedTokenizerBase
 
 from effivmt.pretrain.scorer import to_pixels, tokenize
 from effivmt.world.looks import COLOURS, GROUNDS, HELD_OUT_LOOKS, SHAPES, Ground, Look
-from effivmt.world.scenes import Clip, describe, describe_ground, draw_clip
+from effivmt.world.scenes import WorldClip, describe, describe_ground, draw_clip
 
 
 @dataclass(frozen=True)
@@ -60,14 +60,14 @@ def score_accuracy(model: CLIPModel, tokenizer: PreTrainedTokenizerBase, questio
     return right / len(questions)
 
 
-def _held_out_clips(seed: int) -> Iterator[tuple[int, Clip]]:
+def _held_out_clips(seed: int) -> Iterator[tuple[int, WorldClip]]:
     for index in numbers():
         clip = draw_clip(seed, index, kinds={"object": 1.0}, num_frames=5)
         if _combination(clip) in HELD_OUT_LOOKS:
             yield index, clip
 
 
-def _combination(clip: Clip) -> tuple[str, str, str]:
+def _combination(clip: WorldClip) -> tuple[str, str, str]:
     return clip.facts["look"].colour, clip.facts["look"].shape, clip.facts["ground"].colour
 
 

@@ -8,10 +8,10 @@ from effivmt.errors import VideoError
 from effivmt.pretrain.examinations.judge import judge, path_scores
 from effivmt.world import motions
 from effivmt.world.looks import COLOURS, GROUNDS, SHAPES, Ground, Look, random_ground, random_look
-from effivmt.world.scenes import Clip, object_clip
+from effivmt.world.scenes import WorldClip, object_clip
 
 
-def draw(index: int, *, ground_patterned: float = 0.0, motion: str | None = None, num_frames: int = 17) -> Clip:
+def draw(index: int, *, ground_patterned: float = 0.0, motion: str | None = None, num_frames: int = 17) -> WorldClip:
     """A clip of a plain object in motion number `index` modulo 8, or along a path that wanders."""
     rng = np.random.default_rng([5, index])
     look, ground = random_look(rng, patterned=0.0), random_ground(rng, patterned=ground_patterned)
