@@ -14,8 +14,9 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from effivmt.catalog import Catalog, load_catalog
 from effivmt.config import Params
 from effivmt.pipeline.callbacks import Callback
-from effivmt.pipeline.catalog_run import ClipOutcome, RunSummary, write_run
+from effivmt.pipeline.catalog_run import write_run
 from effivmt.pipeline.catalog_table import write_catalog_table
+from effivmt.pipeline.outcomes import ClipOutcome, RunSummary
 from effivmt_tasks.artifacts import RunArtifacts
 from effivmt_tasks.clips import outcome_of, process, state_data
 from effivmt_tasks.cluster import Cluster, release

@@ -13,7 +13,7 @@ from effivmt.catalog import load_catalog
 from effivmt.config import load_params
 from effivmt.errors import EffiVMTError, in_one_line
 from effivmt.pipeline.callbacks import Callback
-from effivmt.pipeline.catalog_run import ClipOutcome
+from effivmt.pipeline.outcomes import ClipOutcome
 from effivmt.pipeline.selection import select_clips
 from effivmt.pipeline.workspace import open_workspace
 from effivmt_flows.catalog import run_catalog_flow

@@ -16,7 +16,7 @@ from prefect.runtime import flow_run
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from effivmt.catalog import Catalog
-from effivmt.pipeline.catalog_run import ClipOutcome
+from effivmt.pipeline.outcomes import ClipOutcome
 
 INTERVAL = 5.0
 """Seconds between two updates of the progress."""

@@ -18,7 +18,8 @@ from prefect.states import Completed, Failed
 from effivmt.catalog import Clip
 from effivmt.config import Params
 from effivmt.pipeline.callbacks import Callback
-from effivmt.pipeline.catalog_run import ClipOutcome, process_clip
+from effivmt.pipeline.catalog_run import process_clip
+from effivmt.pipeline.outcomes import ClipOutcome
 from effivmt.pipeline.plan import plan_clip
 from effivmt.pipeline.workspace import Workspace, open_workspace
 from effivmt_tasks.stages import call_as_task

@@ -1,10 +1,6 @@
 """Progress of a run: the one interface through which the pipeline reports what it does."""
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from effivmt.pipeline.catalog_run import ClipOutcome
-    from effivmt.pipeline.runner import StageRun
+from effivmt.pipeline.outcomes import ClipOutcome, StageRun
 
 
 class Callback:
@@ -19,8 +15,8 @@ class Callback:
     def on_stage_progress(self, stage: str, done: int, total: int) -> None:
         """A stage has done `done` of its `total` units of work."""
 
-    def on_stage_end(self, run: "StageRun") -> None:
+    def on_stage_end(self, run: StageRun) -> None:
         """A stage has ended without an error."""
 
-    def on_clip_end(self, outcome: "ClipOutcome") -> None:
+    def on_clip_end(self, outcome: ClipOutcome) -> None:
         """A clip of a catalog has ended, successfully or not."""

@@ -8,64 +8,19 @@ import csv
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Literal
 
 from effivmt.catalog import Catalog, Clip, load_catalog
 from effivmt.errors import EffiVMTError, in_one_line
 from effivmt.pipeline.catalog_table import write_catalog_table
+from effivmt.pipeline.outcomes import QUARANTINE, RUN, ClipOutcome, RunSummary, Status
 from effivmt.pipeline.runner import CallStage, StageRunner
 from effivmt.pipeline.transfer import run_clip
 from effivmt.pipeline.workspace import Workspace
 from effivmt.pipeline.write_outputs import write_outputs
 from effivmt.report.run_report import write_run_report
 from effivmt.store.files import atomic_write, write_errors
-
-QUARANTINE = "quarantine.csv"
-RUN = "run.json"
-Status = Literal["hit", "done", "failed"]
-
-
-@dataclass(frozen=True)
-class ClipOutcome:
-    """The outcome of one clip: `hit` (the store had everything), `done`, or `failed` (at `stage`, for `reason`).
-
-    seconds: in all; stages: seconds of each stage that ended; hits: the stages that the store had.
-    """
-
-    clip: str
-    status: Status
-    seconds: float
-    stages: dict[str, float]
-    hits: tuple[str, ...] = ()
-    stage: str = ""
-    reason: str = ""
-
-
-@dataclass(frozen=True)
-class RunSummary:
-    """What run.json holds: the catalog file's name, when the run ended (UTC), its seconds, counts by status, and clips.
-
-    Clips of the catalog that a run left out keep the outcome of the run before; the counts are of this run alone.
-    """
-
-    catalog: str
-    ended: str
-    seconds: float
-    hit: int
-    done: int
-    failed: int
-    clips: list[ClipOutcome] = field(default_factory=list)
-
-    @property
-    def counts(self) -> str:
-        """The counts and the time as text: "3 done, 4 hit, 1 failed in 12.3 s"."""
-        return f"{self.done} done, {self.hit} hit, {self.failed} failed in {self.seconds:.1f} s"
-
-    def message(self, out: Path) -> str:
-        """The counts, and where the reasons of the failures are."""
-        return self.counts + (f"; reasons: {out / QUARANTINE}" if self.failed else "")
 
 
 def process_clip(work: Workspace, clip: Clip, out: Path, call: CallStage | None = None) -> ClipOutcome:

@@ -2,29 +2,15 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import ParamSpec, Protocol, TypeVar
 
 from effivmt.pipeline.callbacks import Callback
+from effivmt.pipeline.outcomes import StageRun
 from effivmt.pipeline.stages import RenderedVideo
 from effivmt.store import Artifact
 
 P = ParamSpec("P")
 Result = TypeVar("Result", Artifact, list[RenderedVideo])
-
-
-@dataclass(frozen=True)
-class StageRun:
-    """A stage that has ended: its artifacts, and the seconds that this run spent on it."""
-
-    stage: str
-    artifacts: tuple[Artifact, ...]
-    seconds: float
-
-    @property
-    def cached(self) -> bool:
-        """Whether the store had all of its artifacts."""
-        return all(artifact.cached for artifact in self.artifacts)
 
 
 class CallStage(Protocol):

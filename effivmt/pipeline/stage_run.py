@@ -12,7 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from effivmt.catalog import Catalog, Clip
-from effivmt.pipeline.catalog_run import RunSummary, attempt, summarize
+from effivmt.pipeline.catalog_run import attempt, summarize
+from effivmt.pipeline.outcomes import RunSummary
 from effivmt.pipeline.outputs import video_names, without_adapter
 from effivmt.pipeline.runner import StageRunner
 from effivmt.pipeline.stages import STAGES, RenderedVideo, evaluate, heads, ingest, render, spatial, temporal

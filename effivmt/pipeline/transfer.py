@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from effivmt.catalog import Clip
-from effivmt.pipeline.runner import StageRun, StageRunner
+from effivmt.pipeline.outcomes import StageRun
+from effivmt.pipeline.runner import StageRunner
 from effivmt.pipeline.stages import RenderedVideo, evaluate, heads, ingest, render, spatial, temporal
 from effivmt.pipeline.workspace import Workspace
 from effivmt.store import Artifact

@@ -8,8 +8,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from effivmt.pipeline.outcomes import StageRun
 from effivmt.pipeline.outputs import Outputs, video_names, without_adapter
-from effivmt.pipeline.runner import StageRun
 from effivmt.pipeline.transfer import TransferResult
 from effivmt.pipeline.workspace import Workspace
 from effivmt.store.digests import canonical_json, sha256_bytes

@@ -10,8 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from effivmt.pipeline.callbacks import Callback
-from effivmt.pipeline.catalog_run import ClipOutcome
-from effivmt.pipeline.runner import StageRun
+from effivmt.pipeline.outcomes import ClipOutcome, StageRun
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from effivmt.catalog import Catalog
 from effivmt.evaluation.metrics import METRICS, ordered
-from effivmt.pipeline.catalog_run import RunSummary
+from effivmt.pipeline.outcomes import RunSummary
 from effivmt.pipeline.outputs import Outputs
 from effivmt.pipeline.plan import plan_clip
 from effivmt.pipeline.stages import STAGES

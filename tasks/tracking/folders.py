@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from effivmt.pipeline.catalog_run import RUN
+from effivmt.pipeline.outcomes import RUN
 from effivmt.pipeline.outputs import RECORD, Outputs
 from effivmt.store.files import atomic_write
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from effivmt.errors import EffiVMTError, in_one_line
-from effivmt.pipeline.catalog_run import QUARANTINE, RUN
 from effivmt.pipeline.catalog_table import NAME as CATALOG
+from effivmt.pipeline.outcomes import QUARANTINE, RUN
 from effivmt.store.digests import sha256_file
 from effivmt.versions import code_version
 from effivmt_tasks.tracking.folders import (

@@ -11,8 +11,9 @@ from pyarrow import parquet
 from effivmt.catalog import Catalog
 from effivmt.errors import EffiVMTError
 from effivmt.pipeline.callbacks import Callback
-from effivmt.pipeline.catalog_run import RunSummary, failed_before, process_clip, run_catalog
+from effivmt.pipeline.catalog_run import failed_before, process_clip, run_catalog
 from effivmt.pipeline.catalog_table import NAME, write_catalog_table
+from effivmt.pipeline.outcomes import RunSummary
 from effivmt.pipeline.plan import plan_clip
 from effivmt.pipeline.stages import STAGES
 from effivmt.pipeline.workspace import Workspace

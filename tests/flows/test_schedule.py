@@ -72,7 +72,7 @@ def test_server_that_takes_no_artifact_costs_a_warning(catalog: Path, caplog: py
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     from effivmt.catalog import load_catalog
-    from effivmt.pipeline.catalog_run import ClipOutcome
+    from effivmt.pipeline.outcomes import ClipOutcome
     from effivmt_tasks.artifacts import RunArtifacts
 
     @flow
