@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NotRequired, TypedDict, cast
 
-from effivmt import __version__
 from effivmt.errors import EffiVMTError
 from effivmt.evaluation.metrics import MetricRow
 from effivmt.store.digests import canonical_json, sha256_bytes
+from effivmt.versions import __version__
 
 
 class RunRow(TypedDict):
