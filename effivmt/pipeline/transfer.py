@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from effivmt.catalog import Clip
+from effivmt.evaluation.metrics import MetricRow
 from effivmt.pipeline.outcomes import StageRun
 from effivmt.pipeline.runner import StageRunner
 from effivmt.pipeline.stages import RenderedVideo, evaluate, heads, ingest, render, spatial, temporal
@@ -38,7 +39,7 @@ class TransferResult:
         return self.ingested.inputs["clip"]
 
     @property
-    def metrics(self) -> list[dict]:
+    def metrics(self) -> list[MetricRow]:
         """Per rendered video: prompt, seed, and the metrics `adapter` and, where it was rendered, `baseline`."""
         return json.loads(self.evaluated.file("metrics.json").read_text(encoding="utf-8"))
 

@@ -6,12 +6,13 @@ from contextlib import suppress
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from effivmt.pipeline.outcomes import StageRun
 from effivmt.pipeline.outputs import Outputs, video_names, without_adapter
 from effivmt.pipeline.transfer import TransferResult
 from effivmt.pipeline.workspace import Workspace
+from effivmt.report.run_record import CatalogRow, ClipMetrics, ClipRun, ResultRow, StageTiming
 from effivmt.store.digests import canonical_json, sha256_bytes
 from effivmt.store.files import atomic_write, copy_verified, write_errors
 from effivmt.versions import __version__
@@ -88,18 +89,18 @@ def _write_files(work: Workspace, result: TransferResult, outputs: Outputs, made
         temporary.write_text(json.dumps(_record(work, result, outputs, made_of), indent=1) + "\n", encoding="utf-8")
 
 
-def _record(work: Workspace, result: TransferResult, outputs: Outputs, made_of: str) -> dict[str, object]:
+def _record(work: Workspace, result: TransferResult, outputs: Outputs, made_of: str) -> ClipRun:
     """The record of the folder: clip, video, backbone, params, timings and versions, and the sizes of our files."""
     names = [*_listed_videos(outputs.metrics), *(name for name in result.motion.files if name.startswith("adapter/"))]
     drawn = (outputs.reference, outputs.sheet, outputs.heads, outputs.metrics, outputs.losses, outputs.report)
     files = [*(outputs.folder / name for name in names), *drawn]
     return {
         "made_of": made_of,
-        "clip": result.clip.model_dump(mode="json", exclude={"video", "appearance_images"}),
+        "clip": cast(CatalogRow, result.clip.model_dump(mode="json", exclude={"video", "appearance_images"})),
         "video": {"name": result.clip.video.name, "sha256": result.video_digest},
         "backbone": {"id": result.backbone_id, "digest": result.backbone_digest},
         "params": work.params.model_dump(mode="json"),
-        "stages": {run.stage: asdict(_timing(run)) for run in result.runs},
+        "stages": {run.stage: StageTiming(**asdict(_timing(run))) for run in result.runs},
         "versions": _versions(),
         "files": {path.relative_to(outputs.folder).as_posix(): path.stat().st_size for path in sorted(files)},
     }
@@ -117,11 +118,13 @@ def _sheet(result: TransferResult, reference: "np.ndarray") -> "np.ndarray":
     return contact_sheet(rows)
 
 
-def _metrics(result: TransferResult, outputs: Outputs) -> dict[str, object]:
-    rows = []
+def _metrics(result: TransferResult, outputs: Outputs) -> ClipMetrics:
+    rows: list[ResultRow] = []
     for video, rendered, metrics in zip(outputs.videos, result.rendered, result.metrics, strict=True):
-        without = {} if rendered.without_adapter is None else {"without_adapter": without_adapter(video).name}
-        rows.append({"video": video.name, **without, **metrics})
+        row: ResultRow = {"video": video.name, **metrics}
+        if rendered.without_adapter is not None:
+            row = {"video": video.name, "without_adapter": without_adapter(video).name, **metrics}
+        rows.append(row)
     return {"clip": result.clip.clip, "caption": result.clip.caption, "results": rows}
 
 

@@ -60,10 +60,10 @@ def _evaluate(
     models = load_metric_models(params.scorer_folder, params.tracker)
     rows = []
     for video in rendered:
-        row: dict[str, object] = {"prompt": video.prompt, "seed": video.seed}
-        for kind, artifact in video.by_kind.items():
-            frames = read_frames(artifact.file("video.mp4"))[0]
-            row[kind] = measure(reference, frames, video.prompt, models, caption=caption)
-        rows.append(row)
+        measured = {
+            kind: measure(reference, read_frames(artifact.file("video.mp4"))[0], video.prompt, models, caption=caption)
+            for kind, artifact in video.by_kind.items()
+        }
+        rows.append({"prompt": video.prompt, "seed": video.seed, **measured})
         progress(len(rows), len(rendered))
     (out / "metrics.json").write_bytes(canonical_json(rows))
