@@ -18,7 +18,7 @@ $(VENV)/bin/python:
 	        echo "making $(VENV) with $$("$$python" --version)"; exec "$$python" -m venv $(VENV); \
 	    fi; \
 	done; \
-	echo "error: no working Python 3.11 to 3.14 with venv among: $(PYTHON); name one: make demo PYTHON=/path/to/python" >&2; \
+	echo "error: no working Python 3.11 to 3.14 with venv among: $(PYTHON); name one: make demo PYTHON=/path/to/python (Debian, Ubuntu: apt install python3-venv)" >&2; \
 	exit 1
 
 $(DONE): pyproject.toml constraints.txt | $(VENV)/bin/python

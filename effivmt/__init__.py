@@ -22,7 +22,10 @@ if TYPE_CHECKING:
     from effivmt.pipeline.api import transfer
     from effivmt.pipeline.callbacks import Callback
     from effivmt.pipeline.catalog_run import run_catalog
-    from effivmt.pipeline.stages import render
+    from effivmt.pipeline.outcomes import ClipOutcome, RunSummary, StageRun
+    from effivmt.pipeline.outputs import Outputs
+    from effivmt.pipeline.stages import RenderedVideo, render
+    from effivmt.pipeline.transfer import TransferResult
     from effivmt.pipeline.workspace import Workspace, open_workspace
     from effivmt.store import Store
 
@@ -33,11 +36,17 @@ _MODULES = {
     "Callback": "pipeline.callbacks",
     "Catalog": "catalog",
     "Clip": "catalog",
+    "ClipOutcome": "pipeline.outcomes",
     "EffiVMTError": "errors",
+    "Outputs": "pipeline.outputs",
     "Params": "config",
     "ParamsError": "errors",
+    "RenderedVideo": "pipeline.stages",
+    "RunSummary": "pipeline.outcomes",
+    "StageRun": "pipeline.outcomes",
     "Store": "store",
     "StoreError": "errors",
+    "TransferResult": "pipeline.transfer",
     "VideoError": "errors",
     "Workspace": "pipeline.workspace",
     "evaluate": "pipeline.api:evaluate_videos",
@@ -58,11 +67,17 @@ __all__ = [
     "Callback",
     "Catalog",
     "Clip",
+    "ClipOutcome",
     "EffiVMTError",
+    "Outputs",
     "Params",
     "ParamsError",
+    "RenderedVideo",
+    "RunSummary",
+    "StageRun",
     "Store",
     "StoreError",
+    "TransferResult",
     "VideoError",
     "Workspace",
     "__version__",

@@ -72,12 +72,13 @@ class Catalog:
         return Catalog(self.path, tuple(clip for clip in self.clips if clip.clip in names)) if names else self
 
 
-def load_catalog(path: Path) -> Catalog:
+def load_catalog(path: Path | str) -> Catalog:
     """Reads and checks a whole catalog; one CatalogError lists every fault with its row and column.
 
     Rows are counted from 1, without the heading. Videos are resolved, not opened: a file that is missing or damaged
     fails its own clip when that runs.
     """
+    path = Path(path)
     if path.suffix.lower() not in _READERS:
         raise CatalogError(f"catalog {path} is no .csv, .jsonl or .parquet file; give one of these")
     try:

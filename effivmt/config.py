@@ -28,7 +28,7 @@ def _divides_into_tokens(value: int) -> int:
 
 
 DEFAULT_FILE = Path("params.yaml")
-"""Read where no params are named."""
+"""The params that are read where none are named, if the working folder has it."""
 EMBEDDED = ("wan-tiny", "clip-tiny")
 """The models that are installed with this package."""
 Positive = Annotated[int, Field(gt=0)]
@@ -198,10 +198,13 @@ def load_params(source: str | Path | None = None, overrides: Sequence[str] = ())
     source: a file, else the name of a preset; None: `params.yaml` in the working folder if it is there, else `tiny`.
     Relative paths in a file are relative to it where they exist there. ParamsError names the field that is wrong.
     """
-    if source is None:
-        source = DEFAULT_FILE if DEFAULT_FILE.is_file() else "tiny"
     known = presets()
-    path = known[str(source)] if str(source) in known and not Path(source).exists() else Path(source)
+    if source is None:
+        path = DEFAULT_FILE if DEFAULT_FILE.is_file() else None
+    elif str(source) in known and not Path(source).is_file():
+        path = known[str(source)]
+    else:
+        path = Path(source)
     tree = {} if path is None else _read_tree(path, ", ".join(known))
     for override in overrides:
         set_value(tree, override)
@@ -209,13 +212,13 @@ def load_params(source: str | Path | None = None, overrides: Sequence[str] = ())
         params = Params.model_validate(tree)
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'params'}: {e['msg']}" for e in error.errors())
-        raise ParamsError(f"params are wrong: {faults} ({f'file {path}' if path else f'preset {source}'})") from error
+        raise ParamsError(f"params are wrong: {faults} ({f'file {path}' if path else 'preset tiny'})") from error
     return params if path is None else _resolve_paths(params, path.resolve().parent)
 
 
 def find_embedded(name: str) -> Path:
-    """The folder of an embedded model by its name; of any other name, or where a folder has that name, the path."""
-    return data_folder() / name if name in EMBEDDED and not Path(name).is_dir() else Path(name)
+    """The folder of an embedded model by its bare name; of anything else (such as `./wan-tiny`) the path itself."""
+    return data_folder() / name if name in EMBEDDED else Path(name)
 
 
 def data_folder() -> Path:

@@ -33,7 +33,7 @@ class AdapterError(EffiVMTError):
 
 
 def in_one_line(error: BaseException) -> str:
-    """An error as one line: its message and, of one that no user can cause, its type and place in the code."""
+    """An error as one line: its message and, for an unexpected error, its type and place in the code."""
     text = " ".join(str(error).split())
     if isinstance(error, EffiVMTError):
         return text

@@ -16,6 +16,7 @@ from effivmt.pipeline.callbacks import Callback
 from effivmt.pipeline.outcomes import ClipOutcome
 from effivmt.pipeline.selection import select_clips
 from effivmt.pipeline.workspace import open_workspace
+from effivmt.store import DEFAULT_STORE
 from effivmt_flows.catalog import run_catalog_flow
 from effivmt_tasks.cluster import choose_cluster
 
@@ -28,7 +29,7 @@ def nightly(
     catalog: Path,
     params: str | None = None,
     overrides: list[str] = [],  # noqa: B006
-    store: Path = Path(".effivmt/store"),
+    store: Path = DEFAULT_STORE,
     out: Path = Path("out"),
     only: list[str] = [],  # noqa: B006
     force: list[Stage] = [],  # noqa: B006

@@ -17,12 +17,12 @@ from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from effivmt.catalog import Catalog
 from effivmt.pipeline.outcomes import ClipOutcome
+from effivmt.report.run_report import PAGE
 
 INTERVAL = 5.0
 """Seconds between two updates of the progress."""
 TIMEOUT = 5.0
 """Seconds that the server may take to answer."""
-REPORT = "report.html"
 
 
 class RunArtifacts:
@@ -48,7 +48,7 @@ class RunArtifacts:
         ordered = sorted(outcomes, key=lambda outcome: (outcome.status != "failed", outcome.clip))
         rows = [{name: getattr(outcome, name) for name in names} for outcome in ordered]
         self._create("clips", "table", json.dumps(rows), self._count(outcomes))
-        report = (out / REPORT).resolve()
+        report = (out / PAGE).resolve()
         if report.is_file():
             self._create("report", "markdown", f"[{report}]({report.as_uri()})", "The report of the run.")
 

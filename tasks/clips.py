@@ -21,7 +21,8 @@ from effivmt.pipeline.callbacks import Callback
 from effivmt.pipeline.catalog_run import process_clip
 from effivmt.pipeline.outcomes import ClipOutcome
 from effivmt.pipeline.plan import plan_clip
-from effivmt.pipeline.workspace import Workspace, open_workspace
+from effivmt.pipeline.workspace import Workspace
+from effivmt.store import Store
 from effivmt_tasks.stages import call_as_task
 
 _workspaces: dict[tuple[Path, str], Workspace] = {}
@@ -62,7 +63,7 @@ def _workspace(params: Params, store: Path) -> Iterator[Workspace]:
     with _lock:
         key = (store.resolve(), params.model_dump_json())
         if key not in _workspaces:
-            _workspaces[key] = open_workspace(params, store)
+            _workspaces[key] = Workspace(Store(store), params)  # a wrong backbone fails the clip, in its stage
         yield _workspaces[key]
 
 

@@ -1,4 +1,4 @@
-"""The Prefect server of a run: the one that PREFECT_API_URL names, else one that lives as long as this process."""
+"""The Prefect server of a run: the one that PREFECT_API_URL names, else an ephemeral one of this process."""
 
 import signal
 
@@ -8,17 +8,17 @@ from prefect.settings import get_current_settings
 from effivmt.errors import EffiVMTError, ParamsError
 
 
-def reach_server(*, of_its_own: str = "") -> None:
-    """Starts the server where it is our own; EffiVMTError where none answers.
+def reach_server(*, needed_by: str = "") -> None:
+    """Waits for the named server, or starts our own; EffiVMTError where none answers.
 
-    of_its_own: what needs a server that stands by itself, since it schedules or other processes must reach it; without
-    PREFECT_API_URL that is a ParamsError. Our own server inherits a mask that keeps Ctrl-C from it: it must outlive the
-    run that it has to record as stopped.
+    needed_by: the option that needs a persistent server, because it schedules runs or other processes connect to it;
+    without PREFECT_API_URL that is a ParamsError. Our own server inherits a signal mask without SIGINT: it must outlive
+    the run, to record that Ctrl-C stopped it.
     """
     named = get_current_settings().api.url
-    if of_its_own and not named:
+    if needed_by and not named:
         raise ParamsError(
-            f"{of_its_own} needs a Prefect server that stands by itself: start one with `prefect server start` and set "
+            f"{needed_by} needs a persistent Prefect server: start one with `prefect server start` and set "
             "PREFECT_API_URL=http://HOST:4200/api"
         )
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -30,7 +30,7 @@ def reach_server(*, of_its_own: str = "") -> None:
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     if fault is not None:
-        other = "" if of_its_own else ", unset PREFECT_API_URL, or run without an engine: --engine local"
+        other = "" if needed_by else ", unset PREFECT_API_URL, or run without an engine: --engine local"
         raise EffiVMTError(
             f"Prefect's server {named or 'in this process'} does not answer ({' '.join(str(fault).split())}); start it "
             f"with `prefect server start`{other}"

@@ -1,8 +1,8 @@
 """The benchmark suites that travel in the package `effivmt_data`, by name."""
 
-from importlib import resources
 from pathlib import Path
 
+from effivmt.config import data_folder
 from effivmt.errors import ParamsError
 
 SUITES = {"mini": "catalog.csv", "quick": "quick.csv"}
@@ -16,7 +16,7 @@ def suite_catalog(suite: str) -> Path:
     In a checkout a named suite is that of the working tree, from any working folder.
     """
     if suite in SUITES:
-        return Path(str(resources.files("effivmt_data"))) / "motionbench-mini" / SUITES[suite]
+        return data_folder() / "motionbench-mini" / SUITES[suite]
     if Path(suite).suffix not in CATALOG_SUFFIXES:
         raise ParamsError(f"--suite {suite}: there is no such suite; expected {', '.join(SUITES)} or a catalog file")
     return Path(suite)

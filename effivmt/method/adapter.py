@@ -80,11 +80,12 @@ def save_adapter(
     (folder / "adapter.json").write_text(json.dumps(document, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def load_adapter(folder: Path) -> Adapter:
+def load_adapter(folder: Path | str) -> Adapter:
     """Reads an adapter folder; AdapterError for a wrong digest, or a branch that changes nothing or is not finite.
 
     One of the branches may have no weights at all, where its stage was left out.
     """
+    folder = Path(folder)
     facts = read_facts(folder)
     weights = {}
     for branch in BRANCHES:

@@ -43,8 +43,9 @@ class AdapterManifest(AdapterFacts):
     files: dict[str, str]
 
 
-def read_facts(folder: Path) -> AdapterManifest:
+def read_facts(folder: Path | str) -> AdapterManifest:
     """adapter.json of an adapter folder, after checking the digest of every file it lists (AdapterError otherwise)."""
+    folder = Path(folder)
     try:
         facts = json.loads((folder / "adapter.json").read_text(encoding="utf-8"))
     except OSError as error:

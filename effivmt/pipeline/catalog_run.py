@@ -61,9 +61,9 @@ def attempt(clip: Clip, runner: StageRunner, process: Callable[[], None]) -> Cli
     )
 
 
-def run_catalog(work: Workspace, catalog: Catalog, out: Path) -> RunSummary:
+def run_catalog(work: Workspace, catalog: Catalog, out: Path | str) -> RunSummary:
     """Takes the clips of a catalog through all stages, one by one, without an engine, and writes the folder `out`."""
-    start, outcomes = time.perf_counter(), []
+    start, outcomes, out = time.perf_counter(), [], Path(out)
     write_catalog_table(load_catalog(catalog.path), out)
     for clip in catalog.clips:
         work.callback.on_clip_start(clip.clip)

@@ -9,13 +9,11 @@ from effivmt.catalog import Clip
 from effivmt.config import Params
 from effivmt.method.backbone_folder import BackboneFolder, find_backbone
 from effivmt.pipeline.callbacks import Callback
-from effivmt.store import Key, Store
+from effivmt.store import DEFAULT_STORE, Key, Store
 from effivmt.versions import BENCHMARK_VERSIONS, VERSIONS
 
 if TYPE_CHECKING:
     from effivmt.method.backbone import Backbone
-
-DEFAULT_STORE = Path(".effivmt/store")
 
 
 @dataclass

@@ -3,7 +3,6 @@
 import json
 import re
 from contextlib import suppress
-from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -84,9 +83,16 @@ def _write_files(work: Workspace, result: TransferResult, outputs: Outputs, made
         temporary.write_text(render_report(_report(work, result, outputs)), encoding="utf-8")
     for name in earlier - _listed_videos(outputs.metrics):
         (folder / name).unlink(missing_ok=True)
-    (folder / "run.json").unlink(missing_ok=True)  # the name of the record up to version 0.1
+    _remove_record_of_0_1(folder)
     with atomic_write(outputs.record) as temporary:
         temporary.write_text(json.dumps(_record(work, result, outputs, made_of), indent=1) + "\n", encoding="utf-8")
+
+
+def _remove_record_of_0_1(folder: Path) -> None:
+    """Removes run.json, the name of the record up to version 0.1; one of a catalog run stays."""
+    with suppress(FileNotFoundError, ValueError):
+        if "made_of" in json.loads((folder / "run.json").read_text(encoding="utf-8")):
+            (folder / "run.json").unlink()
 
 
 def _record(work: Workspace, result: TransferResult, outputs: Outputs, made_of: str) -> ClipRun:
@@ -94,13 +100,14 @@ def _record(work: Workspace, result: TransferResult, outputs: Outputs, made_of: 
     names = [*_listed_videos(outputs.metrics), *(name for name in result.motion.files if name.startswith("adapter/"))]
     drawn = (outputs.reference, outputs.sheet, outputs.heads, outputs.metrics, outputs.losses, outputs.report)
     files = [*(outputs.folder / name for name in names), *drawn]
+    timings = {run.stage: _timing(run) for run in result.runs}
     return {
         "made_of": made_of,
         "clip": cast(CatalogRow, result.clip.model_dump(mode="json", exclude={"video", "appearance_images"})),
         "video": {"name": result.clip.video.name, "sha256": result.video_digest},
         "backbone": {"id": result.backbone_id, "digest": result.backbone_digest},
         "params": work.params.model_dump(mode="json"),
-        "stages": {run.stage: StageTiming(**asdict(_timing(run))) for run in result.runs},
+        "stages": {stage: StageTiming(seconds=it.seconds, cached=it.cached) for stage, it in timings.items()},
         "versions": _versions(),
         "files": {path.relative_to(outputs.folder).as_posix(): path.stat().st_size for path in sorted(files)},
     }

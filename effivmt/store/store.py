@@ -23,6 +23,8 @@ from effivmt.store.artifact import Artifact, Key
 from effivmt.store.digests import canonical_json, sha256_bytes, sha256_file
 from effivmt.store.memory import peak_bytes, reset_peak
 
+DEFAULT_STORE = Path(".effivmt/store")
+"""Used where no store is named; in the working folder."""
 RECORD = "artifact.json"
 NEVER_COMPUTED = "never computed"
 FULL = (errno.ENOSPC, errno.EDQUOT)

@@ -27,7 +27,7 @@ NUM_FRAMES = 33
 
 
 class Facts(TypedDict, total=False):
-    """What is truly in a clip; which of these there are depends on its `kind`, one of `KINDS` or "still"."""
+    """Ground truth of a clip; which of these there are depends on its `kind`, one of `KINDS` or "still"."""
 
     kind: str
     ground: Ground

@@ -20,7 +20,7 @@ def bench(
     only: Annotated[list[str], typer.Option(metavar="CLIP", help="Only this clip; repeatable.")] = [],  # noqa: B006
     clips: Annotated[int | None, typer.Option(metavar="N", min=1, help="Clips at most, of each class in turn.")] = None,
     prompts: Annotated[int | None, typer.Option(metavar="N", min=1, help="Prompts at most of each clip.")] = None,
-    workers: Annotated[int, typer.Option(metavar="N", min=1, help="Processes beside each other.")] = 1,
+    workers: Annotated[int, typer.Option(metavar="N", min=1, help="Parallel processes.")] = 1,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Receives tables, picture, page and videos.")] = Path(
         "out/bench"
     ),

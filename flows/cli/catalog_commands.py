@@ -70,7 +70,7 @@ def run(
         if engine == "prefect":
             from effivmt_tasks.server import reach_server
 
-            reach_server(of_its_own="--runner dask" if cluster else "")
+            reach_server(needed_by="--runner dask" if cluster else "")
             from effivmt_flows.catalog import run_catalog_flow
 
             summary = run_catalog_flow(
@@ -114,7 +114,7 @@ def serve(
     choose_cluster(runner, address, resource)
     clips = load_catalog(catalog).clips
     open_workspace(settings, store)
-    reach_server(of_its_own="effivmt serve")
+    reach_server(needed_by="effivmt serve")
     files = {"catalog": catalog, "store": store, "out": out}
     parameters: dict[str, object] = {option: str(path.resolve()) for option, path in files.items()}
     parameters |= {"params": _absolute(params), "overrides": overrides}
@@ -158,10 +158,10 @@ def stage(
         raise typer.Exit(1)
 
 
-def _absolute(params: str | None) -> str | None:
+def _absolute(params: str | None) -> str:
     """The params of `--params` for a process with another working folder: a file by its absolute path."""
     from effivmt.config import DEFAULT_FILE
 
     if params is None:
-        return str(DEFAULT_FILE.resolve()) if DEFAULT_FILE.is_file() else None
-    return str(Path(params).resolve()) if Path(params).exists() else params
+        return str(DEFAULT_FILE.resolve()) if DEFAULT_FILE.is_file() else "tiny"
+    return str(Path(params).resolve()) if Path(params).is_file() else params

@@ -1,4 +1,4 @@
-"""What `effivmt doctor` looks at: each check says what it found or what to mend; a broken package stops no other."""
+"""What `effivmt doctor` looks at: each check says what it found or what to fix; a broken package stops no other."""
 
 import json
 import platform
@@ -148,7 +148,7 @@ def _guarded(name: str, check: Callable[[], Check]) -> Check:
         return Check(name, f"{error}; install EffiVMT again into a fresh environment", ok=False)
     except (OSError, ValueError, KeyError, subprocess.SubprocessError) as error:
         fault = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        return Check(name, f"{fault}; mend or replace it", ok=False)
+        return Check(name, f"{fault}; fix or replace it", ok=False)
 
 
 def _ffmpeg() -> Check:

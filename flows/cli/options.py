@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from effivmt.errors import ParamsError
+from effivmt.store import DEFAULT_STORE
 
 if TYPE_CHECKING:
     from effivmt.config import Params
@@ -36,7 +37,7 @@ Runner = Annotated[Literal["threads", "dask"], typer.Option(help="Where clips ru
 Address = Annotated[str, typer.Option(metavar="tcp://HOST:PORT", help="Scheduler of the Dask cluster.")]
 Resource = Annotated[str, typer.Option(metavar="NAME", help="Dask resource that a clip takes one of, such as GPU.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress; prints only the path of the result.")]
-STORE, CATALOG, OUT = Path(".effivmt/store"), Path("data/catalog.csv"), Path("out")
+STORE, CATALOG, OUT = DEFAULT_STORE, Path("data/catalog.csv"), Path("out")
 
 
 def check_stages(names: list[str]) -> None:

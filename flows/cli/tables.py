@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from effivmt.catalog import Catalog
-from effivmt.evaluation.metrics import METRICS, ordered
+from effivmt.evaluation.metrics import KINDS, METRICS, ordered
 from effivmt.pipeline.outcomes import RunSummary
 from effivmt.pipeline.outputs import Outputs
 from effivmt.pipeline.plan import plan_clip
@@ -76,9 +76,9 @@ def print_transfer(result: TransferResult, outputs: Outputs) -> None:
         stages.add_row(run.stage, status_of(run), f"{run.seconds:.1f}")
     console.print(stages)
     for row, video in zip(result.metrics, outputs.videos, strict=True):
-        kinds = {"with adapter": row["adapter"]}
+        kinds = {KINDS["adapter"]: row["adapter"]}
         if "baseline" in row:
-            kinds["without adapter"] = row["baseline"]
+            kinds[KINDS["baseline"]] = row["baseline"]
         console.print(metrics_table(f"{video.name}: {row['prompt']}", kinds))
     paths = {
         "videos": outputs.videos,

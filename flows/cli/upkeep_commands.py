@@ -9,7 +9,7 @@ from effivmt_flows.cli.options import CATALOG, STORE, Overrides, ParamsSource, S
 
 
 def doctor(params: ParamsSource = None, store: StoreFolder = STORE, overrides: Overrides = []) -> None:  # noqa: B006
-    """Checks the installation and says what to mend."""
+    """Checks the installation and says what to fix."""
     from rich.text import Text
 
     from effivmt_flows.cli.doctor import examine

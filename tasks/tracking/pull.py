@@ -139,7 +139,7 @@ def _holds(folder: Path, version: Version) -> bool:
 
 @contextmanager
 def _asking(reference: str) -> Iterator[None]:
-    """Tells in one line what MLflow has to say."""
+    """Turns MLflow's errors into an AdapterError of one line."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -147,5 +147,5 @@ def _asking(reference: str) -> Iterator[None]:
     except (MlflowException, OSError) as error:
         reason = " ".join(str(error).split())[:300]
         raise AdapterError(
-            f"{reference} cannot be had from MLflow at {public_uri(tracking_uri())}: {reason}"
+            f"{reference} cannot be fetched from MLflow at {public_uri(tracking_uri())}: {reason}"
         ) from error

@@ -31,7 +31,8 @@ class MotionAdapter(PythonModel):
         path = os.environ.get(BACKBONE) or params.backbone.path
         params = params.model_copy(update={"backbone": params.backbone.model_copy(update={"path": path})})
         try:
-            self._work = effivmt.open_workspace(params)
+            with TemporaryDirectory(prefix="effivmt-") as folder:  # the working folder stays as it is
+                self._work = effivmt.open_workspace(params, folder)
         except effivmt.BackboneError as error:
             raise effivmt.BackboneError(
                 f"{error}; set {BACKBONE} to the folder or hub id of backbone {backbone['id']} "

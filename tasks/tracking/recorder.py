@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from effivmt.errors import EffiVMTError, in_one_line
 from effivmt.pipeline.catalog_table import NAME as CATALOG
 from effivmt.pipeline.outcomes import QUARANTINE, RUN
+from effivmt.report.run_report import PAGE
 from effivmt.store.digests import sha256_file
 from effivmt.versions import code_version
 from effivmt_tasks.tracking.folders import (
@@ -144,7 +145,7 @@ class Recorder:
         record, now = read_record(self._out / RUN), int(time.time() * 1000)
         counts = [Metric(name, float(record[name]), now, 0) for name in ("done", "hit", "failed", "seconds")]
         client.log_batch(tracked.run_id, metrics=counts)
-        for name in (RUN, CATALOG, QUARANTINE, "report.html"):
+        for name in (RUN, CATALOG, QUARANTINE, PAGE):
             if (file := self._out / name).is_file():
                 client.log_artifact(tracked.run_id, str(file))
         client.set_terminated(tracked.run_id)

@@ -55,6 +55,11 @@ class TestPresets:
         Path("tiny").write_text("seed: 7\n")
         assert load_params("tiny").seed == 7
 
+    def test_a_folder_of_the_name_is_no_file(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        Path("tiny").mkdir()
+        assert load_params() == load_params("tiny") == Params()
+
     def test_without_a_name_the_file_of_the_folder_comes_first(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         assert load_params() == Params()
@@ -66,7 +71,8 @@ class TestPresets:
         for name in EMBEDDED:
             assert (find_embedded(name) / "README.md").is_file()
         Path("wan-tiny").mkdir()
-        assert find_embedded("wan-tiny") == Path("wan-tiny")
+        assert find_embedded("wan-tiny") != Path("wan-tiny")  # a user's folder shadows nothing
+        assert find_embedded("./wan-tiny") == Path("wan-tiny")
         assert find_embedded("Wan-AI/Wan2.1-T2V-1.3B-Diffusers") == Path("Wan-AI/Wan2.1-T2V-1.3B-Diffusers")
 
 

@@ -36,16 +36,28 @@ def test_a_transfer_a_rendering_and_metrics(workspace: Workspace, clip: effivmt.
             stages.append(run.stage)
 
     work = effivmt.open_workspace(workspace.params, workspace.store.root, callback=Recording())
-    result, outputs = effivmt.transfer(work, clip, tmp_path / "out")
+    result, outputs = effivmt.transfer(work, clip, str(tmp_path / "out"))
     assert stages == ["ingest", "heads", "spatial", "temporal", "render", "evaluate"] and not result.cached
     assert len(result.metrics) == 2 and all(video.is_file() for video in outputs.videos)
-    assert effivmt.read_manifest(outputs.adapter)["backbone"]["id"] == result.backbone_id
-    assert effivmt.load_adapter(outputs.adapter).temporal
+    adapter = str(outputs.adapter)
+    assert effivmt.read_manifest(adapter)["backbone"]["id"] == result.backbone_id
+    assert effivmt.load_adapter(adapter).temporal
     alone = work.params.render.model_copy(update={"baseline": False})
     params = work.params.model_copy(update={"render": alone})
-    (video,) = effivmt.render(replace(work, params=params), [clip.prompts[0]], outputs.adapter)
+    (video,) = effivmt.render(replace(work, params=params), [clip.prompts[0]], adapter)
     assert video.artifact.cached and video.without_adapter is None
     metrics = effivmt.evaluate(
-        outputs.reference, outputs.videos[0], clip.prompts[0], caption=clip.caption, params=work.params.evaluate
+        str(outputs.reference),
+        str(outputs.videos[0]),
+        clip.prompts[0],
+        caption=clip.caption,
+        params=work.params.evaluate,
     )
     assert set(metrics) >= {"text_similarity", "motion_fidelity", "appearance_leakage"}
+
+
+def test_a_catalog_by_its_name(workspace: Workspace, catalog: effivmt.Catalog, tmp_path: Path) -> None:
+    loaded = effivmt.load_catalog(str(catalog.path))
+    assert loaded == catalog
+    summary = effivmt.run_catalog(workspace, loaded.only(("bad",)), str(tmp_path / "out"))
+    assert [outcome.status for outcome in summary.clips] == ["failed"]

@@ -20,6 +20,7 @@ from safetensors import safe_open
 
 import effivmt as effivmt_package
 import effivmt_flows
+import effivmt_tasks
 from effivmt.media.video import read_frames
 from effivmt.method.adapter import load_adapter
 from effivmt.pipeline.stages import STAGES
@@ -216,7 +217,7 @@ def test_few_frames_lie_between_the_command_and_the_tuning_loop(
 
     monkeypatch.setattr(StageLines, "on_stage_progress", look)
     assert effivmt(*transfer_arguments("--store", tmp_path / "store", "--out", tmp_path / "out")).code == 0
-    roots = tuple(str(Path(package.__file__).parent) for package in (effivmt_package, effivmt_flows))
+    roots = tuple(str(Path(package.__file__).parent) for package in (effivmt_package, effivmt_flows, effivmt_tasks))
     for stack in stacks:
         ours = [frame.name for frame in stack if frame.filename.startswith(roots)]
         between = ours[ours.index("transfer") + 1 : len(ours) - 1 - ours[::-1].index("_tune")]

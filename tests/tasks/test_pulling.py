@@ -48,8 +48,8 @@ def _both(folder: Path) -> None:
 
 
 FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
-    "emptied": (lambda folder: [path.unlink() for path in folder.iterdir()], "moved or emptied|cannot be had"),
-    "moved": (lambda folder: folder.rename(folder.with_name("elsewhere")), "moved or emptied|cannot be had"),
+    "emptied": (lambda folder: [path.unlink() for path in folder.iterdir()], "moved or emptied|cannot be fetched"),
+    "moved": (lambda folder: folder.rename(folder.with_name("elsewhere")), "moved or emptied|cannot be fetched"),
     "one missing": (lambda folder: (folder / "temporal.safetensors").unlink(), "temporal.safetensors is missing"),
     "changed": (lambda folder: (folder / "README.md").write_text("?"), "README.md is damaged"),
     "all changed": (_both, "digest of adapter.json differs"),
@@ -92,7 +92,7 @@ def test_damaged_cache_is_filled_again(adapter: Path, stored: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     ("reference", "code", "expected"),
     [
-        ("models:/effivmt-stored@best", 1, "cannot be had from MLflow"),
+        ("models:/effivmt-stored@best", 1, "cannot be fetched from MLflow"),
         ("models:/effivmt-stored/9", 1, "version=9"),
         ("models:/effivmt-stored", 2, "expected models:/NAME@ALIAS or models:/NAME/VERSION"),
     ],

@@ -99,13 +99,13 @@ def render_key(work: Workspace, job: RenderJob) -> Key:
     return work.key("render", inputs, settings)
 
 
-def render(work: Workspace, prompts: Sequence[str], adapter: Path | None) -> list[RenderedVideo]:
+def render(work: Workspace, prompts: Sequence[str], adapter: Path | str | None) -> list[RenderedVideo]:
     """Renders every prompt and seed with an adapter folder, and without it; files: video.mp4, sheet.png.
 
     `adapter` None: the backbone alone, with nothing to compare with. AdapterError where the folder is damaged or was
     made for another backbone.
     """
-    opened = open_adapter(adapter) if adapter is not None else None
+    opened = open_adapter(Path(adapter)) if adapter is not None else None
     jobs = render_jobs(work, prompts, embed_texts(work, [*prompts, work.params.render.negative_prompt]), opened)
     steps, total = work.params.render.steps, len(jobs) * work.params.render.steps
 

@@ -13,6 +13,7 @@ from effivmt.errors import AdapterError
 from effivmt.method import heads
 from effivmt.method.heads import HeadMap, attention_scores, label_heads, load_head_map, save_head_map
 
+ALPHA = 1.25  # the paper's
 TEXT_TOKENS = 7
 GRIDS = [(3, 4, 6), (2, 6, 4), (5, 8, 6)]  # latent frames, height, width; tokens are 2 x 2
 
@@ -185,14 +186,14 @@ class TestPlantedHeads:
                 axes = "fpfq->" if kind == "time" else "fpgp->"
                 assert torch.einsum(axes, attention[head]) / 64 > 0.99
         spatial, temporal = attention_scores(transformer, *inputs, band=0.25, query_rows=10**6)
-        found = label_heads(spatial, temporal, HeadsParams().alpha)
+        found = label_heads(spatial, temporal, ALPHA)
         print(f"planted: spatial {spatial.round(3).tolist()}, temporal {temporal.round(3).tolist()}")
         expected = np.array([["temporal" if kind == "place" else "spatial" for kind in self.KINDS]]).reshape(2, 4)
         assert (found.branch == expected).all()
 
     def test_sampled_labels_agree_with_exact_ones(self):
         """48 heads that attend by place, by time and by content, more or less sharply, on three inputs."""
-        params, tokens, layers, count = HeadsParams(), 1536, 4, 12
+        params, tokens, layers, count = HeadsParams(alpha=ALPHA), 1536, 4, 12
         random = torch.Generator().manual_seed(1)
         transformer = make_transformer(1, layers=layers, count=count)
         for block in transformer.blocks:

@@ -120,7 +120,7 @@ class TestTuning:
         before = {name: weight.clone() for name, weight in backbone.transformer.state_dict().items()}
         modules = [type(module) for module in backbone.transformer.modules()]
         work = Workspace(store, changed(params, heads={"split": "none"}, temporal={"steps": 2}))
-        work.loaded["backbone"] = backbone
+        work.loaded.backbone = backbone
         _, tuned = tune(work, clip)
         assert not tuned.cached
         after = backbone.transformer.state_dict()

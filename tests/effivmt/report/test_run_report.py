@@ -83,7 +83,7 @@ def test_summary_and_clips_tell_what_lies_on_disk(run_folder: Path, source: str)
     assert [it["data-status"] for it in page.all("article")] == ["done"] * 2 + ["failed"]
     assert "does not exist" in page.text_of("li") and "does not exist" in page.text_of("p")
     assert page.text_of("pre").count("rank: 2") == 4
-    made = json.loads((run_folder / "one" / "run.json").read_text(encoding="utf-8"))
+    made = json.loads((run_folder / "one" / "transfer.json").read_text(encoding="utf-8"))
     assert made["backbone"]["digest"] in page.text_of("code") and "torch" in page.text_of("p")
     assert {"ingest", "heads", "spatial", "temporal", "render", "evaluate"} <= set(page.text_of("th").split("\n"))
 
@@ -152,9 +152,9 @@ def test_the_page_is_written_only_when_something_changed(out: Path) -> None:
     again = page.read_text(encoding="utf-8")
     assert "the disk is full" in again and "2030-01-01 00:00:00 UTC" in again and "from the store" in again
 
-    made = json.loads((out / "one" / "run.json").read_text(encoding="utf-8"))
+    made = json.loads((out / "one" / "transfer.json").read_text(encoding="utf-8"))
     made |= {"made_of": "other", "clip": made["clip"] | {"caption": "a new caption"}}
-    (out / "one" / "run.json").write_text(json.dumps(made), encoding="utf-8")
+    (out / "one" / "transfer.json").write_text(json.dumps(made), encoding="utf-8")
     assert "a new caption" in write_run_report(out).read_text(encoding="utf-8")
 
 

@@ -16,7 +16,7 @@ MAPS = {
     "first layer all temporal": np.array([[1, 1, 1, 1], [0, 1, 1, 0]], dtype=bool),
 }
 SAMPLING = SamplingParams(mode="latent", frames=9, phases=2)
-SIZE = {"rank": 2, "steps": 4, "batch": 2, "save_every": 1, "learning_rate": 1e-2}
+SIZE = {"rank": 2, "steps": 4, "batch": 2, "save_every": 1, "learning_rate": 1e-2, "flow_shift": 3.0}
 
 
 def head_map(is_temporal: np.ndarray = MAPS["mixed"]) -> HeadMap:
