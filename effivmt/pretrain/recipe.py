@@ -119,6 +119,7 @@ def train_transformer(
                     partial(_captioned, vae, statistics, draw_all, _drawn(index, frames)),
                     tokenizer,
                     plan.supply,
+                    length=frames,
                     device=device,
                 )
                 for frames in {transformer.pool_of(count, phase.sparse_of) for count in phase.frames}
