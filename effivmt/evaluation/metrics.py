@@ -64,12 +64,12 @@ METRICS = {
         "Motion fidelity",
         "higher",
         "How well the directions of tracked points match those of the reference, from -1 (opposite) to 1 (same). "
-        "It sees neither place nor speed.",
+        "It ignores position and speed.",
     ),
     "two_sided_motion_fidelity": Metric(
         "Motion fidelity, two-sided",
         "higher",
-        "Motion fidelity asked both ways, so that a motion of the reference that is missing counts too.",
+        "Motion fidelity in both directions, so that a motion of the reference that is missing counts too.",
     ),
     "foreground_motion_fidelity": Metric(
         "Motion fidelity, foreground",
@@ -79,7 +79,7 @@ METRICS = {
     "trajectory_error": Metric(
         "Trajectory error",
         "lower",
-        "Mean distance of tracked points from the nearest path in the other video, asked both ways, in frame widths, "
+        "Mean distance of tracked points from the nearest path in the other video, in both directions, in frame widths, "
         "from 0 to 1. It sees place and speed.",
     ),
     "appearance_leakage": Metric(

@@ -16,10 +16,13 @@ from effivmt.pretrain.text import MAX_TOKENS
 
 @dataclass(frozen=True)
 class Supply:
-    """What a pool holds: `shards` shards of `size` clips; the oldest makes way for a new one when each of its clips has
-    been used `uses` times on average, a part of a clip counting as that part of a use."""
+    """The size of a pool: `shards` shards of `frames` latent frames each, in clips of one length.
 
-    size: int
+    The oldest shard is replaced after each clip has been used `uses` times on average; a sparse sample counts as its
+    share of the clip.
+    """
+
+    frames: int
     shards: int
     uses: float
 
@@ -34,10 +37,10 @@ class Examples:
 
 
 class Pool:
-    """Clips or stills of one length, as `make` gives them for a range of numbers; their shards lie in `folder`.
+    """Clips or stills of `length` latent frames, made by `make` for a range of numbers and kept in `folder`.
 
-    Which shards it holds follows from the number of samples drawn so far, so a resumed run sees what one that was never
-    killed sees. `make` may leave numbers out; it gives normalised latents.
+    The number of samples drawn so far decides which shards it holds, so a resumed run uses the same clips. `make` may
+    leave numbers out; it returns normalised latents.
     """
 
     def __init__(
@@ -47,17 +50,19 @@ class Pool:
         tokenizer: PreTrainedTokenizerBase,
         supply: Supply,
         *,
+        length: int,
         device: torch.device,
     ) -> None:
         self.folder, self._make, self._tokenizer, self._supply = folder, make, tokenizer, supply
+        self._size = max(1, supply.frames // length)
         self._device = device
         self._held: dict[int, Captioned] = {}
         self._examples: Examples | None = None
         folder.mkdir(parents=True, exist_ok=True)
 
     def after(self, used: float) -> Examples:
-        """What the pool holds when its clips have been used `used` times in all."""
-        oldest = int(used / (self._supply.uses * self._supply.size))
+        """The examples of the pool after its clips have been used `used` times in all."""
+        oldest = int(used / (self._supply.uses * self._size))
         wanted = range(oldest, oldest + self._supply.shards)
         if self._examples is None or list(self._held) != list(wanted):
             for path in self.folder.glob("*.safetensors"):
@@ -70,7 +75,7 @@ class Pool:
     def _shard(self, number: int) -> Captioned:
         path = self.folder / f"{number:06d}.safetensors"
         if not path.exists():
-            made = self._make(range(number * self._supply.size, (number + 1) * self._supply.size))
+            made = self._make(range(number * self._size, (number + 1) * self._size))
             temporary = path.with_suffix(".partial")
             tensors, metadata = {"latents": made.latents.contiguous()}, {"captions": json.dumps(made.captions)}
             save_file(tensors, temporary, metadata=metadata)

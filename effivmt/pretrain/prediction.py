@@ -101,4 +101,4 @@ def _at_levels(clean: torch.Tensor, noise: torch.Tensor, sigmas: torch.Tensor) -
         return add_noise(clean, noise, sigmas), 1000 * sigmas
     noisy = torch.cat([clean[:, :, :1], add_noise(clean, noise, sigmas[:, -1])[:, :, 1:]], dim=2)
     tokens = clean.shape[3] * clean.shape[4] // 4
-    return noisy, 1000 * sigmas.repeat_interleave(tokens, dim=1)
+    return noisy, 1000 * sigmas[:, :, None].expand(-1, -1, tokens).flatten(1)

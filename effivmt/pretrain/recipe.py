@@ -1,10 +1,10 @@
 """The recipe of the embedded models, step by step: autoencoder, latents, transformer, assemble; and the scorer.
 
-Every step is deterministic on one kind of device, keeps its state in the work folder and goes on from there when it is
-run again; a plan (`effivmt.pretrain.plans`) says how much is trained. The transformer learns looks and places from
-stills, then paths from a few latent frames of each clip, and last whole clips of any length, so that nothing but the
-time axis says where a frame stands. From the weights of a backbone folder, which knows stills, it goes on with clips;
-the autoencoder of such a folder with its decoder, so that the latents stay the same.
+Every step is deterministic on one kind of device, keeps its state in the work folder and resumes from there; a plan
+(`effivmt.pretrain.plans`) says how much is trained. The transformer learns looks and places from stills, then paths from
+a few latent frames of each clip, and last whole clips of any length, so that only the time axis tells a frame's place.
+Started from a backbone folder, the transformer skips the phase of stills. The autoencoder then trains its decoder only,
+so that the latents stay the same.
 """
 
 import json
@@ -123,6 +123,7 @@ def train_transformer(
                     partial(_captioned, vae, statistics, draw_all=draw_all, draw=_drawn(index, frames)),
                     tokenizer,
                     plan.supply,
+                    length=frames,
                     device=device,
                 )
                 for frames in {transformer.pool_of(count, phase.sparse_of) for count in phase.frames}

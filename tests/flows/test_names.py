@@ -6,8 +6,10 @@ import sys
 import tomllib
 from importlib import metadata
 from pathlib import Path
+from typing import get_args
 
 from effivmt.config import EMBEDDED
+from effivmt.pipeline.stages import STAGES
 
 MODULES = (
     "effivmt_flows.cli.main",
@@ -56,3 +58,9 @@ def test_every_file_that_is_read_at_run_time_is_in_the_wheel() -> None:
         needed = {path for name in below for path in (base / name).rglob("*") if path.is_file()}
         outside = {path for path in needed if path.suffix in (".py", ".pyc", ".lock") or path.name == ".gitignore"}
         assert needed - outside <= packed
+
+
+def test_the_deployment_lists_every_stage() -> None:
+    from effivmt_flows.nightly import Stage
+
+    assert get_args(Stage) == STAGES

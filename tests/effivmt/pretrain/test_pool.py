@@ -18,7 +18,7 @@ def _pool(folder: Path, made: list[range], *, leave_out: int | None = None) -> P
         latents = torch.tensor(kept).view(-1, 1, 1, 1, 1).half()
         return Captioned(latents, ["a red circle" if number % 2 else "a star" for number in kept])
 
-    return Pool(folder, make, make_tokenizer(), Supply(size=4, shards=3, uses=2.5), device=CPU)
+    return Pool(folder, make, make_tokenizer(), Supply(frames=13, shards=3, uses=2.5), length=3, device=CPU)
 
 
 def _numbers(pool: Pool, used: float) -> list[int]:

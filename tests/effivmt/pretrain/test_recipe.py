@@ -68,7 +68,7 @@ def test_all_phases_but_the_first_go_on_from_a_folder(tmp_path: Path, monkeypatc
         PLANS["processor"],
         transformer=(stills, sparse, whole),
         batch_frames=4,
-        supply=Supply(size=4, shards=1, uses=1.0),
+        supply=Supply(frames=16, shards=1, uses=1.0),
     )
     without_a_compiler(monkeypatch)
     recipe.measure_latents(tmp_path, lambda *_: None, short, torch.device("cpu"))
@@ -108,7 +108,7 @@ def test_the_whole_recipe_makes_folders_that_load(tmp_path: Path, monkeypatch: p
         crop_clips=4,
         batch_frames=6,
         measured_clips=2,
-        supply=Supply(size=4, shards=1, uses=1.0),
+        supply=Supply(frames=16, shards=1, uses=1.0),
         scorer_steps={32: 1, 16: 1},
         scorer_batch=8,
         scorer_clips=12,

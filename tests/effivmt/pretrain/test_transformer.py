@@ -44,8 +44,8 @@ def _pools(folder: Path, tokenizer) -> dict[int, Pool]:
         latents = [torch.randn(32, frames, 4, 4, generator=torch.Generator().manual_seed(n % 4)) * 0.1 for n in numbers]
         return Captioned(torch.stack(latents).half(), [CAPTIONS[n % 4] for n in numbers])
 
-    supply, cpu = Supply(size=2, shards=2, uses=3.0), torch.device("cpu")
-    return {n: Pool(folder / str(n), partial(make, n), tokenizer, supply, device=cpu) for n in (1, 4)}
+    supply, cpu = Supply(frames=8, shards=2, uses=3.0), torch.device("cpu")
+    return {n: Pool(folder / str(n), partial(make, n), tokenizer, supply, length=n, device=cpu) for n in (1, 4)}
 
 
 @pytest.mark.parametrize("sparse_of", [None, 4])
