@@ -79,8 +79,8 @@ METRICS = {
     "trajectory_error": Metric(
         "Trajectory error",
         "lower",
-        "Mean distance of tracked points from the nearest path in the other video, in both directions, in frame widths, "
-        "from 0 to 1. It sees place and speed.",
+        "Mean distance of tracked points from the nearest path in the other video, both ways, in frame widths, "
+        "from 0 to 1. It takes position and speed into account.",
     ),
     "appearance_leakage": Metric(
         "Appearance leakage",

@@ -1,8 +1,8 @@
 """The recipe of the embedded models, step by step: autoencoder, latents, transformer, assemble; and the scorer.
 
 Every step is deterministic on one kind of device, keeps its state in the work folder and resumes from there; a plan
-(`effivmt.pretrain.plans`) says how much is trained. The transformer learns looks and places from stills, then paths from
-a few latent frames of each clip, and last whole clips of any length, so that only the time axis tells a frame's place.
+(`effivmt.pretrain.plans`) says how much is trained. The transformer learns looks and places from stills, then paths
+from a few latent frames of each clip, and last whole clips of any length, so that only the time axis places a frame.
 Started from a backbone folder, the transformer skips the phase of stills. The autoencoder then trains its decoder only,
 so that the latents stay the same.
 """
