@@ -1,8 +1,9 @@
 """Matrix products in bfloat16, where the device has fast ones, while weights, gradients and optimizer stay float32.
 
-A GPU takes autocast. On processors with bfloat16 products (avx512_bf16, AMX) these are two to three times as fast as
-float32 ones, but autocast gives that away: it also runs attention and normalisation in bfloat16, which are slower there
-than in float32. So there only linear layers multiply in it.
+A GPU takes autocast. On processors with AMX products in bfloat16 are two to three times as fast as in float32, but
+autocast gives that away: it also runs attention and normalisation in bfloat16, which are slower there than in float32.
+So there only linear layers multiply in it. Without AMX (avx512_bf16 alone) they were half as fast as in float32, so all
+stays float32.
 """
 
 from collections.abc import Iterator
