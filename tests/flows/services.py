@@ -18,7 +18,14 @@ COMMAND = ("-c", "import sys; from effivmt_flows.cli.main import main; sys.exit(
 
 @contextmanager
 def started(log: Path, *arguments: object, **environment: str) -> Iterator[subprocess.Popen]:
-    """A Python process with its output in a file; it, and what it has started, is killed at the end."""
+    """A Python process with its output in a file; it, and what it has started, is killed at the end.
+
+    Its working folder has files of a user by the names of our folders, which end whatever imports them.
+    """
+    refusal = "raise SystemExit('a file of the user was imported')\n"
+    (log.parent / "tasks.py").write_text(refusal, encoding="utf-8")
+    (log.parent / "flows").mkdir(exist_ok=True)
+    (log.parent / "flows" / "__init__.py").write_text(refusal, encoding="utf-8")
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, *map(str, arguments)],

@@ -111,6 +111,8 @@ def registered(server: Server, made: Path, tmp_path_factory: pytest.TempPathFact
 def test_pyfunc_renders_in_a_fresh_process(registered: TrackedRun, server: Server, made: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-c", RENDERING, "models:/effivmt-film@champion", str(tmp_path), *PROMPTS]
     environment = os.environ | {"MLFLOW_TRACKING_URI": server.uri}
+    for name in ("tasks.py", "flows.py"):  # a user's own files
+        (tmp_path / name).write_text("raise SystemExit('a file of the user was imported')", encoding="utf-8")
     ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     for number in (1, 2):  # the very bytes that the transfer gave
         assert (tmp_path / f"two-{number}.mp4").read_bytes() == (made / f"out/left/video-{number}.mp4").read_bytes()
