@@ -68,12 +68,28 @@ class IngestParams(Section):
 class SamplingParams(Section):
     """Which frames the temporal stage sees (paper: 17 of 81, sampled before the VAE)."""
 
-    mode: Literal["pixel", "latent", "dense"] = "dense"
-    """`pixel`: sample, then encode (paper). `latent`: encode densely, then sample. `dense`: no sampling."""
+    mode: Literal["anchored", "latent", "pixel", "dense"] = "dense"
+    """`anchored`: encode the whole clip; each sample of a step has the first and the last latent frame and others drawn
+    at random. `latent`: encode the whole clip; latent frames at even distances. `pixel`: frames at even distances,
+    encoded after sampling (paper). `dense`: every frame."""
     frames: FrameCount = 17
-    """F_samp in pixel frames, 4k+1; `latent` mode keeps as many latent frames as F_samp pixel frames would give."""
+    """F_samp in pixel frames, 4k+1; `anchored` and `latent` keep as many latent frames as F_samp pixel frames give."""
     phases: Annotated[int, Field(ge=1, le=16)] = 4
-    """How many offsets of the sampling grid a step draws from, so that every frame is seen."""
+    """How many offsets of the grid a step of `latent` or `pixel` draws from, so that every frame is seen."""
+
+    @property
+    def latent_frames(self) -> int:
+        """The latent frames that F_samp pixel frames give."""
+        return (self.frames - 1) // 4 + 1
+
+    @model_validator(mode="after")
+    def _anchors_leave_room(self) -> "SamplingParams":
+        if self.mode == "anchored" and self.latent_frames < 3:
+            raise ValueError(
+                f"mode is anchored but frames is {self.frames}, which gives 2 latent frames, the first and the last; "
+                "sample at least 9"
+            )
+        return self
 
 
 class HeadsParams(Section):
