@@ -104,8 +104,8 @@ class HeadsParams(Section):
     embedded backbone (docs/benchmark.md)."""
     noise_levels: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1)] = (0.5, 0.7, 0.9)
     """The sigmas whose scores are averaged, one forward each."""
-    band: Annotated[float, Field(gt=0, le=1)] = 0.08
-    """Width of each temporal diagonal as a share of the tokens of a latent frame (the authors' 128 of 1560)."""
+    band: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Width of each temporal diagonal as a share of the tokens of a latent frame; null: 2 / F (the authors' code)."""
     query_rows: Positive = 256
     """Query tokens whose attention rows are computed; all of them where the clip has fewer."""
     split: Literal["classified", "random", "swapped", "none"] = "classified"

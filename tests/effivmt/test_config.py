@@ -30,7 +30,7 @@ class TestDefaults:
         assert load_params("tiny") == Params() == load_params(Path(__file__).parents[2] / "params.yaml")
 
     def test_band_follows_the_paper(self):
-        assert Params().heads.band == pytest.approx(128 / 1560, abs=0.003)
+        assert Params().heads.band is None
 
 
 class TestPresets:
