@@ -58,8 +58,8 @@ class BackboneParams(Section):
 class IngestParams(Section):
     """How a video file becomes a clip."""
 
-    fps: Annotated[float, Field(gt=0, le=120)] = 8.0
-    num_frames: FrameCount = 33
+    fps: Annotated[float, Field(gt=0, le=120)] = 16.0
+    num_frames: FrameCount = 81
     """T, of the form 4k+1: Wan packs 4 pixel frames into a latent frame, the first stands alone."""
     height: PixelSize = 64
     width: PixelSize = 64
@@ -68,7 +68,7 @@ class IngestParams(Section):
 class SamplingParams(Section):
     """Which frames the temporal stage sees (paper: 17 of 81, sampled before the VAE)."""
 
-    mode: Literal["anchored", "latent", "pixel", "dense"] = "dense"
+    mode: Literal["anchored", "latent", "pixel", "dense"] = "anchored"
     """`anchored`: encode the whole clip; each sample of a step has the first and the last latent frame and others drawn
     at random. `latent`: encode the whole clip; latent frames at even distances. `pixel`: frames at even distances,
     encoded after sampling (paper). `dense`: every frame."""
@@ -117,9 +117,9 @@ class LoraParams(Section):
     """What both tuning stages share."""
 
     rank: Positive = 16
-    steps: Positive = 400
+    steps: Positive
     batch: Positive = 4
-    learning_rate: Annotated[float, Field(gt=0)] = 7e-4
+    learning_rate: Annotated[float, Field(gt=0)]
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     flow_shift: Annotated[float, Field(gt=0)] = 3.0
     """Noise levels are drawn as sigma = shift u / (1 + (shift - 1) u), u uniform."""
@@ -140,6 +140,9 @@ class SpatialParams(LoraParams):
 class TemporalParams(LoraParams):
     """Stage 3: motion LoRA on the temporal branches, sparse frames, adaptive RoPE."""
 
+    rank: Positive = 32
+    steps: Positive = 600
+    learning_rate: Annotated[float, Field(gt=0)] = 4e-3
     flow_shift: Annotated[float, Field(gt=0)] = 6.0
     rope: Literal["none", "paper", "aligned"] = "aligned"
     motion_weight: Annotated[float, Field(ge=0)] = 1.0

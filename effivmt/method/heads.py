@@ -4,7 +4,8 @@ The attention map of a head, A = softmax(q k^T / sqrt(D)) over all S = F h w tok
 equal area that share no token. The temporal one lies along the diagonals parallel to the main one: for each query the
 tokens around the same position in every other frame. The spatial one lies along the main diagonal: for each query the
 nearest other tokens of the flattened sequence, that is, of the same or a neighbouring frame. The query token itself
-belongs to neither. A head's score is the attention mass under a template. No S x S map is ever built: only the rows of some query tokens are, in blocks.
+belongs to neither. A head's score is the attention mass under a template. No S x S map is ever built: only the rows of
+some query tokens are, in blocks.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

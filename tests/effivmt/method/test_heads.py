@@ -80,7 +80,9 @@ class TestScores:
     def test_equal_the_full_map_under_explicit_templates(self, monkeypatch, grid, band):
         transformer, inputs = make_transformer(), make_inputs(grid)
         frames, frame_tokens = grid[0], grid[1] * grid[2] // 4
-        width = min(2 * frame_tokens // frames, frame_tokens - 1) if band is None else max(1, round(band * frame_tokens))
+        width = (
+            min(2 * frame_tokens // frames, frame_tokens - 1) if band is None else max(1, round(band * frame_tokens))
+        )
         templates = explicit_templates(frames, frame_tokens, width)
         expected = []
         for q, k, _, _ in record_attention(monkeypatch, transformer, inputs):
