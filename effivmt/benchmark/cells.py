@@ -12,8 +12,9 @@ from effivmt.benchmark import peer_stages
 from effivmt.benchmark.methods import Method
 from effivmt.catalog import Clip
 from effivmt.config import Params, Section
-from effivmt.errors import in_one_line
+from effivmt.errors import DamageError, in_one_line
 from effivmt.pipeline import stages
+from effivmt.pipeline.healing import heal
 from effivmt.pipeline.stages import RenderedVideo
 from effivmt.pipeline.transfer import adapter_folder
 from effivmt.pipeline.workspace import Workspace
@@ -87,11 +88,20 @@ class Prepared:
 
 def run_job(work: Workspace, job: Job) -> JobResult:
     """All cells of one method on one clip; an error fails the cells that it concerns, and no other."""
-    work, clip = work.for_clip(job.clip), job.clip
+    try:
+        return heal(work.callback, lambda: _run_job(work.for_clip(job.clip), job))
+    except DamageError as error:
+        return JobResult(job, tuple(failed_cells(job, job.clip.prompts, in_one_line(error))), None, cached=False)
+
+
+def _run_job(work: Workspace, job: Job) -> JobResult:
+    clip = job.clip
     ingested, cells, cached = None, [], []
     try:
         ingested = stages.ingest(work, clip)
         prepared = prepare(work, job, ingested)
+    except DamageError:
+        raise
     except Exception as error:  # noqa: BLE001  (one bad cell never stops the comparison)
         return JobResult(job, tuple(failed_cells(job, clip.prompts, in_one_line(error))), ingested, cached=False)
     for prompt in clip.prompts:
@@ -100,6 +110,8 @@ def run_job(work: Workspace, job: Job) -> JobResult:
                 evaluated = stages.evaluate(work, clip, ingested, [rendered])
                 cells.append(_cell(job, prepared, rendered, evaluated))
                 cached += [rendered.artifact.cached, evaluated.cached]
+        except DamageError:
+            raise
         except Exception as error:  # noqa: BLE001
             cells += failed_cells(job, (prompt,), in_one_line(error))
     all_cached = all((*cached, *(artifact.cached for artifact in prepared.used)))

@@ -9,11 +9,13 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 from effivmt.catalog import Catalog, Clip, load_catalog
 from effivmt.errors import EffiVMTError, in_one_line
 from effivmt.pipeline.catalog_table import write_catalog_table
+from effivmt.pipeline.healing import heal
 from effivmt.pipeline.outcomes import QUARANTINE, RUN, ClipOutcome, RunSummary, Status
 from effivmt.pipeline.runner import CallStage, StageRunner
 from effivmt.pipeline.transfer import run_clip
@@ -35,7 +37,7 @@ def process_clip(work: Workspace, clip: Clip, out: Path, call: CallStage | None 
         runner.stage = "outputs"
         write_outputs(work, result, out)
 
-    return attempt(clip, runner, process)
+    return attempt(clip, runner, partial(heal, work.callback, process))
 
 
 def attempt(clip: Clip, runner: StageRunner, process: Callable[[], None]) -> ClipOutcome:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ from effivmt.catalog import Clip
 from effivmt.config import Params
 from effivmt.method.backbone_folder import BackboneFolder, find_backbone
 from effivmt.pipeline.callbacks import Callback
+from effivmt.pipeline.healing import heal
 from effivmt.store import DEFAULT_STORE, Key, Store
 from effivmt.versions import BENCHMARK_VERSIONS, VERSIONS
 
@@ -42,7 +44,8 @@ class Workspace:
     def folder(self) -> BackboneFolder:
         """The backbone's folder, found and digested on first use; BackboneError where it cannot be used."""
         if self.loaded.folder is None:
-            self.loaded.folder = find_backbone(self.params.backbone.path, self._known_digests)
+            find = partial(find_backbone, self.params.backbone.path, self._known_digests)
+            self.loaded.folder = heal(self.callback, find)
         return self.loaded.folder
 
     @property
@@ -53,7 +56,7 @@ class Workspace:
             from effivmt.method.verbosity import silence_libraries
 
             silence_libraries()
-            self.loaded.backbone = Backbone(self.params.backbone, self._known_digests)
+            self.loaded.backbone = heal(self.callback, partial(Backbone, self.params.backbone, self._known_digests))
         return self.loaded.backbone
 
     @property

@@ -1,5 +1,6 @@
 """How well transfer works on the embedded backbone, as the judge reads it from the pixels of the results."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from safetensors.torch import load_file
 from effivmt.catalog import load_catalog
 from effivmt.config import Params
 from effivmt.media.video import read_frames
+from effivmt.pipeline.healing import heal
 from effivmt.pipeline.transfer import run_clip
 from effivmt.pipeline.workspace import open_workspace
 from effivmt.pretrain.examinations.judge import judge, path_scores
@@ -33,7 +35,7 @@ def run_transfer(catalog: Path, params: Params, store: Path) -> None:
     with stage_progress(quiet=False) as callback:
         work = open_workspace(params, store, callback=callback)
         for clip in clips:
-            result = run_clip(work, clip)
+            result = heal(callback, partial(run_clip, work, clip))
             frames = load_file(result.ingested.file("frames.safetensors"))["frames"].numpy()
             true_path = judge(frames).path
             for rendered in result.rendered:
