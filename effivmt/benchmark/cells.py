@@ -89,9 +89,12 @@ class Prepared:
 def run_job(work: Workspace, job: Job) -> JobResult:
     """All cells of one method on one clip; an error fails the cells that it concerns, and no other."""
     try:
-        return heal(work.callback, lambda: _run_job(work.for_clip(job.clip), job))
+        for trial in heal(work.callback):
+            with trial:
+                result = _run_job(work.for_clip(job.clip), job)
     except DamageError as error:
-        return JobResult(job, tuple(failed_cells(job, job.clip.prompts, in_one_line(error))), None, cached=False)
+        result = JobResult(job, tuple(failed_cells(job, job.clip.prompts, in_one_line(error))), None, cached=False)
+    return result
 
 
 def _run_job(work: Workspace, job: Job) -> JobResult:

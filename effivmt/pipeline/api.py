@@ -21,12 +21,11 @@ def transfer(
     first stage that fails. runner: how the stages are called; by default directly.
     """
     runner = runner or StageRunner(work.callback)
-
-    def process() -> tuple[TransferResult, Outputs]:
-        result = run_clip(work, clip, runner)
-        return result, write_outputs(work, result, Path(out))
-
-    return heal(work.callback, process)
+    for trial in heal(work.callback):
+        with trial:
+            result = run_clip(work, clip, runner)
+            outputs = write_outputs(work, result, Path(out))
+    return result, outputs
 
 
 def evaluate_videos(

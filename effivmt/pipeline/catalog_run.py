@@ -9,7 +9,6 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 
 from effivmt.catalog import Catalog, Clip, load_catalog
@@ -33,11 +32,13 @@ def process_clip(work: Workspace, clip: Clip, out: Path, call: CallStage | None 
     runner = StageRunner(work.callback, call)
 
     def process() -> None:
-        result = run_clip(work, clip, runner)
-        runner.stage = "outputs"
-        write_outputs(work, result, out)
+        for trial in heal(work.callback):
+            with trial:
+                result = run_clip(work, clip, runner)
+                runner.stage = "outputs"
+                write_outputs(work, result, out)
 
-    return attempt(clip, runner, partial(heal, work.callback, process))
+    return attempt(clip, runner, process)
 
 
 def attempt(clip: Clip, runner: StageRunner, process: Callable[[], None]) -> ClipOutcome:

@@ -9,7 +9,6 @@ import json
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 
 from effivmt.catalog import Catalog, Clip
@@ -41,12 +40,14 @@ def run_stage_over(work: Workspace, catalog: Catalog, stage: str, out: Path) -> 
         runner = StageRunner(work.callback)
 
         def process(clip: Clip = clip, runner: StageRunner = runner) -> None:
-            files = run_up_to(stage, work.for_clip(clip), clip, runner)
-            runner.stage = "outputs"
-            placed[clip.clip] = _place_files(files, folder / clip.clip)
+            for trial in heal(work.callback):
+                with trial:
+                    files = run_up_to(stage, work.for_clip(clip), clip, runner)
+                    runner.stage = "outputs"
+                    placed[clip.clip] = _place_files(files, folder / clip.clip)
 
         work.callback.on_clip_start(clip.clip)
-        outcomes.append(attempt(clip, runner, partial(heal, work.callback, process)))
+        outcomes.append(attempt(clip, runner, process))
         work.callback.on_clip_end(outcomes[-1])
     with write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)

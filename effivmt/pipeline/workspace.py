@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,8 +43,10 @@ class Workspace:
     def folder(self) -> BackboneFolder:
         """The backbone's folder, found and digested on first use; BackboneError where it cannot be used."""
         if self.loaded.folder is None:
-            find = partial(find_backbone, self.params.backbone.path, self._known_digests)
-            self.loaded.folder = heal(self.callback, find)
+            for trial in heal(self.callback):
+                with trial:
+                    self.loaded.folder = find_backbone(self.params.backbone.path, self._known_digests)
+        assert self.loaded.folder is not None
         return self.loaded.folder
 
     @property
@@ -56,7 +57,10 @@ class Workspace:
             from effivmt.method.verbosity import silence_libraries
 
             silence_libraries()
-            self.loaded.backbone = heal(self.callback, partial(Backbone, self.params.backbone, self._known_digests))
+            for trial in heal(self.callback):
+                with trial:
+                    self.loaded.backbone = Backbone(self.params.backbone, self._known_digests)
+        assert self.loaded.backbone is not None
         return self.loaded.backbone
 
     @property

@@ -49,7 +49,7 @@ def bench(
     from effivmt.benchmark import runner
     from effivmt.benchmark.delivery import write_comparison
     from effivmt.benchmark.peers import FILE
-    from effivmt.benchmark.results import RunInfo, Summary
+    from effivmt.benchmark.results import RunInfo
     from effivmt.catalog import load_catalog
     from effivmt.pipeline.healing import heal
     from effivmt.pipeline.workspace import open_workspace
@@ -79,13 +79,11 @@ def bench(
     )
     folder = open_workspace(jobs[0].params, store).folder  # a wrong backbone ends the run before the first job
     info = RunInfo(suite_name(suite), folder.id, folder.digest, __version__, git_commit(), workers)
-
-    def compare() -> Summary:
-        with bench_console.job_progress(len(jobs), quiet=quiet) as on_job_end:
-            done = runner.run(store, jobs, workers, on_job_end)
-        return write_comparison(out, info, chosen, results=done)
-
-    summary = heal(damage_notices(quiet=quiet), compare)
+    for trial in heal(damage_notices(quiet=quiet)):
+        with trial:
+            with bench_console.job_progress(len(jobs), quiet=quiet) as on_job_end:
+                done = runner.run(store, jobs, workers, on_job_end)
+            summary = write_comparison(out, info, chosen, results=done)
     bench_console.print_summary(summary, out, quiet=quiet)
     if summary["failures"]:
         raise typer.Exit(1)

@@ -139,12 +139,10 @@ def render(
     folder = pull_to_cache(adapter, store / "pulled") if adapter.startswith(PREFIX) else Path(adapter)
     with stage_progress(quiet=quiet) as callback:
         work, runner = open_workspace(settings, store, callback=callback), StageRunner(callback)
-
-        def process() -> None:
-            (video,) = runner.run(stages.render, work, [prompt], folder)
-            export_file(video.artifact, "video.mp4", out)
-
-        heal(callback, process)
+        for trial in heal(callback):
+            with trial:
+                (video,) = runner.run(stages.render, work, [prompt], folder)
+                export_file(video.artifact, "video.mp4", out)
     print(out)
 
 
