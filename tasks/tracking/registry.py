@@ -19,7 +19,6 @@ from mlflow.tracking import MlflowClient
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 
 from effivmt.evaluation.metrics import METRICS, mean_metrics
-from effivmt.method.adapter_manifest import read_facts
 from effivmt.pipeline.outputs import Outputs
 from effivmt.store.digests import sha256_file
 from effivmt.versions import __version__, code_version
@@ -40,10 +39,8 @@ warnings.filterwarnings("ignore", "(?s).*An input example was not provided")  # 
 def register(client: MlflowClient, outputs: Outputs, record: Mapping, run_id: str) -> ModelVersion:
     """The registered version of a clip's adapter, made from the run's files unless the registry has these very bytes.
 
-    Metrics and alias follow the newest measurement. Raises MlflowException or OSError where MLflow cannot write, and
-    AdapterError where a file of the out folder's adapter is damaged.
+    Metrics and alias follow the newest measurement. Raises MlflowException or OSError where MLflow cannot write.
     """
-    read_facts(outputs.adapter)
     name, digest = model_name(record["clip"]["clip"]), sha256_file(outputs.adapter / "adapter.json")
     means = {metric: str(value) for metric, value in mean_over_videos(read_results(outputs)).items()}
     same = f"name = '{name}' and tags.{ADAPTER_SHA256} = '{digest}' and tags.{INTERFACE} = '{INTERFACE_VERSION}'"
