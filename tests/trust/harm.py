@@ -68,8 +68,8 @@ class Made:
 
 
 def outputs(out: Path) -> dict[str, str]:
-    """Digests of an out folder's files by name, without those that tell the time."""
-    files = (path for path in out.rglob("*") if path.is_file() and path.name not in TIMED)
+    """Digests of an out folder's files by name, without those that tell the time, and half-written ones of a kill."""
+    files = (path for path in out.rglob("[!.]*") if path.is_file() and path.name not in TIMED)
     return {path.relative_to(out).as_posix(): sha256_file(path) for path in files}
 
 

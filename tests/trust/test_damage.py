@@ -141,15 +141,15 @@ def check_that_it_heals(
 def test_what_is_damaged_again_and_again_is_given_up(made: Made, params: Params, clip: Clip, tmp_path: Path) -> None:
     """As on a faulty disk: with one line, after three times."""
     store = made.copy(tmp_path)
-    path = made.artifact(store, "evaluate") / "metrics.json"
+    path = made.artifact(store, "heads") / "heads.png"
 
     class Disk(Ear):
         def on_stage_end(self, run) -> None:
-            if run.stage == "evaluate":
+            if run.stage == "heads":
                 harm(path, "flip")
 
     disk = Disk()
-    with pytest.raises(DamageError, match=r"metrics\.json has changed"):
+    with pytest.raises(DamageError, match=r"heads\.png has changed"):
         transfer(Workspace(Store(store), params, disk), clip, tmp_path / "out")
     assert disk.damaged == [path, path]
 
