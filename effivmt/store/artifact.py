@@ -77,11 +77,14 @@ class Artifact:
         """
         path, sha256 = self.path / name, self.digest(name)
         with store_errors(self.path.parents[1]):
-            if fault := fault_of(path, sha256):
-                drop_damaged(self.path)
-                fault = fault_of(path, sha256) and fault  # another process may have made it again meanwhile
+            fault = fault_of(path, sha256)
         if fault:
-            raise DamageError(self.stage, path, fault)
+            try:
+                drop_damaged(self.path)
+            except StoreError as error:
+                raise StoreError(f"{path} {fault}, and cannot be dropped: {error}") from error
+            if fault_of(path, sha256):  # no other process has made it again meanwhile
+                raise DamageError(self.stage, path, fault)
         return path
 
     def folder(self, name: str) -> Path:

@@ -1,6 +1,7 @@
 """Damage, other processes, kills and faulty disks: never half a result, never two makers at once."""
 
 import os
+import pickle
 import shutil
 import signal
 import tempfile
@@ -115,6 +116,11 @@ class TestDamage:
         path.write_text(path.read_text().replace(made.digest("adapter.bin"), "0" * 64))
         assert store.find(KEY) is None
 
+    def test_the_error_reaches_other_processes_whole(self, tmp_path):
+        error = DamageError("heads", tmp_path / "heads.parquet", "is missing")
+        again = pickle.loads(pickle.dumps(error))
+        assert (str(again), again.stage, again.path, again.fault) == (str(error), error.stage, error.path, error.fault)
+
 
 class TestTogether:
     def test_processes_share_one_run(self, store, tmp_path):
@@ -213,6 +219,10 @@ class TestFaultyDisk:
                 assert made.file("adapter.bin").read_bytes()
                 with pytest.raises(StoreError, match=r"permission is missing.*--store"):
                     store.build(replace(KEY, version=2), make)
+            (made.path / "adapter.bin").chmod(0o644)
+            (made.path / "adapter.bin").write_bytes(b"x" * 10240)
+            with unprivileged(), pytest.raises(StoreError, match=r"has changed .* cannot be dropped: .*permission is"):
+                store.find(KEY).file("adapter.bin")
         finally:
             for path in (folder, *folder.rglob("*")):
                 path.chmod(0o755)

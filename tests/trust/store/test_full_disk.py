@@ -83,6 +83,7 @@ def test_the_folder_of_a_catalog_run(made: Made, params: Params, clip: Clip, tmp
     assert outputs(disk.path / "out").items() >= made.outputs().items()
 
 
+@pytest.mark.slow
 def test_no_stage_needs_room_in_the_temporary_folder(
     made: Made, params: Params, clip: Clip, tmp_path: Path, disk: SmallDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
