@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TypedDict, cast
 
 from effivmt.errors import AdapterError
-from effivmt.store.digests import sha256_file
+from effivmt.store.verification import known_sha256
 
 
 class BackboneFacts(TypedDict):
@@ -65,7 +65,7 @@ def read_facts(folder: Path | str) -> AdapterManifest:
         path = folder / Path(name).name
         if not path.is_file():
             raise AdapterError(f"adapter {folder}: {name} is missing; pull or make the adapter again")
-        if sha256_file(path) != digest:
+        if known_sha256(path) != digest:
             raise AdapterError(
                 f"adapter {folder}: {name} is damaged (its sha256 differs from adapter.json); pull or make it again"
             )

@@ -1,13 +1,13 @@
 """A backbone's folder and the digest of its weights and configs, found without loading anything."""
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from effivmt.config import find_embedded
 from effivmt.errors import BackboneError
 from effivmt.store.digests import canonical_json, sha256_bytes, sha256_tree
+from effivmt.store.memo import read_memo, write_memo
 
 COMPONENTS = ("tokenizer", "text_encoder", "transformer", "vae", "scheduler")
 
@@ -24,10 +24,11 @@ class BackboneFolder:
 def find_backbone(path: str, memo: Path | None = None) -> BackboneFolder:
     """Finds a WanPipeline folder (downloading a hub id) and digests it; `memo` is a file that caches digests.
 
-    Raises BackboneError where there is none, or one of another kind.
+    Raises BackboneError where there is none, or one of another kind; DamageError, once, where `memo` was damaged.
     """
     folder = _find_folder(path)
-    return BackboneFolder(Path(path).name if Path(path).exists() else path, folder, _folder_digest(folder, memo))
+    digest = _folder_digest(folder) if memo is None else _remembered_digest(folder, memo)
+    return BackboneFolder(Path(path).name if Path(path).exists() else path, folder, digest)
 
 
 def _find_folder(path: str) -> Path:
@@ -60,8 +61,8 @@ def _find_folder(path: str) -> Path:
     return folder
 
 
-def _folder_digest(folder: Path, memo: Path | None) -> str:
-    """Digest of all component files; `memo` caches it by the files' names, sizes and modification times."""
+def _remembered_digest(folder: Path, memo: Path) -> str:
+    """Digest of all component files, which `memo` remembers by the files' names, sizes and modification times."""
     stamps = [
         (path.relative_to(folder).as_posix(), path.stat().st_size, path.stat().st_mtime_ns)
         for name in COMPONENTS
@@ -69,14 +70,13 @@ def _folder_digest(folder: Path, memo: Path | None) -> str:
         if path.is_file()
     ]
     signature = sha256_bytes(canonical_json([str(folder.resolve()), stamps]))
-    known: dict[str, str] = {}
-    if memo is not None and memo.exists():
-        known = json.loads(memo.read_text(encoding="utf-8"))
+    known = read_memo(memo)
     if signature not in known:
-        known[signature] = sha256_bytes(canonical_json([sha256_tree(folder / name) for name in COMPONENTS]))
-        if memo is not None:
-            memo.parent.mkdir(parents=True, exist_ok=True)
-            temporary = memo.with_name(f"{memo.name}.{os.getpid()}")
-            temporary.write_text(json.dumps(known, indent=1), encoding="utf-8")
-            os.replace(temporary, memo)
+        known[signature] = _folder_digest(folder)
+        write_memo(memo, known)
     return known[signature]
+
+
+def _folder_digest(folder: Path) -> str:
+    """Digest of all component files."""
+    return sha256_bytes(canonical_json([sha256_tree(folder / name) for name in COMPONENTS]))
