@@ -143,7 +143,8 @@ class TemporalParams(LoraParams):
     rank: Positive = 32
     steps: Positive = 600
     learning_rate: Annotated[float, Field(gt=0)] = 4e-3
-    flow_shift: Annotated[float, Field(gt=0)] = 6.0
+    flow_shift: Annotated[float, Field(gt=0)] = 15.0
+    """Motion is decided at high noise levels; at low ones the noised clip shows where everything is."""
     rope: Literal["none", "paper", "aligned"] = "aligned"
     motion_weight: Annotated[float, Field(ge=0)] = 1.0
     """lambda of L = L_denoise + lambda * L_motion."""
