@@ -31,12 +31,13 @@ class PlannedStage:
 
 
 def plan_clip(work: Workspace, clip: Clip) -> list[PlannedStage]:
-    """What a run would do with each stage of a clip; changes nothing."""
+    """What a run would do with each stage of a clip; changes nothing, but drops an adapter that is damaged."""
     hits: list[str] = []
     action: Action = "to do"
     try:
         why = _first_missing(work.for_clip(clip), clip, hits)
     except DamageError as damage:
+        work.callback.on_damage(damage)
         hits, why = hits[: STAGES.index(damage.stage)], f"damaged: {damage.path.name} {damage.fault}"
     except EffiVMTError as error:
         action, why = "fails", in_one_line(error)

@@ -1,5 +1,6 @@
 """`effivmt run` as a user calls it: exit codes, tables, plans, and the Prefect engine."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -57,3 +58,21 @@ def test_prefect_runs_the_same(project: Path, catalog: Path, monkeypatch: pytest
     assert "1 done, 0 hit, 0 failed" in ended.out and "[1/1] good: done" in ended.err
     again = run(project, catalog, "--only", "good")
     assert again.code == 0 and "0 done, 1 hit, 0 failed" in again.out
+
+
+def test_prefect_makes_damage_good(project: Path, catalog: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The plan of the clip meets one, and a task of Prefect's the other."""
+    monkeypatch.chdir(catalog.parent)
+    assert run(project, catalog, "--engine", "local", "--only", "good").code == 0
+    before = {path: path.read_bytes() for path in (catalog.parent / "out/good").rglob("*.safetensors")}
+    for name in ("temporal/*/adapter/temporal.safetensors", "ingest/*/frames.safetensors"):
+        (path,) = (catalog.parent / "store").glob(name)
+        content = path.read_bytes()
+        path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    for folder in (catalog.parent / "store" / "evaluate").iterdir():
+        shutil.rmtree(folder)
+    ended = run(project, catalog, "--only", "good")
+    assert ended.code == 0 and "1 done, 0 hit, 0 failed" in ended.out
+    told = [line.split("/")[-1].split(" ")[0] for line in ended.err.splitlines() if "it is dropped" in line]
+    assert told == ["temporal.safetensors", "frames.safetensors"]
+    assert {path: path.read_bytes() for path in before} == before

@@ -35,6 +35,8 @@ def test_a_clip_of_a_catalog(made: Made, params: Params, catalog: Catalog, tmp_p
     planned = {step.stage: (step.action, step.why) for step in plan_clip(work, catalog.clips[0])}
     assert planned["spatial"] == ("hit", "")
     assert planned["temporal"][0] == "to do" and "spatial.safetensors has changed" in planned["temporal"][1]
+    assert ear.damaged == [damaged]
+    ear.damaged.clear()
     shutil.rmtree(store)
     store = made.copy(tmp_path)
     harm(damaged, "flip")
