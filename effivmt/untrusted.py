@@ -23,6 +23,11 @@ DEPTH = 32
 """Lists and mappings are nested at most this deep."""
 YAML_NODES = 20_000
 """A YAML document has at most this many values once its aliases and merges are written out."""
+MOST = {"num_layers": 512, "num_hidden_layers": 512, "num_decoder_layers": 512, "num_res_blocks": 16}
+MOST |= {"rope_max_seq_len": 2**14, "dim_mult": 8}
+"""The largest value of a model's setting that costs time or memory in proportion; of a list, its length."""
+LARGEST = 2**20
+"""The largest whole number in a model's config; the vocabulary of Wan's text encoder has 256,384 entries."""
 HEADER_BYTES = 2 * MIB
 """The header of a safetensors file has at most this size: some 15,000 tensors."""
 
@@ -152,6 +157,19 @@ def read_safetensors_header(path: Path) -> dict[str, TensorEntry]:
     if total != 8 + length + end:
         raise ValueError(f"has {total} bytes, expected {8 + length + end}: it is cut short or has been added to")
     return entries
+
+
+def check_sizes(config: Mapping[str, object]) -> None:
+    """ValueError for a setting in a model's config, or in a config within it, that only a giant would have."""
+    for key, value in config.items():
+        if isinstance(value, dict):
+            check_sizes(value)
+            continue
+        numbers = [item for item in (value if isinstance(value, list) else [value]) if type(item) is int]
+        size = len(value) if isinstance(value, list) else max(numbers, default=0)
+        most = MOST.get(key, LARGEST)
+        if size > most or any(abs(number) > LARGEST for number in numbers):
+            raise ValueError(f"has {key:.40} {_shown(value)}, expected at most {most}")
 
 
 def _items(value: object) -> Iterator[object]:
