@@ -195,7 +195,6 @@ def _count(node: yaml.Node, known: dict[yaml.Node, int]) -> int:
     return total
 
 
-
 def _shown(value: object) -> str:
     return repr(value)[:60] if isinstance(value, str | int | float | bool | None) else f"a {type(value).__name__}"
 

@@ -83,7 +83,9 @@ def _check_model(folder: Path, name: str) -> None:
     if (prefix := LAYERS[name]) is not None:
         layers = {tensor.removeprefix(prefix).partition(".")[0] for tensor in tensors if tensor.startswith(prefix)}
         if config.get("num_layers") != len(layers):
-            reason = f"its config has num_layers {config.get('num_layers')!r:.20}, its weights have {len(layers)} layers"
+            reason = (
+                f"its config has num_layers {config.get('num_layers')!r:.20}, its weights have {len(layers)} layers"
+            )
             raise _unusable(folder, name, reason)
 
 

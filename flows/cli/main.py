@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from effivmt.errors import EffiVMTError, ParamsError
+from effivmt.errors import EffiVMTError, ParamsError, printable
 from effivmt.versions import __version__
 from effivmt_flows.cli import bench_commands, catalog_commands, clip_commands, registry_commands, upkeep_commands
 
@@ -61,7 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
             print("stopped; run the same command again to go on", file=sys.stderr)
         return end.code if isinstance(end.code, int) else 0
     except EffiVMTError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print("error: " + "\n".join(map(printable, str(error).split("\n"))), file=sys.stderr)
         return 2 if isinstance(error, ParamsError) else 1
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
