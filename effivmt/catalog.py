@@ -98,7 +98,7 @@ class Catalog:
         return printable(self.path.name)
 
     def only(self, names: tuple[str, ...]) -> "Catalog":
-        """The clips of these ids, without the faults; all of it for no ids. CatalogError for an id that is not there."""
+        """The clips of these ids, without the faults; all of it for no ids. CatalogError for an unknown id."""
         known = {clip.clip for clip in self.clips}
         if unknown := [name for name in names if name not in known]:
             raise CatalogError(f"--only {unknown[0]}: catalog {self.path} has no such clip")
@@ -139,7 +139,8 @@ def read_catalog(path: Path | str) -> Catalog:
                 found.append(("clip", f"{name[:60]!r} is also the id of row {seen[name]}; ids must differ"))
             elif isinstance(name, str):
                 seen[name] = number
-            label = name if isinstance(name, str) and seen[name] == number and _ID.fullmatch(name) else f"row {number}"
+            is_id = isinstance(name, str) and seen[name] == number and _ID.fullmatch(name)
+            label = str(name) if is_id else f"row {number}"
             faults += [RowFault(label, number, column, text) for column, text in found]
             if clip is not None and not found:
                 clips.append(clip)
@@ -193,11 +194,11 @@ def _check(row: object, root: Path) -> tuple[list[tuple[str, str]], Clip | None]
         clip = Clip(**{name: value for name, value in present.items() if name in REQUIRED + OPTIONAL})
     except ValidationError as error:
         told = {column for column, _ in faults}
-        for fault in error.errors()[:FAULTS_SHOWN]:
-            column = str(fault["loc"][0]) if fault["loc"] else "end"
-            if fault["type"] != "missing" and column not in told:
-                given = "" if isinstance(fault["input"], dict) else f"{fault['input']!r:.60}: "
-                faults.append((column, given + fault["msg"].removeprefix("Value error, ")))
+        for found in error.errors()[:FAULTS_SHOWN]:
+            column = str(found["loc"][0]) if found["loc"] else "end"
+            if found["type"] != "missing" and column not in told:
+                given = "" if isinstance(found["input"], dict) else f"{found['input']!r:.60}: "
+                faults.append((column, given + found["msg"].removeprefix("Value error, ")))
         return faults, None
     return faults, None if faults else clip
 

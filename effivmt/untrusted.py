@@ -1,7 +1,7 @@
 """The one way in for settings, manifests and headers that others have made: bounded in kind of file, size and depth.
 
-Every function raises OSError where a file cannot be opened, and ValueError where it is not what it should be. The text of
-the ValueError goes on where the caller has named the file ("is a pipe, expected a regular file").
+Every function raises OSError where a file cannot be opened, and ValueError where it is not what it should be. The text
+of the ValueError goes on where the caller has named the file ("is a pipe, expected a regular file").
 """
 
 import json

@@ -17,7 +17,7 @@ from effivmt.errors import printable
 from effivmt.pipeline.callbacks import Callback
 from effivmt.pipeline.catalog_run import faulty_rows, write_run
 from effivmt.pipeline.catalog_table import write_catalog_table
-from effivmt.pipeline.outcomes import ClipOutcome, RunSummary
+from effivmt.pipeline.outcomes import RunSummary
 from effivmt_tasks.artifacts import RunArtifacts
 from effivmt_tasks.clips import outcome_of, process, state_data
 from effivmt_tasks.cluster import Cluster, release

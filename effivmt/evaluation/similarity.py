@@ -28,7 +28,7 @@ class ClipScorer:
             )
             self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
             self.processor = CLIPImageProcessorPil.from_pretrained(folder, local_files_only=True)
-        except Exception as error:  # noqa: BLE001  (the library raises anything where config and weights are odd)
+        except Exception as error:
             raise _unusable(folder, f"cannot be loaded ({' '.join(str(error).split())[:300]})") from error
         model, loading_info = loaded
         if loading_info["missing_keys"]:

@@ -73,7 +73,7 @@ def _find_folder(path: str) -> Path:
 
 
 def _check_model(folder: Path, name: str) -> None:
-    """BackboneError unless a component has a sound config and weights, with as many layers in one as in the other."""
+    """BackboneError unless a component has a sound config and weights, as many layers in one as in the other."""
     try:
         config = read_json_object(folder / name / "config.json")
         check_sizes(config)

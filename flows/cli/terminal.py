@@ -1,7 +1,7 @@
 """What reaches the terminal: texts from files and prompts lose their control characters here."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TextIO
 
 from rich.console import Console, ConsoleOptions, ConsoleRenderable, Group, RenderHook, RenderResult
@@ -40,7 +40,7 @@ class _Escaped:
         yield from _escaped(console.render(Group(self._renderable), options))
 
 
-def _escaped(segments: Iterator[Segment]) -> Iterator[Segment]:
+def _escaped(segments: Iterable[Segment]) -> Iterator[Segment]:
     for segment in segments:
         lines = segment.text if segment.control else "\n".join(map(printable, segment.text.split("\n")))
         yield Segment(lines, segment.style, segment.control)
