@@ -36,9 +36,9 @@ def edge_steepness(frames: np.ndarray, width: int | None = None) -> float:
     """Slope of a video's edges over the contrast around them, a pixel: about 0.6 at most; 0 without edges.
 
     Frames uint8 (T, H, W, 3), shrunk to `width` if given. It is the inverse of the edges' width in pixels, and depends
-    on neither contrast nor colours. An edge is where the slope is highest in its `NEIGHBOURHOOD`; the contrast is the range of values there.
-    Edges of less than half of the video's largest contrast, such as noise on a plain ground, do not count. Raises
-    VideoError if frames are of another kind.
+    on neither contrast nor colours. An edge is where the slope is highest in its `NEIGHBOURHOOD`; the contrast is the
+    range of values there. Edges of less than half of the video's largest contrast, such as noise on a plain ground, do
+    not count. Raises VideoError if frames are of another kind.
 
     Source: edge width as the measure of blur, Marziliano et al., "A no-reference perceptual blur metric" (ICIP 2002).
     """
