@@ -15,6 +15,7 @@ from effivmt.world.looks import Ground, Look
 from effivmt.world.motions import FPS, held_out
 from effivmt.world.scenes import WorldClip, describe, describe_ground, draw_clip, object_clip
 
+NUM_FRAMES = 81
 SAMPLES = {
     "zigzag": (Look("square", "red", 10.0), Ground("navy")),
     "rectangle": (Look("circle", "yellow", 9.5), Ground("gray")),
@@ -39,11 +40,11 @@ def draw_samples() -> dict[str, tuple[str, WorldClip]]:
     """Every sample by its file's name: the kind of scene and the clip."""
     clips = {}
     for seed, (family, (look, ground)) in enumerate(SAMPLES.items()):
-        motion = held_out(family, np.random.default_rng(seed), 33, look.radius)
+        motion = held_out(family, np.random.default_rng(seed), NUM_FRAMES, look.radius)
         caption = f"{describe(look)} on {describe_ground(ground)}"
         clips[family.replace(" ", "-")] = ("object", object_clip(look, ground, motion, caption))
     for kind, index in OTHERS.items():
-        clips[kind] = (kind, draw_clip(77, index, kinds={kind: 1.0}))
+        clips[kind] = (kind, draw_clip(77, index, kinds={kind: 1.0}, num_frames=NUM_FRAMES))
     return clips
 
 

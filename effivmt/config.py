@@ -61,8 +61,8 @@ class BackboneParams(Section):
 class IngestParams(Section):
     """How a video file becomes a clip."""
 
-    fps: Annotated[float, Field(gt=0, le=120)] = 8.0
-    num_frames: FrameCount = 33
+    fps: Annotated[float, Field(gt=0, le=120)] = 16.0
+    num_frames: FrameCount = 81
     """T, of the form 4k+1: Wan packs 4 pixel frames into a latent frame, the first stands alone."""
     height: PixelSize = 64
     width: PixelSize = 64
@@ -71,12 +71,28 @@ class IngestParams(Section):
 class SamplingParams(Section):
     """Which frames the temporal stage sees (paper: 17 of 81, sampled before the VAE)."""
 
-    mode: Literal["pixel", "latent", "dense"] = "dense"
-    """`pixel`: sample, then encode (paper). `latent`: encode densely, then sample. `dense`: no sampling."""
+    mode: Literal["anchored", "latent", "pixel", "dense"] = "anchored"
+    """`anchored`: encode the whole clip; each sample of a step has the first and the last latent frame and others drawn
+    at random. `latent`: encode the whole clip; latent frames at even distances. `pixel`: frames at even distances,
+    encoded after sampling (paper). `dense`: every frame."""
     frames: FrameCount = 17
-    """F_samp in pixel frames, 4k+1; `latent` mode keeps as many latent frames as F_samp pixel frames would give."""
+    """F_samp in pixel frames, 4k+1; `anchored` and `latent` keep as many latent frames as F_samp pixel frames give."""
     phases: Annotated[int, Field(ge=1, le=16)] = 4
-    """How many offsets of the sampling grid a step draws from, so that every frame is seen."""
+    """How many offsets of the grid a step of `latent` or `pixel` draws from, so that every frame is seen."""
+
+    @property
+    def latent_frames(self) -> int:
+        """The latent frames that F_samp pixel frames give."""
+        return (self.frames - 1) // 4 + 1
+
+    @model_validator(mode="after")
+    def _anchors_leave_room(self) -> "SamplingParams":
+        if self.mode == "anchored" and self.latent_frames < 3:
+            raise ValueError(
+                f"mode is anchored but frames is {self.frames}, which gives 2 latent frames, the first and the last; "
+                "sample at least 9"
+            )
+        return self
 
 
 class HeadsParams(Section):
@@ -91,8 +107,8 @@ class HeadsParams(Section):
     embedded backbone (docs/benchmark.md)."""
     noise_levels: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1)] = (0.5, 0.7, 0.9)
     """The sigmas whose scores are averaged, one forward each."""
-    band: Annotated[float, Field(gt=0, le=1)] = 0.08
-    """Width of each temporal diagonal as a share of the tokens of a latent frame (the authors' 128 of 1560)."""
+    band: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Width of each temporal diagonal as a share of the tokens of a latent frame; null: 2 / F (the authors' code)."""
     query_rows: Positive = 256
     """Query tokens whose attention rows are computed; all of them where the clip has fewer."""
     split: Literal["classified", "random", "swapped", "none"] = "classified"
@@ -104,9 +120,9 @@ class LoraParams(Section):
     """What both tuning stages share."""
 
     rank: Positive = 16
-    steps: Positive = 400
+    steps: Positive
     batch: Positive = 4
-    learning_rate: Annotated[float, Field(gt=0)] = 7e-4
+    learning_rate: Annotated[float, Field(gt=0)]
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     flow_shift: Annotated[float, Field(gt=0)] = 3.0
     """Noise levels are drawn as sigma = shift u / (1 + (shift - 1) u), u uniform."""
@@ -127,6 +143,9 @@ class SpatialParams(LoraParams):
 class TemporalParams(LoraParams):
     """Stage 3: motion LoRA on the temporal branches, sparse frames, adaptive RoPE."""
 
+    rank: Positive = 32
+    steps: Positive = 600
+    learning_rate: Annotated[float, Field(gt=0)] = 4e-3
     flow_shift: Annotated[float, Field(gt=0)] = 6.0
     rope: Literal["none", "paper", "aligned"] = "aligned"
     motion_weight: Annotated[float, Field(ge=0)] = 1.0

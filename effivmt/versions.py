@@ -5,7 +5,7 @@ from pathlib import Path
 
 __version__ = "0.2.0"
 
-VERSIONS = {"ingest": 1, "text": 1, "heads": 1, "spatial": 2, "temporal": 2, "render": 1, "evaluate": 6}
+VERSIONS = {"ingest": 2, "text": 1, "heads": 2, "spatial": 2, "temporal": 3, "render": 1, "evaluate": 6}
 """Of each pipeline stage: raised whenever the same inputs give another result or other files."""
 
 BENCHMARK_VERSIONS = {"peer_tune": 1, "peer_render": 1, "reconstruct": 1}

@@ -14,6 +14,7 @@ from effivmt.catalog import Clip
 from effivmt.config import Params, Section
 from effivmt.errors import in_one_line
 from effivmt.pipeline import stages
+from effivmt.pipeline.excerpt import load_excerpt
 from effivmt.pipeline.stages import RenderedVideo
 from effivmt.pipeline.transfer import adapter_folder
 from effivmt.pipeline.workspace import Workspace
@@ -109,8 +110,9 @@ def run_job(work: Workspace, job: Job) -> JobResult:
 def prepare(work: Workspace, job: Job, ingested: Artifact) -> Prepared:
     """Everything that a method does on a clip before it renders."""
     clip, maker, peer = job.clip, job.method.maker, job.peer
+    whole, work = work, work.for_frames(load_excerpt(ingested).num_frames)
     if maker == "effivmt":
-        classified = stages.heads(work, clip, ingested)
+        classified = stages.heads(whole, clip, ingested)
         appearance = stages.spatial(work, clip, ingested, classified)
         motion = stages.temporal(work, clip, ingested, classified, appearance=appearance)
         used = (ingested, *((classified,) if work.params.heads.split != "none" else ()), appearance, motion)

@@ -10,7 +10,7 @@ from effivmt.world.figure import draw_skeleton
 from effivmt.world.looks import Ground, Look
 from effivmt.world.motions import SIZE, Motion
 
-NUM_FRAMES = 33
+NUM_FRAMES = 81
 CLASSES = ("camera", "single object", "multiple objects", "human motion")
 
 

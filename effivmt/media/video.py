@@ -22,6 +22,8 @@ from effivmt.media import ffmpeg
 from effivmt.untrusted import open_regular
 
 SLACK = 0.001  # seconds; Matroska rounds its times to milliseconds, QuickTime to 1/600 s
+SHORTEST = 5
+"""The fewest frames of a clip: with fewer, Wan's latents have no motion."""
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 IMAGE_FORMATS = ("PNG", "JPEG", "WEBP")
 MAX_IMAGES = 2000
@@ -34,6 +36,7 @@ class VideoInfo:
 
     `num_frames` is None where the container does not say. `rotation` is the clockwise turn from the stored to the shown
     frame (0, 90, 180 or 270 degrees), already counted in width and height. `codec` is libav's name, such as "h264".
+    `aspect` is the width of a shown pixel over its height.
     """
 
     path: Path
@@ -44,6 +47,7 @@ class VideoInfo:
     num_frames: int | None
     rotation: int
     codec: str
+    aspect: float
 
 
 def probe(path: Path) -> VideoInfo:
@@ -60,6 +64,7 @@ def probe(path: Path) -> VideoInfo:
             num_frames=stream.frames or None,
             rotation=first.rotation,
             codec=stream.codec_context.name,
+            aspect=first.aspect,
         )
 
 
@@ -68,22 +73,23 @@ def read_clip(
 ) -> np.ndarray:
     """Samples `num_frames` frames at `fps` from `start` (seconds), scaled to cover (height, width) and centre-cropped.
 
-    Frame i is the one on display at start + i / fps, so that variable frame rates keep their timing; time 0 is the
-    first frame. Pixels that are not square are stretched to their shown shape. Frames are decoded one by one, no more
-    than needed, so damage after the clip does no harm. Raises VideoError if too few lie before `end` (seconds), the
-    video's own end, or damage.
+    uint8 (T, height, width, 3). T is `num_frames`, or the largest 4k+1 below it that lies before `end` (seconds) and
+    before the video's own end. Frame i is the one on display at start + i / fps, so that variable frame rates keep
+    their timing; time 0 is the first frame. Pixels that are not square are stretched to their shown shape. Frames are
+    decoded one by one, no more than needed, so damage after the clip does no harm. Raises VideoError where fewer than
+    `SHORTEST` frames are there, and where damage ends the video too early.
     """
-    name, need = f"{str(path)!r}", f"{num_frames} frames at {fps:g} fps need {num_frames / fps:.2f} s"
+    name = f"{str(path)!r}"
     if not (isfinite(start) and start >= 0):
         raise VideoError(f"start is {start} s for {name}, expected 0 or more: correct the trim")
     if end is not None and not end > start:
         raise VideoError(f"end is {end} s for {name}, expected more than the start of {start} s: correct the trim")
     step = 1 / Fraction(fps).limit_denominator(100_000)
     targets = [start + float(i * step) for i in range(num_frames)]
-    if end is not None and targets[-1] > end - SLACK:
-        raise VideoError(f"the trim of {name} has {end - start:.2f} s, {need}: widen it, or take fewer frames")
-    clip = np.empty((num_frames, height, width, 3), np.uint8)
-    filled, stop, damage = 0, 0.0, ""
+    if end is not None:
+        targets = [target for target in targets if target <= end - SLACK]
+    clip = np.empty((len(targets), height, width, 3), np.uint8)
+    filled, stop = 0, 0.0
     try:
         for picture in ffmpeg.decode(path, start):
             stop = picture.time + picture.duration
@@ -91,15 +97,25 @@ def read_clip(
             if on_display:
                 clip[filled : filled + on_display] = _fit(picture.to_rgb(), height, width, picture.aspect)
                 filled += on_display
-            if filled == num_frames:
-                return clip
+            if filled == len(targets):
+                break
     except VideoError as error:
         if stop == 0:
             raise
-        damage = f"; {error}"
-    raise VideoError(
-        f"{name} is too short: it has {stop:.2f} s, {need} from {start:g} s on: give a longer clip{damage}"
-    )
+        raise VideoError(
+            f"{name} has {filled} frames at {fps:g} fps from {start:g} s on before its damage, expected "
+            f"{len(targets)}; {error}"
+        ) from error
+    if filled == num_frames:
+        return clip
+    if filled < SHORTEST:
+        until = stop if end is None else min(stop, end)
+        raise VideoError(
+            f"{name} is too short: it has {stop:.2f} s, {max(0.0, until - start):.2f} s of them in the trim from "
+            f"{start:g} s on, expected at least {SHORTEST} frames at {fps:g} fps, {SHORTEST / fps:.2f} s: "
+            "give a longer clip, or a higher frame rate"
+        )
+    return clip[: filled - (filled - 1) % 4]
 
 
 def read_frames(path: Path, *, max_frames: int = 2000, max_bytes: int | None = None) -> tuple[np.ndarray, float]:

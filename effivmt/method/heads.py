@@ -1,10 +1,11 @@
 """Stage 1: which attention heads are spatial and which temporal (paper, section 3.2, equation 3).
 
 The attention map of a head, A = softmax(q k^T / sqrt(D)) over all S = F h w tokens, is compared with two templates of
-equal area. The spatial one lies along the main diagonal: for each query the nearest tokens of the flattened sequence,
-that is, of the same or a neighbouring frame. The temporal one lies along the parallel diagonals: for each query the
-tokens around the same position in every other frame. The query token itself belongs to neither. A head's score is the
-attention mass under a template. No S x S map is ever built: only the rows of some query tokens are, in blocks.
+equal area that share no token. The temporal one lies along the diagonals parallel to the main one: for each query the
+tokens around the same position in every other frame. The spatial one lies along the main diagonal: for each query the
+nearest other tokens of the flattened sequence, that is, of the same or a neighbouring frame. The query token itself
+belongs to neither. A head's score is the attention mass under a template. No S x S map is ever built: only the rows of
+some query tokens are, in blocks.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +20,7 @@ import pyarrow.parquet as pq
 import torch
 from diffusers.models.transformers.transformer_wan import WanAttention, WanTransformer3DModel
 
-from effivmt.errors import AdapterError
+from effivmt.errors import AdapterError, EffiVMTError
 from effivmt.method.rope import rotate
 from effivmt.untrusted import open_regular
 
@@ -88,22 +89,22 @@ def attention_scores(
     timestep: torch.Tensor,
     text: torch.Tensor,
     *,
-    band: float,
+    band: float | None,
     query_rows: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Spatial and temporal scores, each float64 (L, N), from one forward of the frozen transformer.
 
-    latents (1, C, F, H, W), already noised; timestep (1,) in [0, 1000]; text (1, tokens, channels). `band` is the width
-    of a temporal diagonal as a share of a frame's tokens. With `query_rows` >= S every row is used and the scores are
-    exact. Raises ValueError for fewer than two latent frames, where no head can be temporal.
+    latents (1, C, F, H, W), already noised; timestep (1,) in [0, 1000]; text (1, tokens, channels). `band` as for
+    `band_tokens`. With `query_rows` >= S every row is used and the scores are exact. Raises ValueError for fewer than
+    two latent frames, where no head can be temporal.
     """
     _, p_h, p_w = transformer.config["patch_size"]
     frames, frame_tokens = latents.shape[2], (latents.shape[3] // p_h) * (latents.shape[4] // p_w)
     if frames < 2:
         raise ValueError(f"head classification was given {frames} latent frame; expected at least 2")
     rows = query_rows_of(frames * frame_tokens, query_rows)
-    width = band_tokens(frame_tokens, band)
-    keys = (spatial_template(rows, frames, frame_tokens, width), temporal_template(rows, frames, frame_tokens, width))
+    temporal = temporal_template(rows, frames, frame_tokens, band_tokens(frames, frame_tokens, band))
+    keys = (spatial_template(rows, temporal, frames * frame_tokens), temporal)
     scores: list[torch.Tensor] = []
     with torch.no_grad(), _attention_hooks(transformer, lambda q, k: scores.append(_masses(q, k, rows, keys))):
         transformer(latents, timestep, text, return_dict=False)
@@ -138,9 +139,22 @@ def query_rows_of(tokens: int, count: int) -> torch.Tensor:
     return ((torch.arange(count) + offset) * stretch).floor().long()
 
 
-def band_tokens(frame_tokens: int, band: float) -> int:
-    """Width in tokens of a temporal diagonal, at least 1."""
-    return max(1, round(band * frame_tokens))
+def band_tokens(frames: int, frame_tokens: int, band: float | None) -> int:
+    """Width in tokens of a temporal diagonal, at least 1: the share `band` of a frame's tokens, 2 / F where it is None.
+
+    With 2 / F, as in the authors' code, the spatial template is the query's own frame and half of each neighbour.
+    Raises EffiVMTError where two templates of this width do not fit beside each other.
+    """
+    most = max(1, (frames * frame_tokens - 1) // (2 * (frames - 1)))
+    if band is None:
+        return min(most, max(1, 2 * frame_tokens // frames))
+    width = max(1, round(band * frame_tokens))
+    if width > most:
+        raise EffiVMTError(
+            f"heads.band is {band}, {width} of a frame's {frame_tokens} tokens, but with {frames} latent frames the "
+            f"spatial and the temporal template share no token only up to {most}; leave heads.band out, or lower it"
+        )
+    return width
 
 
 def temporal_template(rows: torch.Tensor, frames: int, frame_tokens: int, width: int) -> torch.Tensor:
@@ -152,12 +166,13 @@ def temporal_template(rows: torch.Tensor, frames: int, frame_tokens: int, width:
     return (others[:, :, None] * frame_tokens + start[:, None, None] + torch.arange(width)).flatten(1)
 
 
-def spatial_template(rows: torch.Tensor, frames: int, frame_tokens: int, width: int) -> torch.Tensor:
-    """Keys int64 (rows, (F - 1) * width): per query as many nearest tokens of the flattened sequence, less itself."""
-    area = (frames - 1) * width
-    start = (rows - area // 2).clamp(0, frames * frame_tokens - area - 1)
-    keys = start[:, None] + torch.arange(area)
-    return keys + (keys >= rows[:, None])
+def spatial_template(rows: torch.Tensor, temporal: torch.Tensor, tokens: int) -> torch.Tensor:
+    """Keys int64 as many as `temporal` (rows, keys) has: per query the nearest tokens of the flattened sequence, less
+    itself and its keys in `temporal`; of two that are equally near, the later."""
+    places = torch.arange(tokens)
+    distance = 2 * (places - rows[:, None]).abs() + (places < rows[:, None])
+    distance.scatter_(1, rows[:, None], 2 * tokens).scatter_(1, temporal, 2 * tokens)
+    return distance.topk(temporal.shape[1], largest=False).indices
 
 
 def save_head_map(path: Path, heads: HeadMap) -> None:

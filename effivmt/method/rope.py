@@ -24,6 +24,16 @@ def sampled_indices(num_frames: int, num_sampled: int, phase: float) -> torch.Te
     return (grid + 1e-9).floor().long()  # 1e-9: a whole number that rounding made slightly less stays whole
 
 
+def anchored_indices(num_frames: int, num_sampled: int, random: torch.Generator) -> torch.Tensor:
+    """Indices, int64 (num_sampled,), in order: the first and the last frame, and the others drawn from between them.
+
+    RoPE shows a model differences of positions only; frames that are always there make the places of the others
+    visible. `num_sampled` is in [2, num_frames].
+    """
+    between = torch.randperm(num_frames - 2, generator=random)[: num_sampled - 2] + 1
+    return torch.cat([torch.tensor([0]), between.sort().values, torch.tensor([num_frames - 1])])
+
+
 def time_positions(mode: RopeMode, indices: torch.Tensor, num_frames: int, *, latent: bool) -> torch.Tensor:
     """Time-axis positions float64 (F,) of the latent frames that hold the sampled frames `indices`.
 

@@ -22,7 +22,7 @@ from effivmt.method.checkpoint import load_checkpoint, save_checkpoint
 from effivmt.method.dual_path import PROJECTIONS, branch_parameters, dual_path
 from effivmt.method.heads import HeadMap
 from effivmt.method.losses import add_noise, denoising_loss, draw_sigmas, motion_loss, velocity
-from effivmt.method.rope import RopeMode, sampled_indices, time_positions, time_positions_of
+from effivmt.method.rope import RopeMode, anchored_indices, sampled_indices, time_positions, time_positions_of
 from effivmt.method.seeding import generator
 
 Progress = Callable[[int, int], None]
@@ -108,15 +108,15 @@ def tune_temporal(
 ) -> TuningResult:
     """Stage 3: LoRA on the temporal branches, from sparse frames with adaptive RoPE; L = L_denoise + lambda L_motion.
 
-    latents: (1, C, F, h, w) of the dense clip for `dense` and `latent` sampling, (phases, C, F', h, w) of the sampled
-    and then encoded frames for `pixel`; `num_frames` is T of the dense clip. The spatial adapter must be merged into
+    latents: (phases, C, F', h, w) of the sampled and then encoded frames for `pixel` sampling, (1, C, F, h, w) of the
+    dense clip for every other; `num_frames` is T of the dense clip. The spatial adapter must be merged into
     the transformer's weights. The other arguments and the errors are those of `tune_spatial`.
     """
 
     def draw(random: torch.Generator) -> Batch:
-        picks = torch.randint(sampling.phases, (params.batch,), generator=random)
         samples = [
-            sparse_sample(latents, sampling, params.rope, num_frames=num_frames, phase=int(pick)) for pick in picks
+            sparse_sample(latents, sampling, params.rope, num_frames=num_frames, random=random)
+            for _ in range(params.batch)
         ]
         return Batch(torch.cat([s.latents for s in samples]), torch.cat([s.positions for s in samples]))
 
@@ -136,23 +136,28 @@ def tune_temporal(
 
 
 def sparse_sample(
-    latents: torch.Tensor, sampling: SamplingParams, rope: RopeMode, *, num_frames: int, phase: int
+    latents: torch.Tensor, sampling: SamplingParams, rope: RopeMode, *, num_frames: int, random: torch.Generator
 ) -> SparseBatch:
-    """The latents of sampling phase `phase`, in [0, `sampling.phases`), and their time positions.
+    """The latents (1, C, F', h, w) of one draw of `sampling` from `random`, and their time positions (1, F').
 
-    `latents` and `num_frames` as for `tune_temporal`.
+    `latents` and `num_frames` as for `tune_temporal`. A clip that has fewer latent frames than `sampling` keeps is
+    taken whole.
     """
+    if sampling.mode == "pixel":
+        phase = int(torch.randint(sampling.phases, (), generator=random))
+        indices = sampled_indices(num_frames, min(sampling.frames, num_frames), phase / sampling.phases)
+        at = time_positions(rope, indices, num_frames, latent=False)
+        return SparseBatch(latents[phase : phase + 1], at[None])
+    whole = latents.shape[2]
+    count = min(sampling.latent_frames, whole)
     if sampling.mode == "dense":
-        return SparseBatch(latents, torch.arange(latents.shape[2], dtype=torch.float64)[None])
-    offset = phase / sampling.phases
-    if sampling.mode == "latent":
-        dense = latents.shape[2]
-        indices = sampled_indices(dense, (sampling.frames - 1) // 4 + 1, offset)
-        at = time_positions(rope, indices, dense, latent=True)
-        return SparseBatch(latents[:, :, indices], at[None])
-    indices = sampled_indices(num_frames, sampling.frames, offset)
-    at = time_positions(rope, indices, num_frames, latent=False)
-    return SparseBatch(latents[phase : phase + 1], at[None])
+        return SparseBatch(latents, torch.arange(whole, dtype=torch.float64)[None])
+    if sampling.mode == "anchored":
+        indices = anchored_indices(whole, count, random)
+    else:
+        phase = int(torch.randint(sampling.phases, (), generator=random))
+        indices = sampled_indices(whole, count, phase / sampling.phases)
+    return SparseBatch(latents[:, :, indices], time_positions(rope, indices, whole, latent=True)[None])
 
 
 def _tune(

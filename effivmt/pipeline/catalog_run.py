@@ -14,6 +14,7 @@ from pathlib import Path
 from effivmt.catalog import Catalog, Clip, read_catalog
 from effivmt.errors import CatalogError, EffiVMTError, in_one_line
 from effivmt.pipeline.catalog_table import write_catalog_table
+from effivmt.pipeline.excerpt import Excerpt
 from effivmt.pipeline.outcomes import QUARANTINE, RUN, ClipOutcome, RunSummary, Status
 from effivmt.pipeline.runner import CallStage, StageRunner
 from effivmt.pipeline.transfer import run_clip
@@ -30,23 +31,27 @@ def process_clip(work: Workspace, clip: Clip, out: Path, call: CallStage | None 
     """
     runner = StageRunner(work.callback, call)
 
-    def process() -> None:
+    def process() -> Excerpt:
         result = run_clip(work, clip, runner)
         runner.stage = "outputs"
         write_outputs(work, result, out)
+        return result.excerpt
 
     return attempt(clip, runner, process)
 
 
-def attempt(clip: Clip, runner: StageRunner, process: Callable[[], None]) -> ClipOutcome:
+def attempt(clip: Clip, runner: StageRunner, process: Callable[[], Excerpt | None]) -> ClipOutcome:
     """Calls `process`, which works on one clip with `runner`; never raises an Exception: errors are in the outcome.
+
+    `process` returns what was taken of the video, or None where that is not to be said.
 
     The reason is one line; that of an error which no user can cause also names the place in the code.
     """
-    start, reason = time.perf_counter(), ""
+    start, reason, taken = time.perf_counter(), "", ""
     status: Status = "failed"
     try:
-        process()
+        if (excerpt := process()) and excerpt.short:
+            taken = excerpt.describe()
         status = "hit" if all(run.cached for run in runner.runs) else "done"
     except Exception as error:  # noqa: BLE001  (one bad clip never stops the catalog)
         reason = in_one_line(error)
@@ -58,6 +63,7 @@ def attempt(clip: Clip, runner: StageRunner, process: Callable[[], None]) -> Cli
         hits=tuple(run.stage for run in runner.runs if run.cached),
         stage=runner.stage if reason else "",
         reason=reason,
+        taken=taken,
     )
 
 

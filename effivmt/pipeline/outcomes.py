@@ -15,7 +15,8 @@ Status = Literal["hit", "done", "failed"]
 class ClipOutcome:
     """The outcome of one clip: `hit` (the store had everything), `done`, or `failed` (at `stage`, for `reason`).
 
-    seconds: in all; stages: seconds of each stage that ended; hits: the stages that the store had.
+    seconds: in all; stages: seconds of each stage that ended; hits: the stages that the store had; taken: what was
+    taken of the video, where it has fewer frames than were asked for.
     """
 
     clip: str
@@ -25,6 +26,7 @@ class ClipOutcome:
     hits: tuple[str, ...] = ()
     stage: str = ""
     reason: str = ""
+    taken: str = ""
 
 
 @dataclass(frozen=True)

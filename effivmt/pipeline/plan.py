@@ -5,6 +5,7 @@ from typing import Literal
 
 from effivmt.catalog import Clip
 from effivmt.errors import EffiVMTError, in_one_line
+from effivmt.pipeline.excerpt import load_excerpt
 from effivmt.pipeline.stages import STAGES, RenderedVideo
 from effivmt.pipeline.stages.evaluation import evaluate_key
 from effivmt.pipeline.stages.head_classification import HeadSource, heads_key, scope_clips
@@ -57,6 +58,7 @@ def _first_missing(work: Workspace, clip: Clip, hits: list[str]) -> str:
     if isinstance(classified := _find(work, heads_key(work, sources)), str):
         return classified
     hits.append("heads")
+    work = work.for_frames(load_excerpt(ingested).num_frames)
     if isinstance(caption := _find_text(work, clip.caption), str):
         return caption
     if isinstance(appearance := _find(work, spatial_key(work, SpatialInputs(ingested, caption, classified))), str):

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from effivmt.catalog import Catalog, Clip
 from effivmt.pipeline.catalog_run import attempt, faulty_rows, summarize
+from effivmt.pipeline.excerpt import load_excerpt
 from effivmt.pipeline.outcomes import RunSummary
 from effivmt.pipeline.outputs import video_names, without_adapter
 from effivmt.pipeline.runner import StageRunner
@@ -66,6 +67,7 @@ def run_up_to(stage: str, work: Workspace, clip: Clip, runner: StageRunner) -> d
     classified = runner.run(heads, work, clip, ingested)
     if stage == "heads":
         return _all_files(classified)
+    work = work.for_frames(load_excerpt(ingested).num_frames)
     appearance = runner.run(spatial, work, clip, ingested, classified)
     if stage == "spatial":
         return _all_files(appearance)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from effivmt.catalog import Clip
 from effivmt.evaluation.metrics import MetricRow
+from effivmt.pipeline.excerpt import Excerpt, load_excerpt
 from effivmt.pipeline.outcomes import StageRun
 from effivmt.pipeline.runner import StageRunner
 from effivmt.pipeline.stages import RenderedVideo, evaluate, heads, ingest, render, spatial, temporal
@@ -39,6 +40,11 @@ class TransferResult:
         return self.ingested.inputs["clip"]
 
     @property
+    def excerpt(self) -> Excerpt:
+        """What was taken of the reference video."""
+        return load_excerpt(self.ingested)
+
+    @property
     def metrics(self) -> list[MetricRow]:
         """Per rendered video: prompt, seed, and the metrics `adapter` and, where it was rendered, `baseline`."""
         return json.loads(self.evaluated.file("metrics.json").read_text(encoding="utf-8"))
@@ -58,6 +64,7 @@ def run_clip(work: Workspace, clip: Clip, runner: StageRunner | None = None) -> 
     work, runner = work.for_clip(clip), runner or StageRunner(work.callback)
     ingested = runner.run(ingest, work, clip)
     classified = runner.run(heads, work, clip, ingested)
+    work = work.for_frames(load_excerpt(ingested).num_frames)
     appearance = runner.run(spatial, work, clip, ingested, classified)
     motion = runner.run(temporal, work, clip, ingested, classified, appearance=appearance)
     rendered = runner.run(render, work, clip.prompts, adapter_folder(motion))

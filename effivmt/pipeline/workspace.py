@@ -66,6 +66,13 @@ class Workspace:
             return self
         return replace(self, params=self.params.model_copy(update={"seed": clip.seed}))
 
+    def for_frames(self, num_frames: int) -> "Workspace":
+        """This workspace for a clip of `num_frames` frames, which may be fewer than the params ask for."""
+        if num_frames == self.params.ingest.num_frames:
+            return self
+        ingest = self.params.ingest.model_copy(update={"num_frames": num_frames})
+        return replace(self, params=self.params.model_copy(update={"ingest": ingest}))
+
     def key(self, stage: str, inputs: Mapping[str, str], params: Mapping[str, object]) -> Key:
         """The store key of one artifact of a stage under this backbone."""
         versions = VERSIONS | BENCHMARK_VERSIONS

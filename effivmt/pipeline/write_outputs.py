@@ -3,6 +3,7 @@
 import json
 import re
 from contextlib import suppress
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from effivmt.report.clip_page import Report, Timing
 
-LAYOUT = 3
+LAYOUT = 4
 """Raised whenever the same results make other files."""
 PACKAGES = ("torch", "diffusers", "peft", "transformers")
 """Packages whose versions the report shows, besides our own."""
@@ -104,7 +105,11 @@ def _record(work: Workspace, result: TransferResult, outputs: Outputs, made_of: 
     return {
         "made_of": made_of,
         "clip": cast(CatalogRow, result.clip.model_dump(mode="json", exclude={"video", "appearance_images"})),
-        "video": {"name": result.clip.video.name, "sha256": result.video_digest},
+        "video": {
+            "name": result.clip.video.name,
+            "sha256": result.video_digest,
+            "excerpt": asdict(result.excerpt),
+        },
         "backbone": {"id": result.backbone_id, "digest": result.backbone_digest},
         "params": work.params.model_dump(mode="json"),
         "stages": {stage: StageTiming(seconds=it.seconds, cached=it.cached) for stage, it in timings.items()},
@@ -161,6 +166,7 @@ def _report(work: Workspace, result: TransferResult, outputs: Outputs) -> "Repor
     return Report(
         clip=result.clip.clip,
         caption=result.clip.caption,
+        excerpt=result.excerpt.describe(),
         reference=outputs.reference,
         backbone_id=result.backbone_id,
         backbone_digest=result.backbone_digest,

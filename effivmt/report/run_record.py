@@ -40,10 +40,11 @@ class BackboneIdentity(TypedDict):
 
 
 class VideoIdentity(TypedDict):
-    """A reference video's file name and SHA-256."""
+    """A reference video's file name and SHA-256, and the `Excerpt` that was taken of it (none up to version 0.2)."""
 
     name: str
     sha256: str
+    excerpt: NotRequired[dict[str, float]]
 
 
 CatalogRow = TypedDict(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 SIZE = 64
-FPS = 8
+FPS = 16
 
 
 @dataclass(frozen=True)

@@ -127,6 +127,7 @@ class ClipLines(Callback):
     def on_clip_end(self, outcome: ClipOutcome) -> None:
         """Prints the clip's outcome."""
         note = f": {outcome.stage}: {outcome.reason}" if outcome.reason else ""
+        note += f": {outcome.taken}" if outcome.taken else ""
         self._lines.ended(f"{outcome.clip}: {outcome.status} in {outcome.seconds:.1f} s{note}")
 
 
@@ -166,8 +167,10 @@ class ClipBars(Callback):
         self._progress.update(self._stage, completed=done, total=total)
 
     def on_clip_end(self, outcome: ClipOutcome) -> None:
-        """Moves the catalog's bar; a failure gets a line above it."""
+        """Moves the catalog's bar; a failure and a video that is too short get a line above it."""
         self._progress.advance(self._clips)
+        if outcome.taken:
+            self._progress.console.print(f"{outcome.clip}: {outcome.taken}", markup=False)
         if outcome.reason:
             line = f"{outcome.clip}: {outcome.stage}: {outcome.reason}"
             self._progress.console.print(line, style="red", markup=False)

@@ -78,7 +78,7 @@ def print_run(summary: RunSummary, ran: Catalog, out: Path, *, quiet: bool) -> N
 
 
 def print_transfer(result: TransferResult, outputs: Outputs) -> None:
-    """Prints the stages with their seconds, the metrics of every video, and the paths of the results."""
+    """Prints the stages with their seconds, the metrics, what was taken of the video, and the paths of the results."""
     console = results_console()
     stages = Table(title="Stages", title_justify="left")
     stages.add_column("stage")
@@ -92,6 +92,7 @@ def print_transfer(result: TransferResult, outputs: Outputs) -> None:
         if "baseline" in row:
             kinds[KINDS["baseline"]] = row["baseline"]
         console.print(metrics_table(f"{video.name}: {row['prompt']}", kinds))
+    console.print(f"{'taken':<8} {result.excerpt.describe()}", soft_wrap=True, markup=False)
     paths = {
         "videos": outputs.videos,
         "sheet": (outputs.sheet,),

@@ -10,11 +10,13 @@ from pyarrow import parquet
 
 from effivmt.catalog import Catalog
 from effivmt.errors import EffiVMTError
+from effivmt.media.video import read_frames
 from effivmt.pipeline.callbacks import Callback
 from effivmt.pipeline.catalog_run import failed_before, process_clip, run_catalog
 from effivmt.pipeline.catalog_table import NAME, write_catalog_table
 from effivmt.pipeline.outcomes import RunSummary
 from effivmt.pipeline.plan import plan_clip
+from effivmt.pipeline.stage_run import run_stage_over
 from effivmt.pipeline.stages import STAGES
 from effivmt.pipeline.workspace import Workspace
 from effivmt.store.store import Store
@@ -126,3 +128,21 @@ def test_the_inventory_holds_probe_facts(catalog: Catalog, tmp_path: Path) -> No
     assert write_catalog_table(catalog, tmp_path / "out").stat().st_mtime_ns == before
     (tmp_path / "a.mp4").write_bytes(b"changed")
     assert parquet.read_table(write_catalog_table(catalog, tmp_path / "out")).to_pylist()[0]["fault"]
+
+
+def test_a_short_clip_is_as_long_as_it_can_be(workspace: Workspace, catalog: Catalog, tmp_path: Path) -> None:
+    (clip,) = catalog.only(("one",)).clips
+    short = replace(catalog, clips=(clip.model_copy(update={"end": 1.2}),))
+    outcome = process_clip(workspace, short.clips[0], tmp_path / "out")
+    assert (outcome.status, outcome.reason) == ("done", "")
+    assert outcome.taken.startswith(
+        "9 frames (not the 17 asked for: the video is too short) at 8 fps, 0.00 to 1.12 s of"
+    )
+    folder = tmp_path / "out" / "one"
+    assert {len(read_frames(path)[0]) for path in folder.glob("*.mp4")} == {9}
+    record = json.loads((folder / "transfer.json").read_text(encoding="utf-8"))
+    assert record["video"]["excerpt"]["num_frames"] == 9
+    assert outcome.taken in (folder / "report.html").read_text(encoding="utf-8")
+    assert {stage.action for stage in plan_clip(workspace, short.clips[0])} == {"hit"}
+    summary = run_stage_over(workspace, short, "evaluate", tmp_path / "stages")
+    assert summary.clips[0].status == "hit"

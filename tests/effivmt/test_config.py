@@ -30,7 +30,7 @@ class TestDefaults:
         assert load_params("tiny") == Params() == load_params(Path(__file__).parents[2] / "params.yaml")
 
     def test_band_follows_the_paper(self):
-        assert Params().heads.band == pytest.approx(128 / 1560, abs=0.003)
+        assert Params().heads.band is None
 
 
 class TestPresets:
@@ -120,8 +120,8 @@ class TestLoadParams:
             ("ingest.num_frames=1", r"ingest\.num_frames: .*greater than or equal to 5"),
             ("ingest.height=100", r"ingest\.height: .*100 is not a multiple of 16; the nearest below is 96"),
             ("ingest.fps=0", r"ingest\.fps: .*greater than 0"),
-            ("sampling.frames=37", r"sampling\.frames is 37 but ingest\.num_frames is 33"),
-            ("sampling.mode=sparse", r"sampling\.mode: .*'pixel', 'latent' or 'dense'"),
+            ("sampling.frames=85", r"sampling\.frames is 85 but ingest\.num_frames is 81"),
+            ("sampling.mode=sparse", r"sampling\.mode: .*'anchored', 'latent', 'pixel' or 'dense'"),
             ("sampling.phases=0", r"sampling\.phases: "),
             ("heads.alpha=-1", r"heads\.alpha: .*greater than 0"),
             ("heads.noise_levels=[]", r"heads\.noise_levels: .*at least 1"),

@@ -54,7 +54,7 @@ def test_the_list_has_every_name(project: Path) -> None:
     ended = effivmt("bench", "--list")
     assert ended.code == 0
     lines = {line.split()[1]: line for line in ended.out.splitlines()}
-    assert lines["effivmt"].startswith("method") and "temporal.rope=none" in lines["latent-none"]
+    assert lines["effivmt"].startswith("method") and "temporal.rope=none" in lines["pixel-none"]
     assert {"backbone", "ditflow", "two-stage", "clip-lora", "random-split", "rank-4"} <= set(lines)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from effivmt.catalog import Clip
 from effivmt.errors import VideoError
+from effivmt.pipeline.excerpt import take
 from effivmt.pipeline.workspace import Workspace
 from effivmt.store import Artifact, Key
 from effivmt.store.digests import sha256_file, sha256_tree
@@ -30,9 +31,10 @@ def ingest_key(work: Workspace, clip: Clip) -> Key:
 def ingest(work: Workspace, clip: Clip) -> Artifact:
     """Decodes, trims and resamples a clip and encodes it: whole, its frames one by one, and its sampled frames.
 
-    Files: frames.safetensors (uint8 (T, H, W, 3)), probe.json and the latents: dense.safetensors (1, C, F, h, w),
-    single.safetensors (M, C, 1, h, w) and, for pixel sampling, sampled.safetensors (phases, C, F', h, w). VideoError
-    when the file does not hold the clip.
+    Files: frames.safetensors (uint8 (T, H, W, 3)), probe.json, excerpt.json (what was taken of the video) and the
+    latents: dense.safetensors (1, C, F, h, w), single.safetensors (M, C, 1, h, w) and, for pixel sampling,
+    sampled.safetensors (phases, C, F', h, w). A video that is shorter than the params ask for gives the longest clip
+    that it has. VideoError where it has none.
     """
     key = ingest_key(work, clip)
     return work.store.build(key, partial(_ingest, work, clip=clip), force=work.forces(key))
@@ -51,7 +53,7 @@ def _ingest(work: Workspace, out: Path, _scratch: Path, *, clip: Clip) -> None:
     frames = read_clip(clip.video, fps=params.fps, num_frames=params.num_frames, start=clip.start, end=clip.end, **size)
     images = frames if clip.appearance_images is None else read_images(clip.appearance_images, **size)
     sampled = [
-        frames[sampled_indices(len(frames), sampling.frames, phase / sampling.phases)]
+        frames[sampled_indices(len(frames), min(sampling.frames, len(frames)), phase / sampling.phases)]
         for phase in range(sampling.phases if sampling.mode == "pixel" else 0)
     ]
     total, done = 1 + len(images) + len(sampled), 0
@@ -69,5 +71,8 @@ def _ingest(work: Workspace, out: Path, _scratch: Path, *, clip: Clip) -> None:
     for name, tensor in latents.items():
         save_file({name: tensor.contiguous()}, out / f"{name}.safetensors")
     save_file({"frames": torch.from_numpy(np.ascontiguousarray(frames))}, out / "frames.safetensors")
-    facts = {name: value for name, value in asdict(probe(clip.video)).items() if name != "path"}
+    info = probe(clip.video)
+    facts = {name: value for name, value in asdict(info).items() if name != "path"}
     (out / "probe.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
+    excerpt = take(info, len(frames), params, start=clip.start)
+    (out / "excerpt.json").write_text(json.dumps(asdict(excerpt), indent=1), encoding="utf-8")

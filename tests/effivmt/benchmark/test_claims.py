@@ -10,7 +10,7 @@ from effivmt.benchmark.methods import METHODS
 HIGHEST = "EffiVMT has the highest motion fidelity"
 LEAST = "EffiVMT has the least trajectory error"
 FIDELITY = "EffiVMT's motion fidelity is at least 0.95"
-SPARSE = "Without sparse sampling it takes at least 2.8 times the processor time"
+SPARSE = "Without sparse sampling it takes at least 2.84 times the processor time"
 
 
 def verdicts(values: dict[tuple[str, str], list[float]]) -> dict[str, dict[str, object]]:
@@ -71,7 +71,7 @@ def test_a_value_against_its_bound() -> None:
 
 
 def test_a_ratio_of_times() -> None:
-    values = {("dense", "processor_seconds"): [60.0, 90.0, 33.0], ("pixel-paper", "processor_seconds"): [20, 30, 10]}
+    values = {("dense", "processor_seconds"): [60.0, 90.0, 33.0], ("effivmt", "processor_seconds"): [20, 30, 10]}
     found = verdicts(values)[SPARSE]
     assert found["verdict"] == CONFIRMED
     assert found["estimate"]["mean"] == pytest.approx((3 * 3 * 3.3) ** (1 / 3))

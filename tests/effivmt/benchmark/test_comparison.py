@@ -226,7 +226,7 @@ class TestResults:
         other = summary["methods"]["backbone"]["differences"][OURS]["text_similarity"]
         assert other["mean"] == pytest.approx(done["backbone"].cells[0].metrics["text_similarity"] - value)
         assert other["clips"] == 1 and other["low"] is None
-        assert set(summary["methods"]["latent-none"]["differences"]) == {OURS, "latent"}
+        assert set(summary["methods"]["pixel-none"]["differences"]) == {OURS, "pixel"}
         assert summary["methods"]["smm"]["failed"] == 1
         (failure,) = summary["failures"]
         assert (failure["method"], failure["clip"], failure["cells"]) == ("smm", "other", 1)

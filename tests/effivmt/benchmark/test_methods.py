@@ -44,7 +44,7 @@ class TestChoose:
 
     def test_ours_and_what_a_method_is_compared_with_come_along(self):
         assert names(["smm"], []) == [OURS, "smm"]
-        assert names([], ["latent-none"]) == [OURS, "dense", "latent", "latent-none"]
+        assert names([], ["pixel-none"]) == [OURS, "pixel", "pixel-none"]
 
     def test_all_ablations_are_all_but_the_sweeps(self):
         chosen = names([], [ALL])

@@ -103,7 +103,7 @@ class TestDecoding:
         path = encode(tmp_path / "a.mkv", counting(10), sound=2.5)
         assert numbers(video.read_frames(path)[0]) == list(range(10))
         assert video.probe(path).duration == pytest.approx(1, abs=0.01)
-        assert "is too short: it has 1.00 s" in failure(clip, path, 11)
+        assert len(clip(path, 11)) == 9
         run_ffmpeg("-i", path, "-vn", "-c", "copy", tmp_path / "sound.mp4")
         assert "no video stream" in failure(video.probe, tmp_path / "sound.mp4")
         video.write_image(tmp_path / "a.png", counting(1)[0])
@@ -125,13 +125,22 @@ class TestTrim:
         assert numbers(clip(path, 4, start=1.05, fps=5)) == [10, 12, 14, 16]
         assert numbers(clip(path, 5, start=2.5)) == list(range(25, 30))
 
-    def test_too_short_names_both_lengths(self, tmp_path):
+    def test_a_short_video_gives_the_longest_clip_that_it_has(self, tmp_path):
         path = encode(tmp_path / "a.mp4", counting(30))
-        message = failure(clip, path, 40)
-        assert "3.00 s" in message and "40 frames at 10 fps need 4.00 s" in message
-        message = failure(clip, path, 11, start=1, end=2)
-        assert "has 1.00 s" in message and "need 1.10 s" in message
-        assert "has 3.00 s" in failure(clip, path, 6, start=2.5)
+        assert numbers(clip(path, 41)) == list(range(29))
+        assert numbers(clip(path, 29)) == list(range(29))
+        assert numbers(clip(path, 13, start=1, end=2)) == list(range(10, 19))
+        assert numbers(clip(path, 9, start=2.5)) == list(range(25, 30))
+
+    def test_fewer_than_five_frames_are_too_short(self, tmp_path):
+        path = encode(tmp_path / "a.mp4", counting(30))
+        message = failure(clip, path, 9, start=2.6)
+        assert (
+            "it has 3.00 s, 0.40 s of them in the trim from 2.6 s on, expected at least 5 frames at 10 fps, 0.50 s"
+            in message
+        )
+        assert "0.30 s of them in the trim from 1 s on" in failure(clip, path, 9, start=1, end=1.3)
+        assert "0.00 s of them in the trim from 7 s on" in failure(clip, path, 9, start=7)
 
     def test_impossible_trims(self, tmp_path):
         path = encode(tmp_path / "a.mp4", counting(30))

@@ -28,7 +28,7 @@ class TestUnusableFiles:
         for share in (0.4, 0.55, 0.7, 0.85, 0.9):
             path.write_bytes(data[: int(len(data) * share)])
             assert "damaged or truncated" in failure(video.read_frames, path)
-            assert "need 4.00 s" in failure(clip, path, 40)
+            assert "before its damage, expected 40; " in failure(clip, path, 40)
             readable.append(bisect_left(range(1, 41), True, key=lambda n: not _reads(path, n)))
             assert np.array_equal(clip(path, readable[-1], height=64, width=96), whole[: readable[-1]])
         assert readable == sorted(readable) and 5 < readable[0] < readable[-1] < 40
@@ -57,7 +57,10 @@ class TestUnusableFiles:
         assert "damaged or truncated after 2.00 s (a frame is corrupt)" in failure(video.read_frames, path)
         assert np.array_equal(clip(path, 20, height=64, width=96), whole[:20])
         message = failure(clip, path, 21)
-        assert "it has 2.00 s" in message and "need 2.10 s" in message and "damaged" in message
+        assert (
+            "has 20 frames at 10 fps from 0 s on before its damage, expected 21; " in message
+            and "after 2.00 s" in message
+        )
 
     def test_a_truncated_file_without_its_index(self, tmp_path):
         path = encode(tmp_path / "a.mp4", counting(30))  # the index is at the end
@@ -91,7 +94,7 @@ class TestUnusableFiles:
     def test_a_still_image_is_too_short(self, tmp_path, scene):
         for name in ("a.png", "%d.png"):
             video.write_image(tmp_path / name, scene[0])
-            assert "too short" in failure(clip, tmp_path / name, 2)
+            assert "too short" in failure(clip, tmp_path / name, 5)
             assert np.array_equal(video.read_frames(tmp_path / name)[0], scene[:1])
 
     @pytest.mark.parametrize(
@@ -104,7 +107,7 @@ class TestUnusableFiles:
         assert [p.name for p in Path(name).parent.iterdir()] == [Path(name).name]
         assert numbers(clip(Path(name), 10)) == list(range(10))
         assert video.probe(Path(name)).width == 48
-        failure(clip, Path(name), 100)
+        failure(clip, Path(name), 100, start=2)
 
     def test_a_playlist_opens_nothing(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)

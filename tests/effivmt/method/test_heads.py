@@ -9,7 +9,7 @@ from diffusers import WanTransformer3DModel
 from torch.nn import functional as F
 
 from effivmt.config import HeadsParams
-from effivmt.errors import AdapterError
+from effivmt.errors import AdapterError, EffiVMTError
 from effivmt.method import heads
 from effivmt.method.heads import HeadMap, attention_scores, label_heads, load_head_map, save_head_map
 
@@ -65,22 +65,25 @@ def explicit_templates(frames: int, frame_tokens: int, width: int) -> tuple[torc
     tokens = frames * frame_tokens
     spatial, temporal = torch.zeros(2, tokens, tokens, dtype=torch.bool)
     for query in range(tokens):
-        others = [t for t in range(tokens) if t != query]
-        spatial[query, nearest(query, others, (frames - 1) * width, right_first=True)] = True
         own_frame, place = divmod(query, frame_tokens)
         for frame in set(range(frames)) - {own_frame}:
             for key in nearest(place, range(frame_tokens), width, right_first=False):
                 temporal[query, frame * frame_tokens + key] = True
+        others = [t for t in range(tokens) if t != query and not temporal[query, t]]
+        spatial[query, nearest(query, others, (frames - 1) * width, right_first=True)] = True
     return spatial, temporal
 
 
 class TestScores:
     @pytest.mark.parametrize("grid", GRIDS)
-    @pytest.mark.parametrize("band", [0.08, 0.3, 1.0])
+    @pytest.mark.parametrize("band", [0.08, 0.3, 0.5, None])
     def test_equal_the_full_map_under_explicit_templates(self, monkeypatch, grid, band):
         transformer, inputs = make_transformer(), make_inputs(grid)
         frames, frame_tokens = grid[0], grid[1] * grid[2] // 4
-        templates = explicit_templates(frames, frame_tokens, max(1, round(band * frame_tokens)))
+        width = (
+            min(2 * frame_tokens // frames, frame_tokens - 1) if band is None else max(1, round(band * frame_tokens))
+        )
+        templates = explicit_templates(frames, frame_tokens, width)
         expected = []
         for q, k, _, _ in record_attention(monkeypatch, transformer, inputs):
             attention = (q.double() @ k.double().transpose(1, 2) / q.shape[-1] ** 0.5).softmax(-1)
@@ -132,20 +135,34 @@ class TestScores:
 
 
 class TestTemplates:
-    @pytest.mark.parametrize(("frames", "frame_tokens", "width"), [(2, 6, 1), (3, 6, 6), (4, 16, 3), (5, 12, 4)])
-    def test_have_equal_area_and_hold_what_they_should(self, frames, frame_tokens, width):
+    @pytest.mark.parametrize(("frames", "frame_tokens", "width"), [(2, 6, 5), (3, 6, 4), (4, 16, 3), (25, 12, 1)])
+    def test_have_equal_area_share_nothing_and_hold_what_they_should(self, frames, frame_tokens, width):
         rows = torch.arange(frames * frame_tokens)
-        spatial = heads.spatial_template(rows, frames, frame_tokens, width)
         temporal = heads.temporal_template(rows, frames, frame_tokens, width)
+        spatial = heads.spatial_template(rows, temporal, len(rows))
+        assert not (spatial[:, :, None] == temporal[:, None]).any()
         assert spatial.shape == temporal.shape == (len(rows), (frames - 1) * width)
         for keys in (spatial, temporal):
             assert all(len(set(row.tolist())) == keys.shape[1] for row in keys)
             assert keys.min() >= 0 and keys.max() < frames * frame_tokens
             assert not (keys == rows[:, None]).any()
         assert not (temporal // frame_tokens == (rows // frame_tokens)[:, None]).any()
-        for query, keys in zip(rows.tolist(), spatial.tolist(), strict=True):
-            outside = set(rows.tolist()) - set(keys) - {query}
+        for query, keys, others in zip(rows.tolist(), spatial.tolist(), temporal.tolist(), strict=True):
+            outside = set(rows.tolist()) - set(keys) - set(others) - {query}
             assert max(abs(k - query) for k in keys) <= min((abs(o - query) for o in outside), default=10**9)
+
+    @pytest.mark.parametrize("frames", [2, 3, 5, 9, 21, 25, 41])
+    def test_default_width_is_two_frames_of_tokens_shared_out_and_fits(self, frames):
+        width = heads.band_tokens(frames, 64, None)
+        assert width == min(max(1, 128 // frames), 63)
+        rows = torch.arange(frames * 64)
+        temporal = heads.temporal_template(rows, frames, 64, width)
+        assert not (heads.spatial_template(rows, temporal, len(rows))[:, :, None] == temporal[:, None]).any()
+
+    def test_a_band_that_leaves_no_room_is_refused(self):
+        assert heads.band_tokens(21, 64, 0.5) == 32
+        with pytest.raises(EffiVMTError, match=r"heads\.band is 0\.6, 38 of .* 21 latent frames .* only up to 33"):
+            heads.band_tokens(21, 64, 0.6)
 
     def test_rows_are_spread_one_to_a_stretch(self):
         assert torch.equal(heads.query_rows_of(20, 20), torch.arange(20))

@@ -21,7 +21,7 @@ from effivmt.store.store import Store
 class TestTransfer:
     def test_leaves_what_each_stage_promises(self, done, clip, params):
         assert set(done.ingest.files) == {
-            "frames.safetensors", "dense.safetensors", "single.safetensors", "probe.json",
+            "frames.safetensors", "dense.safetensors", "single.safetensors", "probe.json", "excerpt.json",
         }  # fmt: skip
         assert set(done.heads.files) == {"heads.parquet", "heads.png"}
         assert set(done.spatial.files) == {"spatial.safetensors", "losses.json"}

@@ -128,9 +128,9 @@ class TestErrors:
         with pytest.raises(VideoError, match=r"absent\.mp4 does not exist or is no file"):
             stages.ingest(workspace, clip.model_copy(update={"video": Path("absent.mp4")}))
 
-    def test_a_short_video_is_no_clip(self, workspace, clip):
-        with pytest.raises(VideoError):
-            stages.ingest(workspace, clip.model_copy(update={"start": 3.0}))
+    def test_a_video_of_fewer_than_five_frames_is_no_clip(self, workspace, clip):
+        with pytest.raises(VideoError, match="too short"):
+            stages.ingest(workspace, clip.model_copy(update={"start": 4.0}))
 
     def test_a_damaged_adapter_is_never_rendered(self, workspace, clip, done, tmp_path):
         folder = tmp_path / "adapter"

@@ -66,7 +66,8 @@ class TestLearning:
                 if stage.name == "spatial":
                     latents = stage.clip["single"][draw % 5][None]
                 else:
-                    sample = sparse_sample(stage.clip["dense"], SAMPLING, "aligned", num_frames=FRAMES, phase=draw % 2)
+                    phase = generator(123, "phase", draw)
+                    sample = sparse_sample(stage.clip["dense"], SAMPLING, "aligned", num_frames=FRAMES, random=phase)
                     latents, rope.positions = sample.latents, sample.positions
                 noise = torch.randn(latents.shape, generator=random)
                 sigmas = losses.draw_sigmas(1, 3.0, random)

@@ -3,6 +3,7 @@
 import logging
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from diffusers import WanPipeline
@@ -14,7 +15,7 @@ from effivmt.method.adapter import to_stock_layout
 from effivmt.method.losses import draw_sigmas, motion_loss
 from effivmt.method.rope import sampled_indices, time_positions_of
 from effivmt.method.seeding import generator
-from effivmt.method.tuning import sparse_sample, tune_spatial
+from effivmt.method.tuning import SparseBatch, sparse_sample, tune_spatial
 
 
 class TestCountedRandomness:
@@ -114,26 +115,56 @@ class TestSparseSample:
     def dense(self) -> torch.Tensor:
         return torch.arange(21.0).view(1, 1, 21, 1, 1)
 
+    @staticmethod
+    def drawn(latents, sampling, rope="aligned", *, num_frames=81, draws=40) -> list[SparseBatch]:
+        random = torch.Generator().manual_seed(0)
+        return [sparse_sample(latents, sampling, rope, num_frames=num_frames, random=random) for _ in range(draws)]
+
     def test_dense_is_everything_at_stock_positions(self, dense):
-        sample = sparse_sample(dense, SamplingParams(mode="dense"), "paper", num_frames=81, phase=2)
+        (sample,) = self.drawn(dense, SamplingParams(mode="dense"), "paper", draws=1)
         assert torch.equal(sample.latents, dense) and sample.positions.tolist() == [list(range(21))]
+
+    def test_anchored_keeps_both_ends_and_draws_the_rest(self, dense):
+        sampling = SamplingParams(mode="anchored", frames=17)
+        seen = []
+        for sample in self.drawn(dense, sampling, draws=400):
+            (places,) = sample.positions.tolist()
+            assert sample.latents.flatten().tolist() == places == sorted(places)
+            assert places[0] == 0 and places[-1] == 20 and len(set(places)) == 5
+            seen += places[1:-1]
+        counts = np.bincount(np.array(seen, int), minlength=21)
+        assert (np.abs(counts[1:20] - 400 * 3 / 19) < 35).all()  # every frame between is as likely
+
+    @pytest.mark.parametrize(("rope", "expected"), [("paper", [0, 4.2, 8.4, 12.6, 16.8]), ("none", [0, 1, 2, 3, 4])])
+    def test_anchored_frames_at_other_positions(self, dense, rope, expected):
+        for sample in self.drawn(dense, SamplingParams(mode="anchored", frames=17), rope):
+            assert sample.positions[0].tolist() == pytest.approx(expected)
+
+    def test_a_clip_of_fewer_latent_frames_is_taken_whole(self, dense):
+        for mode in ("anchored", "latent"):
+            for count in (2, 4, 5):
+                (sample,) = self.drawn(dense[:, :, :count], SamplingParams(mode=mode, frames=17), num_frames=5, draws=1)
+                assert sample.positions.tolist() == [list(range(count))]
 
     def test_latent_takes_latent_frames_where_they_stand(self, dense):
         sampling = SamplingParams(mode="latent", frames=17, phases=4)
-        for phase in range(4):
-            sample = sparse_sample(dense, sampling, "aligned", num_frames=81, phase=phase)
-            assert sample.latents.flatten().tolist() == sample.positions[0].tolist()
-            assert sample.latents.flatten().tolist() == [phase + 4 * i for i in range(5)]
-        paper = sparse_sample(dense, sampling, "paper", num_frames=81, phase=1).positions[0].tolist()
-        assert paper == pytest.approx([0, 4.2, 8.4, 12.6, 16.8])
-        assert sparse_sample(dense, sampling, "none", num_frames=81, phase=1).positions[0].tolist() == [0, 1, 2, 3, 4]
+        found = [sample.positions[0].tolist() for sample in self.drawn(dense, sampling)]
+        assert [sample.latents.flatten().tolist() for sample in self.drawn(dense, sampling)] == found
+        assert sorted(set(map(tuple, found))) == [tuple(phase + 4 * i for i in range(5)) for phase in range(4)]
+        for sample in self.drawn(dense, sampling, "paper"):
+            assert sample.positions[0].tolist() == pytest.approx([0, 4.2, 8.4, 12.6, 16.8])
+        for sample in self.drawn(dense, sampling, "none"):
+            assert sample.positions[0].tolist() == [0, 1, 2, 3, 4]
 
     def test_pixel_takes_the_phase_that_was_encoded(self):
         encoded = torch.arange(4.0).view(4, 1, 1, 1, 1).expand(4, 2, 5, 3, 3)
         sampling = SamplingParams(mode="pixel", frames=17, phases=4)
-        for phase in range(4):
-            sample = sparse_sample(encoded, sampling, "aligned", num_frames=81, phase=phase)
+        phases = set()
+        for sample in self.drawn(encoded, sampling):
+            phase = int(sample.latents[0, 0, 0, 0, 0])
+            phases.add(phase)
             assert sample.latents.shape == (1, 2, 5, 3, 3) and (sample.latents == phase).all()
             assert sample.positions.tolist() == [[i / 4 for i in sampled_indices(81, 17, phase / 4)[::4].tolist()]]
-        spacing = sparse_sample(encoded, sampling, "paper", num_frames=81, phase=0).positions[0].diff().tolist()
-        assert spacing == pytest.approx([81 / 17] * 4)
+        assert phases == {0, 1, 2, 3}
+        for sample in self.drawn(encoded, sampling, "paper"):
+            assert sample.positions[0].diff().tolist() == pytest.approx([81 / 17] * 4)
