@@ -27,7 +27,7 @@ def check_schedule(cron: str, timezone: str) -> None:
 
 
 def serve(name: str, cron: str, timezone: str, parameters: Mapping[str, object]) -> None:
-    """Serves the deployment `nightly/<name>` until SIGINT, SIGTERM or SIGHUP, one run at a time; then pauses its schedule."""
+    """Serves the deployment `nightly/<name>`, one run at a time, until a signal stops it; then pauses its schedule."""
     runner = Runner(name=name, pause_on_shutdown=True, limit=1)
     runner.add_flow(
         nightly,

@@ -68,9 +68,9 @@ def test_an_override_of_a_stranger(override):
 
 def test_a_path_that_cannot_be_one():
     for path in ("a" * 5000, "a\0b"):
-        with pytest.raises(BackboneError, match="is no folder here"):
+        with pytest.raises(BackboneError, match="no folder here"):
             find_backbone(path)
-        with pytest.raises(ParamsError if "\0" not in path else (ParamsError, ValueError)):
+        with pytest.raises(ParamsError, match=r"cannot be read|null byte"):
             load_params(path)
 
 
@@ -89,7 +89,7 @@ def test_only_regular_files_are_opened(tmp_path):
     "text", ["[" * 100_000, "[" * 33 + "]" * 33, '{"a":' * 40 + "1" + "}" * 40, "1" * 5000, "{", ""]
 )
 def test_json_of_a_stranger(text):
-    with pytest.raises(ValueError, match="is not JSON|nested more than 32 deep"):
+    with pytest.raises(ValueError, match=r"is not JSON|nested more than 32 deep"):
         parse_json(text)
     assert parse_json("[" * 32 + "]" * 32)
 
@@ -115,7 +115,7 @@ def header(folder: Path, content: bytes, *, length: int | None = None) -> Path:
     ],
 )
 def test_a_safetensors_header_of_a_stranger(tmp_path, content, length):
-    with pytest.raises(ValueError, match="expected|is no|is not|nested|lists"):
+    with pytest.raises(ValueError, match=r"expected|is no|nested|lists"):
         read_safetensors_header(header(tmp_path, content, length=length))
 
 
