@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from trial import effivmt
 
 from effivmt.config import Params, load_params
-from effivmt.errors import BackboneError, ParamsError
+from effivmt.errors import BackboneError, ParamsError, StoreError
 from effivmt.method.backbone_folder import find_backbone
+from effivmt.store.digests import sha256_tree
 from effivmt.untrusted import parse_json, parse_yaml, read_json, read_safetensors_header, read_text
 
 SECONDS = 5.0
@@ -71,6 +72,12 @@ def test_only_regular_files_are_opened(tmp_path):
         for read in (read_json, read_safetensors_header, lambda path: read_text(path, 100)):
             with pytest.raises((ValueError, OSError)):
                 read(tmp_path / name)
+
+
+def test_a_link_to_a_device_has_no_digest(tmp_path):
+    (tmp_path / "weights").symlink_to("/dev/zero")
+    with pytest.raises(StoreError, match="is neither a file nor a folder"):
+        sha256_tree(tmp_path)
 
 
 @pytest.mark.parametrize(
