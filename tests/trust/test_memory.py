@@ -28,12 +28,13 @@ def filmed(path: Path, size: str, frames: int, *options: str) -> Path:
 
 
 PEAK = """
-import resource, sys
+import sys
 from pathlib import Path
 from effivmt.media import ffmpeg, video
 
 def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    (size,) = (line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM"))
+    return int(size) * 1024
 
 path, before = Path(sys.argv[1]), peak()
 frames = sum(1 for _ in ffmpeg.decode(path))

@@ -12,6 +12,11 @@ from effivmt_flows.cli.main import main
 
 COMMAND = "import sys; from effivmt_flows.cli.main import main; sys.exit(main(sys.argv[1:]))"
 
+WATCHED = """
+import atexit, pathlib
+atexit.register(lambda: pathlib.Path({!r}).write_text(pathlib.Path("/proc/self/status").read_text()))
+"""
+
 
 @dataclass(frozen=True)
 class Ended:
@@ -39,10 +44,15 @@ def effivmt(*arguments: object) -> Ended:
 
 
 def measured(folder: Path, *arguments: object, code: str = COMMAND) -> Ended:
-    """Runs Python code, by default the command line, in a process of its own."""
+    """Runs Python code, by default the command line, in a process of its own.
+
+    Its peak is what the kernel counts from its start on: getrusage counts the process that it was forked from too.
+    """
+    code = f"{WATCHED.format(str(folder / 'peak'))}\n{code}"
     with (folder / "stdout").open("wb") as out, (folder / "stderr").open("wb") as err:
         process = subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], stdout=out, stderr=err)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     texts = [(folder / name).read_text(encoding="utf-8", errors="replace") for name in ("stdout", "stderr")]
-    return Ended(process.returncode, *texts, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
+    (peak,) = (line.split()[1] for line in (folder / "peak").read_text().splitlines() if line.startswith("VmHWM"))
+    return Ended(process.returncode, *texts, usage.ru_utime + usage.ru_stime, int(peak) * 1024)
