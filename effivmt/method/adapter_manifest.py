@@ -7,8 +7,10 @@ from typing import TypedDict, cast
 
 from effivmt.errors import AdapterError
 from effivmt.store.digests import sha256_file
-from effivmt.untrusted import read_json
+from effivmt.untrusted import read_json, read_safetensors_header
 
+DTYPES = ("F32", "F16", "BF16")
+"""The dtypes of an adapter's weights, as safetensors names them."""
 MOST_FILES = 32
 """An adapter folder lists at most this many files."""
 MOST_BYTES = 4 * 2**30
@@ -50,7 +52,7 @@ class AdapterManifest(AdapterFacts):
 
 
 def read_facts(folder: Path | str) -> AdapterManifest:
-    """adapter.json of an adapter folder, after checking the digest of every file it lists (AdapterError otherwise)."""
+    """adapter.json of an adapter folder; AdapterError where a file has another digest than it lists, or odd weights."""
     folder = Path(folder)
     try:
         facts = read_json(folder / "adapter.json")
@@ -85,4 +87,20 @@ def read_facts(folder: Path | str) -> AdapterManifest:
             raise AdapterError(
                 f"adapter {folder}: {name} is damaged (its sha256 differs from adapter.json); pull or make it again"
             )
+    for branch in ("spatial", "temporal"):
+        _check_weights(folder / f"{branch}.safetensors")
     return cast(AdapterManifest, facts)  # JSON, checked above as far as the program relies on it
+
+
+def _check_weights(path: Path) -> None:
+    """AdapterError unless each tensor of a file is a matrix of one of `DTYPES`, by the file's header."""
+    try:
+        entries = read_safetensors_header(path)
+    except (OSError, ValueError) as error:
+        raise AdapterError(f"adapter file {path} cannot be read: it {error}; make or pull the adapter again") from error
+    for name, entry in entries.items():
+        if entry.dtype not in DTYPES or len(entry.shape) != 2 or 0 in entry.shape:
+            raise AdapterError(
+                f"adapter file {path} holds {name:.80} as {entry.dtype:.20} {entry.shape[:8]}; expected a matrix of "
+                f"{', '.join(DTYPES)}: make or pull the adapter again"
+            )

@@ -1,15 +1,18 @@
 """Control characters are escaped wherever they are printed, and SIGTERM and SIGHUP end a command as Ctrl-C does."""
 
+import os
 import signal
 import subprocess
 import sys
+import time
 from contextlib import redirect_stderr
 from io import StringIO
 from pathlib import Path
 
 import pytest
+import yaml
 from rich.text import Text
-from trial import effivmt
+from trial import COMMAND, effivmt
 
 from effivmt.errors import EffiVMTError, in_one_line, printable
 from effivmt.evaluation.metrics import METRICS
@@ -105,3 +108,28 @@ def test_a_signal_that_the_caller_ignores_stays_ignored(tmp_path):
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["local", "prefect"])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_stops_a_transfer(tmp_path, params, sample_video, engine, number, code):
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params.model_dump(mode="json")), encoding="utf-8")
+    words = ["transfer", sample_video, "--caption", "a", "--prompt", "b", "--engine", engine, "--store", "store"]
+    words += ["--set", "spatial.steps=100000", "--set", "spatial.save_every=1"]
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-c", COMMAND, *map(str, words)],
+            cwd=tmp_path,
+            stdout=log,
+            stderr=log,
+            env=os.environ | {"PREFECT_HOME": str(tmp_path / "prefect")},
+        )
+    deadline = time.monotonic() + 240
+    while not list((tmp_path / "store").glob("scratch/*/spatial.safetensors")):
+        assert time.monotonic() < deadline and process.poll() is None, (tmp_path / "log").read_text()
+        time.sleep(0.05)
+    process.send_signal(number)
+    assert process.wait(120) == code, (tmp_path / "log").read_text()
+    assert "stopped; run the same command again to go on" in (tmp_path / "log").read_text().splitlines()
+    assert not list((tmp_path / "store" / "locks").iterdir())
