@@ -25,6 +25,24 @@ class StoreError(EffiVMTError):
     """The artifact store is not writable, or an artifact in it is damaged."""
 
 
+class DiskFullError(StoreError):
+    """The disk of the store or of an output is full; what was done so far stays, and a rerun goes on from it."""
+
+
+class DamageError(StoreError):
+    """A file of the store was damaged and is dropped, so that the next run makes it again.
+
+    stage: that made it, empty for a checkpoint; path: the file; fault: as "is missing".
+    """
+
+    def __init__(self, stage: str, path: Path, fault: str) -> None:
+        super().__init__(stage, path, fault)
+        self.stage, self.path, self.fault = stage, path, fault
+
+    def __str__(self) -> str:
+        return f"{self.path} {self.fault}: it is dropped, and made again"
+
+
 class BackboneError(EffiVMTError):
     """A backbone folder is unreadable or of a kind that the method does not support."""
 

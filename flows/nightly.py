@@ -11,7 +11,7 @@ from prefect.states import Completed, Failed
 
 from effivmt.catalog import list_faults, read_catalog
 from effivmt.config import load_params
-from effivmt.errors import EffiVMTError, in_one_line
+from effivmt.errors import DamageError, EffiVMTError, in_one_line
 from effivmt.pipeline.callbacks import Callback
 from effivmt.pipeline.outcomes import ClipOutcome
 from effivmt.pipeline.selection import select_clips
@@ -65,7 +65,7 @@ def nightly(
 
 
 class _LoggingCallback(Callback):
-    """Writes one line per clip to the log of the flow run."""
+    """Writes one line per clip, and for what was damaged in the store, to the log of the flow run."""
 
     def __init__(self, total: int) -> None:
         self._logger, self._ended, self._total = get_run_logger(), 0, total
@@ -75,3 +75,7 @@ class _LoggingCallback(Callback):
         reason = f": {outcome.stage}: {outcome.reason}" if outcome.reason else ""
         line = f"[{self._ended}/{self._total}] {outcome.clip}: {outcome.status} in {outcome.seconds:.1f} s{reason}"
         (self._logger.error if reason else self._logger.info)("%s", line)
+
+    def on_damage(self, damage: DamageError) -> None:
+        """Logs the file and its fault."""
+        self._logger.warning("%s", damage)

@@ -12,11 +12,13 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture, PrefectWrappedFuture
+from prefect.logging import get_run_logger
 from prefect.results import ResultRecord
 from prefect.states import Completed, Failed
 
 from effivmt.catalog import Clip
 from effivmt.config import Params
+from effivmt.errors import DamageError
 from effivmt.pipeline.callbacks import Callback
 from effivmt.pipeline.catalog_run import process_clip
 from effivmt.pipeline.outcomes import ClipOutcome
@@ -45,13 +47,20 @@ def process(
     callback: receives everything but the clip's end, which the flow reports, perhaps on another machine.
     """
     with _workspace(params, store) as shared:
-        work = replace(shared, callback=callback or Callback(), force=frozenset(force))
+        work = replace(shared, callback=callback or _TaskLog(), force=frozenset(force))
         work.callback.on_clip_start(clip.clip)
         needs_work = any(step.action != "hit" for step in plan_clip(work, clip))
         outcome = process_clip(work, clip, out, call_as_task if needs_work else None)
     if outcome.status == "failed":
         return Failed(message=f"{outcome.stage}: {outcome.reason}", data=outcome)
     return Completed(name="Cached" if outcome.status == "hit" else None, data=outcome)
+
+
+class _TaskLog(Callback):
+    """Writes what was damaged in the store to the log of the task run."""
+
+    def on_damage(self, damage: DamageError) -> None:
+        get_run_logger().warning("%s", damage)
 
 
 @contextmanager

@@ -12,9 +12,10 @@ from effivmt.benchmark import peer_stages
 from effivmt.benchmark.methods import Method
 from effivmt.catalog import Clip
 from effivmt.config import Params, Section
-from effivmt.errors import in_one_line
+from effivmt.errors import DamageError, in_one_line
 from effivmt.pipeline import stages
 from effivmt.pipeline.excerpt import load_excerpt
+from effivmt.pipeline.healing import heal
 from effivmt.pipeline.stages import RenderedVideo
 from effivmt.pipeline.transfer import adapter_folder
 from effivmt.pipeline.workspace import Workspace
@@ -88,11 +89,23 @@ class Prepared:
 
 def run_job(work: Workspace, job: Job) -> JobResult:
     """All cells of one method on one clip; an error fails the cells that it concerns, and no other."""
-    work, clip = work.for_clip(job.clip), job.clip
+    try:
+        for trial in heal(work.callback):
+            with trial:
+                result = _run_job(work.for_clip(job.clip), job)
+    except DamageError as error:
+        result = JobResult(job, tuple(failed_cells(job, job.clip.prompts, in_one_line(error))), None, cached=False)
+    return result
+
+
+def _run_job(work: Workspace, job: Job) -> JobResult:
+    clip = job.clip
     ingested, cells, cached = None, [], []
     try:
         ingested = stages.ingest(work, clip)
         prepared = prepare(work, job, ingested)
+    except DamageError:
+        raise
     except Exception as error:  # noqa: BLE001  (one bad cell never stops the comparison)
         return JobResult(job, tuple(failed_cells(job, clip.prompts, in_one_line(error))), ingested, cached=False)
     for prompt in clip.prompts:
@@ -101,6 +114,8 @@ def run_job(work: Workspace, job: Job) -> JobResult:
                 evaluated = stages.evaluate(work, clip, ingested, [rendered])
                 cells.append(_cell(job, prepared, rendered, evaluated))
                 cached += [rendered.artifact.cached, evaluated.cached]
+        except DamageError:
+            raise
         except Exception as error:  # noqa: BLE001
             cells += failed_cells(job, (prompt,), in_one_line(error))
     all_cached = all((*cached, *(artifact.cached for artifact in prepared.used)))

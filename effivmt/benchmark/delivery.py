@@ -20,22 +20,19 @@ from effivmt.catalog import Clip
 from effivmt.media.video import write_image, write_video
 from effivmt.store.artifact import Artifact
 from effivmt.store.files import atomic_write, copy_verified, write_errors
-from effivmt.store.store import Store
 
 
-def write_comparison(
-    out: Path, store: Store, run: RunInfo, methods: Sequence[Method], *, results: Sequence[JobResult]
-) -> Summary:
+def write_comparison(out: Path, run: RunInfo, methods: Sequence[Method], *, results: Sequence[JobResult]) -> Summary:
     """Writes all files and returns what results.json holds; videos of an earlier run that this one lacks are deleted.
 
-    Raises StoreError where an artifact is damaged, EffiVMTError where the folder cannot be written.
+    Raises DamageError where an artifact is damaged, EffiVMTError where the folder cannot be written.
     """
     unsaid = {scene.name: scene.unsaid for scene in (*suite(), *tuning_scenes())}
     rows = [row_of(result, cell, unsaid.get(cell.clip)) for result in results for cell in result.cells]
     summary = summarise(run, methods, rows)
     with write_errors(out):
         out.mkdir(parents=True, exist_ok=True)
-        clips = _place_videos(out / "videos", store, results)
+        clips = _place_videos(out / "videos", results)
         _write(out / "results.parquet", lambda path: write_rows(path, rows))
         text = json.dumps(summary, indent=1, ensure_ascii=False) + "\n"
         _write(out / "results.json", lambda path: path.write_text(text, encoding="utf-8"))
@@ -51,7 +48,7 @@ def _write(path: Path, write: Callable[[Path], object]) -> None:
         write(temporary)
 
 
-def _place_videos(folder: Path, store: Store, results: Sequence[JobResult]) -> list[ClipTiles]:
+def _place_videos(folder: Path, results: Sequence[JobResult]) -> list[ClipTiles]:
     """Copies the videos into `folder` and returns what the page shows of each clip."""
     earlier, clips = set(folder.glob("*/*.mp4")), []
     by_clip: dict[str, list[JobResult]] = {}
@@ -70,7 +67,7 @@ def _place_videos(folder: Path, store: Store, results: Sequence[JobResult]) -> l
             for cell in result.cells:
                 video = own_folder / _video_name(clip, cell, several=len(result.job.params.render.seeds) > 1)
                 if cell.video is not None:
-                    copy_verified(store, cell.video, "video.mp4", video)
+                    copy_verified(cell.video, "video.mp4", video)
                 tiles[cell.prompt].append(_tile(result.job.method, cell, video if cell.video is not None else None))
         clips.append(ClipTiles(name, clip.group, clip.caption, reference, tiles))
     for path in earlier - {path for clip in clips for path in clip.videos}:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TypedDict, cast
 
 from effivmt.errors import AdapterError
-from effivmt.store.digests import sha256_file
+from effivmt.store.verification import known_sha256
 from effivmt.untrusted import read_json, read_safetensors_header
 
 DTYPES = ("F32", "F16", "BF16")
@@ -83,7 +83,7 @@ def read_facts(folder: Path | str) -> AdapterManifest:
             raise AdapterError(
                 f"adapter {folder}: {name} has {size / 2**30:.1f} GiB; expected at most {MOST_BYTES / 2**30:.0f}"
             )
-        if sha256_file(path) != digest:
+        if known_sha256(path) != digest:
             raise AdapterError(
                 f"adapter {folder}: {name} is damaged (its sha256 differs from adapter.json); pull or make it again"
             )

@@ -1,6 +1,5 @@
 """A backbone's folder and the digest of its weights and configs, found without loading anything."""
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 from effivmt.config import find_embedded
 from effivmt.errors import BackboneError
 from effivmt.store.digests import canonical_json, sha256_bytes, sha256_tree
+from effivmt.store.memo import read_memo, write_memo
 from effivmt.untrusted import check_sizes, read_json_object, read_safetensors_header
 
 LAYERS = {"transformer": "blocks.", "text_encoder": "encoder.block.", "vae": None}
@@ -30,7 +30,7 @@ def find_backbone(path: str, memo: Path | None = None) -> BackboneFolder:
     """Finds a WanPipeline folder (downloading a hub id) and digests it; `memo` is a file that caches digests.
 
     Raises BackboneError where there is none, or one of another kind, or one whose configs and weights do not belong
-    together: the libraries would take minutes or gigabytes to notice.
+    together: the libraries would take minutes or gigabytes to notice. DamageError, once, where `memo` was damaged.
     """
     folder = _find_folder(path)
     for name in LAYERS:
@@ -39,7 +39,8 @@ def find_backbone(path: str, memo: Path | None = None) -> BackboneFolder:
         check_sizes(read_json_object(folder / "scheduler" / "scheduler_config.json"))
     except (OSError, ValueError) as error:
         raise _unusable(folder, "scheduler", " ".join(str(error).split())[:300]) from error
-    return BackboneFolder(Path(path).name if Path(path).exists() else path, folder, _folder_digest(folder, memo))
+    digest = _folder_digest(folder) if memo is None else _remembered_digest(folder, memo)
+    return BackboneFolder(Path(path).name if Path(path).exists() else path, folder, digest)
 
 
 def _find_folder(path: str) -> Path:
@@ -109,8 +110,8 @@ def _unusable(folder: Path, name: str, reason: str) -> BackboneError:
     )
 
 
-def _folder_digest(folder: Path, memo: Path | None) -> str:
-    """Digest of all component files; `memo` caches it by the files' names, sizes and modification times."""
+def _remembered_digest(folder: Path, memo: Path) -> str:
+    """Digest of all component files, which `memo` remembers by the files' names, sizes and modification times."""
     stamps = [
         (path.relative_to(folder).as_posix(), path.stat().st_size, path.stat().st_mtime_ns)
         for name in COMPONENTS
@@ -118,14 +119,13 @@ def _folder_digest(folder: Path, memo: Path | None) -> str:
         if path.is_file()
     ]
     signature = sha256_bytes(canonical_json([str(folder.resolve()), stamps]))
-    known: dict[str, str] = {}
-    if memo is not None and memo.exists():
-        known = json.loads(memo.read_text(encoding="utf-8"))
+    known = read_memo(memo)
     if signature not in known:
-        known[signature] = sha256_bytes(canonical_json([sha256_tree(folder / name) for name in COMPONENTS]))
-        if memo is not None:
-            memo.parent.mkdir(parents=True, exist_ok=True)
-            temporary = memo.with_name(f"{memo.name}.{os.getpid()}")
-            temporary.write_text(json.dumps(known, indent=1), encoding="utf-8")
-            os.replace(temporary, memo)
+        known[signature] = _folder_digest(folder)
+        write_memo(memo, known)
     return known[signature]
+
+
+def _folder_digest(folder: Path) -> str:
+    """Digest of all component files."""
+    return sha256_bytes(canonical_json([sha256_tree(folder / name) for name in COMPONENTS]))

@@ -5,8 +5,11 @@ from torch.nn import functional as F
 
 
 def draw_sigmas(count: int, shift: float, generator: torch.Generator) -> torch.Tensor:
-    """Noise levels float32 (count,) in (0, 1): sigma = shift u / (1 + (shift - 1) u), u uniform (Wan's flow shift)."""
-    u = torch.rand(count, generator=generator)
+    """Noise levels float32 (count,) in (0, 1): sigma = shift u / (1 + (shift - 1) u), u uniform (Wan's flow shift).
+
+    One u lies in each of `count` equal stretches of (0, 1), in random order, so that every batch sees all of them.
+    """
+    u = (torch.randperm(count, generator=generator) + torch.rand(count, generator=generator)) / count
     return shift * u / (1 + (shift - 1) * u)
 
 

@@ -24,14 +24,21 @@ def sampled_indices(num_frames: int, num_sampled: int, phase: float) -> torch.Te
     return (grid + 1e-9).floor().long()  # 1e-9: a whole number that rounding made slightly less stays whole
 
 
-def anchored_indices(num_frames: int, num_sampled: int, random: torch.Generator) -> torch.Tensor:
-    """Indices, int64 (num_sampled,), in order: the first and the last frame, and the others drawn from between them.
+def anchored_indices(num_frames: int, num_sampled: int, batch: int, random: torch.Generator) -> torch.Tensor:
+    """Indices, int64 (batch, num_sampled), in order: the first and the last frame, and others drawn from between them.
 
     RoPE shows a model differences of positions only; frames that are always there make the places of the others
-    visible. `num_sampled` is in [2, num_frames].
+    visible. Between the ends, the samples of a batch share frames only where there are too few for all of them.
+    `num_sampled` is in [3, num_frames].
     """
-    between = torch.randperm(num_frames - 2, generator=random)[: num_sampled - 2] + 1
-    return torch.cat([torch.tensor([0]), between.sort().values, torch.tensor([num_frames - 1])])
+    drawn, rest = [], torch.tensor([], dtype=torch.int64)
+    for _ in range(batch):
+        if len(rest) < num_sampled - 2:
+            rest = torch.randperm(num_frames - 2, generator=random) + 1
+        drawn.append(rest[: num_sampled - 2].sort().values)
+        rest = rest[num_sampled - 2 :]
+    first = torch.zeros(batch, 1, dtype=torch.int64)
+    return torch.cat([first, torch.stack(drawn), first + num_frames - 1], dim=1)
 
 
 def time_positions(mode: RopeMode, indices: torch.Tensor, num_frames: int, *, latent: bool) -> torch.Tensor:

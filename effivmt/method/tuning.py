@@ -113,12 +113,8 @@ def tune_temporal(
     the transformer's weights. The other arguments and the errors are those of `tune_spatial`.
     """
 
-    def draw(random: torch.Generator) -> Batch:
-        samples = [
-            sparse_sample(latents, sampling, params.rope, num_frames=num_frames, random=random)
-            for _ in range(params.batch)
-        ]
-        return Batch(torch.cat([s.latents for s in samples]), torch.cat([s.positions for s in samples]))
+    def draw(random: torch.Generator) -> SparseBatch:
+        return sparse_batch(latents, sampling, params.rope, num_frames=num_frames, batch=params.batch, random=random)
 
     return _tune(
         transformer,
@@ -135,29 +131,37 @@ def tune_temporal(
     )
 
 
-def sparse_sample(
-    latents: torch.Tensor, sampling: SamplingParams, rope: RopeMode, *, num_frames: int, random: torch.Generator
+def sparse_batch(
+    latents: torch.Tensor,
+    sampling: SamplingParams,
+    rope: RopeMode,
+    *,
+    num_frames: int,
+    batch: int,
+    random: torch.Generator,
 ) -> SparseBatch:
-    """The latents (1, C, F', h, w) of one draw of `sampling` from `random`, and their time positions (1, F').
+    """`batch` draws of `sampling` from `random`: latents (B, C, F', h, w) and their time positions (B, F').
 
     `latents` and `num_frames` as for `tune_temporal`. A clip that has fewer latent frames than `sampling` keeps is
     taken whole.
     """
-    if sampling.mode == "pixel":
-        phase = int(torch.randint(sampling.phases, (), generator=random))
-        indices = sampled_indices(num_frames, min(sampling.frames, num_frames), phase / sampling.phases)
-        at = time_positions(rope, indices, num_frames, latent=False)
-        return SparseBatch(latents[phase : phase + 1], at[None])
     whole = latents.shape[2]
     count = min(sampling.latent_frames, whole)
-    if sampling.mode == "dense":
-        return SparseBatch(latents, torch.arange(whole, dtype=torch.float64)[None])
-    if sampling.mode == "anchored":
-        indices = anchored_indices(whole, count, random)
+    if sampling.mode == "pixel":
+        phases = torch.randint(sampling.phases, (batch,), generator=random)
+        kept = min(sampling.frames, num_frames)
+        places = [sampled_indices(num_frames, kept, phase / sampling.phases) for phase in phases.tolist()]
+        positions = torch.stack([time_positions(rope, at, num_frames, latent=False) for at in places])
+        return SparseBatch(latents[phases], positions)
+    if sampling.mode == "dense" or count == whole:
+        indices = torch.arange(whole).expand(batch, -1)
+    elif sampling.mode == "anchored":
+        indices = anchored_indices(whole, count, batch, random)
     else:
-        phase = int(torch.randint(sampling.phases, (), generator=random))
-        indices = sampled_indices(whole, count, phase / sampling.phases)
-    return SparseBatch(latents[:, :, indices], time_positions(rope, indices, whole, latent=True)[None])
+        phases = torch.randint(sampling.phases, (batch,), generator=random)
+        indices = torch.stack([sampled_indices(whole, count, phase / sampling.phases) for phase in phases.tolist()])
+    positions = torch.stack([time_positions(rope, at, whole, latent=True) for at in indices])
+    return SparseBatch(torch.cat([latents[:, :, at] for at in indices]), positions)
 
 
 def _tune(

@@ -5,6 +5,7 @@ from pathlib import Path
 from effivmt.catalog import Clip
 from effivmt.config import EvaluateParams
 from effivmt.errors import VideoError
+from effivmt.pipeline.healing import heal
 from effivmt.pipeline.outputs import Outputs
 from effivmt.pipeline.runner import StageRunner
 from effivmt.pipeline.transfer import TransferResult, run_clip
@@ -23,8 +24,12 @@ def transfer(
     Returns the artifacts with their metrics and losses, and the paths of the files. Raises the EffiVMTError of the
     first stage that fails. runner: how the stages are called; by default directly.
     """
-    result = run_clip(work, clip, runner)
-    return result, write_outputs(work, result, Path(out))
+    runner = runner or StageRunner(work.callback)
+    for trial in heal(work.callback):
+        with trial:
+            result = run_clip(work, clip, runner)
+            outputs = write_outputs(work, result, Path(out))
+    return result, outputs
 
 
 def evaluate_videos(

@@ -1,5 +1,6 @@
 """Progress of a run: the one interface through which the pipeline reports what it does."""
 
+from effivmt.errors import DamageError
 from effivmt.pipeline.outcomes import ClipOutcome, StageRun
 
 
@@ -17,6 +18,9 @@ class Callback:
 
     def on_stage_end(self, run: StageRun) -> None:
         """A stage has ended without an error."""
+
+    def on_damage(self, damage: DamageError) -> None:
+        """A file of the store was damaged; it is dropped, and the stages that it concerns run again."""
 
     def on_clip_end(self, outcome: ClipOutcome) -> None:
         """A clip of a catalog has ended, successfully or not."""

@@ -15,6 +15,7 @@ from effivmt.catalog import Catalog, Clip, read_catalog
 from effivmt.errors import CatalogError, EffiVMTError, in_one_line
 from effivmt.pipeline.catalog_table import write_catalog_table
 from effivmt.pipeline.excerpt import Excerpt
+from effivmt.pipeline.healing import heal
 from effivmt.pipeline.outcomes import QUARANTINE, RUN, ClipOutcome, RunSummary, Status
 from effivmt.pipeline.runner import CallStage, StageRunner
 from effivmt.pipeline.transfer import run_clip
@@ -31,11 +32,15 @@ def process_clip(work: Workspace, clip: Clip, out: Path, call: CallStage | None 
     """
     runner = StageRunner(work.callback, call)
 
-    def process() -> Excerpt:
-        result = run_clip(work, clip, runner)
-        runner.stage = "outputs"
-        write_outputs(work, result, out)
-        return result.excerpt
+    def process() -> Excerpt | None:
+        excerpt = None
+        for trial in heal(work.callback):
+            with trial:
+                result = run_clip(work, clip, runner)
+                runner.stage = "outputs"
+                write_outputs(work, result, out)
+                excerpt = result.excerpt
+        return excerpt
 
     return attempt(clip, runner, process)
 

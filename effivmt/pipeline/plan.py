@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from effivmt.catalog import Clip
-from effivmt.errors import EffiVMTError, in_one_line
+from effivmt.errors import DamageError, EffiVMTError, in_one_line
 from effivmt.pipeline.excerpt import load_excerpt
 from effivmt.pipeline.stages import STAGES, RenderedVideo
 from effivmt.pipeline.stages.evaluation import evaluate_key
@@ -36,6 +36,8 @@ def plan_clip(work: Workspace, clip: Clip) -> list[PlannedStage]:
     action: Action = "to do"
     try:
         why = _first_missing(work.for_clip(clip), clip, hits)
+    except DamageError as damage:
+        hits, why = hits[: STAGES.index(damage.stage)], f"damaged: {damage.path.name} {damage.fault}"
     except EffiVMTError as error:
         action, why = "fails", in_one_line(error)
     planned = [PlannedStage(stage, "hit", "") for stage in hits]

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import ParamSpec, Protocol, TypeVar
 
 from effivmt.pipeline.callbacks import Callback
@@ -22,7 +23,8 @@ class CallStage(Protocol):
 class StageRunner:
     """Runs stages one after another.
 
-    runs: the stages that have ended; stage: the name of the one at work, or of the one that failed.
+    runs: the stages that have ended, each once, with all that its calls made and took; stage: the name of the one at
+    work, or of the one that failed.
     """
 
     def __init__(self, callback: Callback, call: CallStage | None = None) -> None:
@@ -37,9 +39,20 @@ class StageRunner:
         self._callback.on_stage_start(self.stage)
         start = time.perf_counter()
         result = stage(*args, **kwargs) if self._call is None else self._call(stage, *args, **kwargs)
-        self.runs.append(StageRun(self.stage, artifacts_of(result), time.perf_counter() - start))
-        self._callback.on_stage_end(self.runs[-1])
+        run = StageRun(self.stage, artifacts_of(result), time.perf_counter() - start)
+        if earlier := [run for run in self.runs if run.stage == self.stage]:
+            self.runs.remove(earlier[0])
+            run = _joined(earlier[0], run)
+        self.runs.append(run)
+        self._callback.on_stage_end(run)
         return result
+
+
+def _joined(earlier: StageRun, again: StageRun) -> StageRun:
+    """Two calls of a stage as one: what the first made is no hit in the second, and their seconds add up."""
+    made = {artifact.path for artifact in earlier.artifacts if not artifact.cached}
+    artifacts = tuple(replace(it, cached=it.cached and it.path not in made) for it in again.artifacts)
+    return StageRun(again.stage, artifacts, earlier.seconds + again.seconds)
 
 
 def artifacts_of(result: Artifact | Sequence[RenderedVideo]) -> tuple[Artifact, ...]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from effivmt.catalog import Catalog, Clip
 from effivmt.pipeline.catalog_run import attempt, faulty_rows, summarize
 from effivmt.pipeline.excerpt import load_excerpt
+from effivmt.pipeline.healing import heal
 from effivmt.pipeline.outcomes import RunSummary
 from effivmt.pipeline.outputs import video_names, without_adapter
 from effivmt.pipeline.runner import StageRunner
@@ -40,9 +41,11 @@ def run_stage_over(work: Workspace, catalog: Catalog, stage: str, out: Path) -> 
         runner = StageRunner(work.callback)
 
         def process(clip: Clip = clip, runner: StageRunner = runner) -> None:
-            files = run_up_to(stage, work.for_clip(clip), clip, runner)
-            runner.stage = "outputs"
-            placed[clip.clip] = _place_files(work, files, folder / clip.clip)
+            for trial in heal(work.callback):
+                with trial:
+                    files = run_up_to(stage, work.for_clip(clip), clip, runner)
+                    runner.stage = "outputs"
+                    placed[clip.clip] = _place_files(files, folder / clip.clip)
 
         work.callback.on_clip_start(clip.clip)
         outcomes.append(attempt(clip, runner, process))
@@ -93,7 +96,7 @@ def _videos(clip: Clip, rendered: list[RenderedVideo]) -> dict[str, tuple[Artifa
     return files
 
 
-def _place_files(work: Workspace, files: Mapping[str, tuple[Artifact, str]], folder: Path) -> dict[str, str]:
+def _place_files(files: Mapping[str, tuple[Artifact, str]], folder: Path) -> dict[str, str]:
     """Copies the files of artifacts into a folder; returns their digests by name.
 
     Copies, never links: DVC may write-protect, replace or link the files here, and none of that may reach the store.
@@ -102,7 +105,7 @@ def _place_files(work: Workspace, files: Mapping[str, tuple[Artifact, str]], fol
     with write_errors(folder):
         for name, (artifact, source) in sorted(files.items()):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            copy_verified(work.store, artifact, source, folder / name)
+            copy_verified(artifact, source, folder / name)
             placed[name] = artifact.digest(source)
     return placed
 

@@ -84,5 +84,5 @@ def run_clip(work: Workspace, clip: Clip, runner: StageRunner | None = None) -> 
 
 
 def adapter_folder(tuned: Artifact) -> Path:
-    """The adapter folder in the artifact of a tuning stage."""
-    return tuned.file("adapter/adapter.json").parent
+    """The adapter folder in the artifact of a tuning stage; DamageError where a file of it is damaged."""
+    return tuned.folder("adapter")

@@ -9,6 +9,7 @@ from effivmt.catalog import Clip
 from effivmt.config import Params
 from effivmt.method.backbone_folder import BackboneFolder, find_backbone
 from effivmt.pipeline.callbacks import Callback
+from effivmt.pipeline.healing import heal
 from effivmt.store import DEFAULT_STORE, Key, Store
 from effivmt.versions import BENCHMARK_VERSIONS, VERSIONS
 
@@ -42,7 +43,10 @@ class Workspace:
     def folder(self) -> BackboneFolder:
         """The backbone's folder, found and digested on first use; BackboneError where it cannot be used."""
         if self.loaded.folder is None:
-            self.loaded.folder = find_backbone(self.params.backbone.path, self._known_digests)
+            for trial in heal(self.callback):
+                with trial:
+                    self.loaded.folder = find_backbone(self.params.backbone.path, self._known_digests)
+        assert self.loaded.folder is not None
         return self.loaded.folder
 
     @property
@@ -53,7 +57,10 @@ class Workspace:
             from effivmt.method.verbosity import silence_libraries
 
             silence_libraries()
-            self.loaded.backbone = Backbone(self.params.backbone, self._known_digests)
+            for trial in heal(self.callback):
+                with trial:
+                    self.loaded.backbone = Backbone(self.params.backbone, self._known_digests)
+        assert self.loaded.backbone is not None
         return self.loaded.backbone
 
     @property

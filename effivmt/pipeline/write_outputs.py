@@ -33,7 +33,7 @@ _VIDEO_NAME = re.compile(r"video-\d+(-seed-?\d+)?(-without-adapter)?\.mp4")
 def write_outputs(work: Workspace, result: TransferResult, out: Path) -> Outputs:
     """Brings `out/<clip>/` up to date; removes the videos of an earlier run that this one does not have.
 
-    StoreError where an artifact is damaged; EffiVMTError where the folder cannot be written.
+    DamageError where an artifact is damaged; EffiVMTError where the folder cannot be written.
     """
     work = work.for_clip(result.clip)
     folder = out / result.clip.clip
@@ -65,13 +65,13 @@ def _write_files(work: Workspace, result: TransferResult, outputs: Outputs, made
     outputs.record.unlink(missing_ok=True)
     earlier = _listed_videos(outputs.metrics)
     for target, rendered in zip(outputs.videos, result.rendered, strict=True):
-        copy_verified(work.store, rendered.artifact, "video.mp4", target)
+        copy_verified(rendered.artifact, "video.mp4", target)
         if rendered.without_adapter is not None:
-            copy_verified(work.store, rendered.without_adapter, "video.mp4", without_adapter(target))
-    copy_verified(work.store, result.classified, "heads.png", outputs.heads)
+            copy_verified(rendered.without_adapter, "video.mp4", without_adapter(target))
+    copy_verified(result.classified, "heads.png", outputs.heads)
     in_adapter = [name for name in result.motion.files if name.startswith("adapter/")]
     for name in sorted(in_adapter, key=lambda name: name == "adapter/adapter.json"):  # last: it lists the others
-        copy_verified(work.store, result.motion, name, folder / name)
+        copy_verified(result.motion, name, folder / name)
     frames = load_file(result.ingested.file("frames.safetensors"))["frames"].numpy()
     with atomic_write(outputs.reference) as temporary:
         write_video(temporary, frames, work.params.ingest.fps)

@@ -3,10 +3,11 @@
 Every step is deterministic on one kind of device, keeps its state in the work folder and resumes from there; a plan
 (`effivmt.pretrain.plans`) says how much is trained. The transformer learns looks and places from stills, then paths
 from a few latent frames of each clip, and last whole clips of any length, so that only the time axis places a frame.
-Started from a backbone folder, the transformer skips the phase of stills. The autoencoder then trains its decoder only,
-so that the latents stay the same.
+Started from a backbone folder, the transformer skips the phase of stills. The autoencoder then holds its latents near
+those of the folder, so that the transformer still knows them.
 """
 
+import copy
 import json
 from collections.abc import Callable
 from functools import partial
@@ -50,14 +51,16 @@ def train_autoencoder(
 ) -> None:
     """Trains the video autoencoder through its phases; leaves `work`/vae, and its curve under `work`/autoencoder.
 
-    From the weights of the backbone folder `start` only the decoder is trained, through the last phase: the latents
-    stay what the folder's transformer knows.
+    From the weights of the backbone folder `start` it goes on with the last phase, its latents held near what the
+    folder's transformer knows.
     """
     torch.manual_seed(0)
+    near = None
     if start is None:
         vae = AutoencoderKLWan(**autoencoder.CONFIG).to(device)
     else:
         vae = AutoencoderKLWan.from_pretrained(_part(start, "vae"), dtype=torch.float32).to(device)
+        near = copy.deepcopy(vae).eval().requires_grad_(False)
     phases, logs = list(enumerate(plan.autoencoder)), []
     for index, phase in phases if start is None else phases[-1:]:
         folder = work / "autoencoder" / phase.name
@@ -71,7 +74,7 @@ def train_autoencoder(
             pool=plan.crop_clips,
             save_every=_save_every(device, 250),
             learning_rate=phase.learning_rate,
-            decoder_only=start is not None,
+            near=near,
             seed=index,
             report=_report_of(report, f"autoencoder, {phase.name}", phase.steps),
         )

@@ -5,8 +5,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from effivmt.errors import ParamsError, StoreError
+from effivmt.errors import DamageError, ParamsError, StoreError
 from effivmt.store.digests import canonical_json, files_digest, plain, sha256_bytes
+from effivmt.store.disk_errors import store_errors
+from effivmt.store.record import drop_damaged
+from effivmt.store.verification import fault_of
 
 RESERVED = frozenset({"building", "locks", "scratch"})
 """Names that no stage may have, as a store keeps folders of these names."""
@@ -67,10 +70,30 @@ class Artifact:
     peak_bytes: int | None = None
 
     def file(self, name: str) -> Path:
-        """Path of a listed file; StoreError names the file and the artifact when it is not listed or not there."""
-        self.digest(name)
-        if not (self.path / name).is_file():
-            raise StoreError(f"{name} is missing from artifact {self.path}: run stage {self.stage} again")
+        """Path of a listed file, whose content is the published one: it is read once per process and change.
+
+        Where it is not, the artifact is dropped from the store and DamageError says why: the stage makes it again.
+        StoreError where the file is not listed or cannot be read.
+        """
+        path, sha256 = self.path / name, self.digest(name)
+        with store_errors(self.path.parents[1]):
+            fault = fault_of(path, sha256)
+        if fault:
+            try:
+                drop_damaged(self.path)
+            except StoreError as error:
+                raise StoreError(f"{path} {fault}, and cannot be dropped: {error}") from error
+            if fault_of(path, sha256):  # no other process has made it again meanwhile
+                raise DamageError(self.stage, path, fault)
+        return path
+
+    def folder(self, name: str) -> Path:
+        """Path of a folder of listed files, each checked as by `file`; errors as of `file`."""
+        names = [file for file in self.files if file.startswith(f"{name}/")]
+        if not names:
+            raise StoreError(f"artifact {self.path} lists no folder {name!r}: it has {', '.join(self.files)}")
+        for file in names:
+            self.file(file)
         return self.path / name
 
     def digest(self, name: str) -> str:

@@ -7,36 +7,47 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from effivmt.errors import EffiVMTError
+from effivmt.errors import DamageError, DiskFullError, EffiVMTError, StoreError
 from effivmt.store.artifact import Artifact
 from effivmt.store.digests import sha256_file
-from effivmt.store.store import Store
+from effivmt.store.disk_errors import FULL_REMEDY, is_full
+from effivmt.store.record import drop_damaged
 
 
-def export_file(store: Store, artifact: Artifact, name: str, target: Path) -> None:
+def export_file(artifact: Artifact, name: str, target: Path) -> None:
     """`copy_verified` to a place that a user named: creates its folder, and an EffiVMTError names what went wrong."""
     with write_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        copy_verified(store, artifact, name, target)
+        copy_verified(artifact, name, target)
 
 
-def copy_verified(store: Store, artifact: Artifact, name: str, target: Path) -> None:
-    """Copies a file of an artifact unless the target has its digest; StoreError where the artifact is damaged."""
+def copy_verified(artifact: Artifact, name: str, target: Path) -> None:
+    """Copies a file of an artifact unless the target has its digest; DamageError where the artifact is damaged."""
     digest = artifact.digest(name)
     if target.is_file() and sha256_file(target) == digest:
         return
     with atomic_write(target) as temporary:
-        shutil.copyfile(artifact.file(name), temporary)
-        if sha256_file(temporary) != digest:
-            store.verify(artifact)
+        source = artifact.file(name)
+        shutil.copyfile(source, temporary)
+        if (copied := sha256_file(temporary)) != digest:  # the file has changed since it was checked
+            drop_damaged(artifact.path)
+            raise DamageError(artifact.stage, source, f"has changed (sha256 {copied:.12}, expected {digest:.12})")
 
 
 @contextmanager
 def write_errors(target: Path) -> Iterator[None]:
-    """Turns an operating-system error into an EffiVMTError that names `target`."""
+    """Turns an operating-system error into an EffiVMTError that names `target`, any out-of-space into DiskFullError."""
     try:
         yield
-    except OSError as error:
+    except StoreError:
+        raise
+    except Exception as error:
+        if is_full(error):
+            raise DiskFullError(
+                f"{target} cannot be written ({error}): {FULL_REMEDY}, or choose another place with --out"
+            ) from error
+        if not isinstance(error, OSError):
+            raise
         raise EffiVMTError(f"{target} cannot be written ({error}); choose another place with --out") from error
 
 
@@ -49,7 +60,12 @@ def atomic_write(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{secrets.token_hex(8)}{path.suffix}")
     try:
         yield temporary
-        if not (path.is_file() and sha256_file(path) == sha256_file(temporary)):
+        if not _equal(path, temporary):
             os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _equal(path: Path, other: Path) -> bool:
+    """Whether two files have the same content; the first need not be there."""
+    return path.is_file() and path.stat().st_size == other.stat().st_size and sha256_file(path) == sha256_file(other)

@@ -4,36 +4,30 @@ Layout of a store: `<stage>/<key digest>/` are the published artifacts, each wit
 `scratch/` and `locks/` hold, per key digest, what a running step needs. All may be deleted while nothing runs.
 """
 
-import errno
-import fcntl
-import json
 import os
 import platform
 import shutil
 import stat
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
-from effivmt.errors import StoreError
+from effivmt.errors import EffiVMTError, StoreError
 from effivmt.store.artifact import Artifact, Key
-from effivmt.store.digests import canonical_json, sha256_bytes, sha256_file
+from effivmt.store.digests import canonical_json, sha256_file
+from effivmt.store.disk_errors import store_errors
+from effivmt.store.durable import remove, sync
+from effivmt.store.locks import locked
 from effivmt.store.memory import peak_bytes, reset_peak
+from effivmt.store.record import RECORD, fault_of_size, read_record, seal
 
 DEFAULT_STORE = Path(".effivmt/store")
 """Used where no store is named; in the working folder."""
-RECORD = "artifact.json"
 NEVER_COMPUTED = "never computed"
-FULL = (errno.ENOSPC, errno.EDQUOT)
-REMEDIES = {
-    FULL: "the disk is full; free some space",
-    (errno.EACCES, errno.EPERM, errno.EROFS): "permission is missing; change the folder's permissions",
-    (errno.ENOTDIR, errno.EEXIST): "a file stands where a folder is expected; remove it",
-    (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP): "its file system has no file locks; move it to a local disk",
-}
+RESUMABLE = 14 * 24 * 3600
+"""Seconds for which the checkpoints of a run that was stopped, and never run again, are kept."""
 
 
 class Store:
@@ -46,7 +40,7 @@ class Store:
     def find(self, key: Key) -> Artifact | None:
         """The key's artifact, or None if it is absent, damaged, or a listed file is missing or has another size.
 
-        Reads sizes only (`verify` reads contents) and writes nothing. StoreError when the store cannot be read.
+        Reads sizes only (`Artifact.file` reads contents) and writes nothing. StoreError when the store cannot be read.
         """
         found = self._inspect(key)
         return found if isinstance(found, Artifact) else None
@@ -55,46 +49,45 @@ class Store:
         """The key's artifact, made by `make(out, scratch)` unless it is there; never made twice at once.
 
         out: an empty folder; what `make` leaves in it becomes the artifact. scratch: the key's folder for checkpoints;
-        it survives a kill or an exception and goes after publication. force: make it even if it is there, from an
-        empty scratch folder. An exception of `make` propagates and publishes nothing. StoreError when the store is not
-        writable, the disk is full, or out is empty, holds a link or special file, or an `artifact.json`.
+        it survives a kill or an unforeseen exception, and goes after publication, and after an EffiVMTError that a
+        second try would meet again (one that is no StoreError). force: make it even if it is there, from an empty
+        scratch folder. An exception of `make` propagates and publishes nothing. DiskFullError when the disk is full;
+        StoreError when the store is not writable, or out is empty, holds a link or special file, or an `artifact.json`.
         """
         if not force and (found := self.find(key)):
             return found
         digest = key.digest
         out, scratch = self.root / "building" / digest, self.root / "scratch" / digest
-        with self._locked(digest):
+        with locked(self.root, digest):
             if not force and (found := self.find(key)):
                 return found
-            with self._store_errors():
-                for stale in (*out.parent.glob(f"{digest}*"), *((scratch,) if force else ())):
-                    _remove(stale)
+            with store_errors(self.root):
+                self._tidy()
+                for stale in (
+                    *out.parent.glob(f"{digest}*"),
+                    *((scratch,) if force or not _is_folder(scratch) else ()),
+                ):
+                    remove(stale)
                 out.mkdir(parents=True)
                 scratch.mkdir(parents=True, exist_ok=True)
             try:
                 reset_peak()
                 started, busy = time.perf_counter(), time.process_time()
-                with self._store_errors(*FULL):
+                with store_errors(self.root, only_full=True):
                     make(out, scratch)
                 cost = {"seconds": time.perf_counter() - started, "processor_seconds": time.process_time() - busy}
                 cost["peak_bytes"] = peak_bytes()
-                with self._store_errors():
+                with store_errors(self.root):
                     artifact = self._publish(key, out, cost)
-                    _remove(scratch)
+                    remove(scratch)
+            except StoreError:
+                raise
+            except EffiVMTError:
+                shutil.rmtree(scratch, ignore_errors=True)
+                raise
             finally:
                 shutil.rmtree(out, ignore_errors=True)
             return artifact
-
-    def verify(self, artifact: Artifact) -> None:
-        """Reads every file of an artifact again; StoreError names the first that is missing or has changed."""
-        for name, expected in artifact.files.items():
-            with self._store_errors():
-                actual = sha256_file(artifact.file(name))
-            if actual != expected:
-                raise StoreError(
-                    f"{name} of artifact {artifact.path} has sha256 {actual:.12}, expected {expected:.12}: it was"
-                    f" damaged after it was made; run stage {artifact.stage} again with --force {artifact.stage}"
-                )
 
     def explain(self, key: Key) -> str:
         """Why `build` would run: "hit" (it would not), "never computed", "damaged: ...", or what has changed.
@@ -106,9 +99,9 @@ class Store:
             return "hit"
         if found != NEVER_COMPUTED or "clip" not in key.inputs:
             return found
-        with self._store_errors():
+        with store_errors(self.root):
             clip, paths = canonical_json(key.inputs["clip"]), (self.root / key.stage).glob(f"*/{RECORD}")
-            records = [record for path in paths if (record := _read_record(path.parent, holding=clip))]
+            records = [record for path in paths if (record := read_record(path.parent, holding=clip))]
         same_clip = [record for record in records if record["key"]["inputs"].get("clip") == key.inputs["clip"]]
         if not same_clip:
             return NEVER_COMPUTED
@@ -117,17 +110,18 @@ class Store:
     def _inspect(self, key: Key) -> Artifact | str:
         """The key's artifact, or the reason why there is none."""
         folder = self.root / key.stage / key.digest
-        with self._store_errors():
-            record = _read_record(folder)
+        with store_errors(self.root):
+            try:
+                if not stat.S_ISDIR(folder.lstat().st_mode):
+                    return "damaged: its folder is no folder any more"
+            except FileNotFoundError:
+                return NEVER_COMPUTED
+            record = read_record(folder)
             if record is None or record["key"] != asdict(key):
-                return f"damaged: {RECORD} is missing or unreadable" if folder.is_dir() else NEVER_COMPUTED
+                return f"damaged: {RECORD} is missing or unreadable"
             for name, entry in record["files"].items():
-                try:
-                    size = (folder / name).stat().st_size
-                except FileNotFoundError:
-                    return f"damaged: {name} is missing"
-                if size != entry["size"]:
-                    return f"damaged: {name} has {size} bytes of {entry['size']}"
+                if fault := fault_of_size(folder / name, entry["size"]):
+                    return f"damaged: {name} {fault}"
         return _artifact(key, folder, record, cached=True)
 
     def _publish(self, key: Key, out: Path, cost: Mapping[str, float]) -> Artifact:
@@ -141,55 +135,31 @@ class Store:
         }
         if not record["files"]:
             raise StoreError(f"stage {key.stage} wrote no file into {out}: nothing is published; mend the stage")
-        record["checksum"] = sha256_bytes(canonical_json(record))
-        (out / RECORD).write_text(json.dumps(record, indent=1, sort_keys=True), encoding="ascii")
+        (out / RECORD).write_bytes(seal(record))
         for path in (out / RECORD, *(Path(parent) for parent, _, _ in os.walk(out))):
-            _sync(path)
+            sync(path)
         folder = self.root / key.stage / key.digest
         replaced = out.with_name(f"{out.name}.old")
         folder.parent.mkdir(exist_ok=True)
-        if folder.exists():
+        if os.path.lexists(folder):
             os.rename(folder, replaced)
         os.rename(out, folder)
-        _sync(folder.parent)
-        _remove(replaced)
+        sync(folder.parent)
+        remove(replaced)
         return _artifact(key, folder, record, cached=False)
 
-    @contextmanager
-    def _locked(self, digest: str) -> Iterator[None]:
-        """Holds the key's lock; the kernel frees it when the process, and what it forked, has died.
+    def _tidy(self) -> None:
+        """Deletes what killed runs left: half-made artifacts, and checkpoints that no run has gone on from for long."""
+        for path in (self.root / "building").glob("*"):
+            self._remove_unless_locked(path)
+        for path in (self.root / "scratch").glob("*"):
+            if time.time() - _last_change(path) > RESUMABLE:
+                self._remove_unless_locked(path)
 
-        The holder deletes the lock file at the end, so a process that waited may hold the lock of a deleted file; it
-        then tries again.
-        """
-        path = self.root / "locks" / f"{digest}.lock"
-        held = False
-        while not held:
-            with self._store_errors():
-                path.parent.mkdir(parents=True, exist_ok=True)
-                lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-            try:
-                with self._store_errors():
-                    fcntl.flock(lock, fcntl.LOCK_EX)
-                held = os.fstat(lock).st_nlink > 0
-                if held:
-                    yield
-            finally:
-                if held:
-                    with suppress(OSError):  # a lock file that stays does no harm
-                        path.unlink()
-                os.close(lock)
-
-    @contextmanager
-    def _store_errors(self, *only: int) -> Iterator[None]:
-        """Turns an operating-system error (of the error numbers `only`, if given) into a StoreError with a remedy."""
-        try:
-            yield
-        except OSError as error:
-            if only and error.errno not in only:
-                raise
-            remedy = next((text for numbers, text in REMEDIES.items() if error.errno in numbers), "check the disk")
-            raise StoreError(f"store {self.root}: {error}: {remedy}, or choose another folder with --store") from error
+    def _remove_unless_locked(self, path: Path) -> None:
+        with locked(self.root, path.name.partition(".")[0], wait=False) as free:
+            if free:
+                remove(path)
 
 
 def _regular_files(out: Path) -> list[str]:
@@ -208,22 +178,20 @@ def _regular_files(out: Path) -> list[str]:
 
 def _sealed(path: Path) -> dict:
     """SHA-256 and size (bytes) of a file that is on the disk for good."""
-    _sync(path)
+    sync(path)
     return {"sha256": sha256_file(path), "size": path.stat().st_size}
 
 
-def _sync(path: Path) -> None:
-    """Waits until a file's content, or a folder's list of names, is on the disk."""
-    handle = os.open(path, os.O_RDONLY)
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
+
+
+def _last_change(folder: Path) -> float:
+    """When a folder, or a file in it, was last changed, in seconds since the epoch; now, where it is just deleted."""
     try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _remove(folder: Path) -> None:
-    if folder.exists():
-        shutil.rmtree(folder)
+        return max(path.lstat().st_mtime for path in (folder, *folder.glob("*")))
+    except FileNotFoundError:
+        return time.time()
 
 
 def _versions() -> dict[str, str | None]:
@@ -237,19 +205,6 @@ def _versions() -> dict[str, str | None]:
         except metadata.PackageNotFoundError:
             versions[package] = None
     return versions
-
-
-def _read_record(folder: Path, holding: bytes = b"") -> dict | None:
-    """An artifact's record; None if it is absent, lacks the text `holding`, or fails its own checksum."""
-    try:
-        content = (folder / RECORD).read_bytes()
-        if holding not in content:  # a search is many times faster than parsing every record of a catalog
-            return None
-        record = json.loads(content)
-        checksum = record.pop("checksum")
-        return record if checksum == sha256_bytes(canonical_json(record)) else None
-    except (FileNotFoundError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        return None
 
 
 def _artifact(key: Key, folder: Path, record: dict, cached: bool) -> Artifact:

@@ -51,10 +51,11 @@ def bench(
     from effivmt.benchmark.peers import FILE
     from effivmt.benchmark.results import RunInfo
     from effivmt.catalog import load_catalog
+    from effivmt.pipeline.healing import heal
     from effivmt.pipeline.workspace import open_workspace
-    from effivmt.store.store import Store
     from effivmt.versions import __version__, git_commit
     from effivmt_flows.cli import bench_console
+    from effivmt_flows.cli.progress import damage_notices
 
     picked = runner.pick(load_catalog(catalog).only(tuple(only)), clips, prompts)
     beside = catalog.parent / FILE
@@ -77,10 +78,12 @@ def bench(
         overrides=overrides,
     )
     folder = open_workspace(jobs[0].params, store).folder  # a wrong backbone ends the run before the first job
-    with bench_console.job_progress(len(jobs), quiet=quiet) as on_job_end:
-        done = runner.run(store, jobs, workers, on_job_end)
     info = RunInfo(suite_name(suite), folder.id, folder.digest, __version__, git_commit(), workers)
-    summary = write_comparison(out, Store(store), info, chosen, results=done)
+    for trial in heal(damage_notices(quiet=quiet)):
+        with trial:
+            with bench_console.job_progress(len(jobs), quiet=quiet) as on_job_end:
+                done = runner.run(store, jobs, workers, on_job_end)
+            summary = write_comparison(out, info, chosen, results=done)
     bench_console.print_summary(summary, out, quiet=quiet)
     if summary["failures"]:
         raise typer.Exit(1)

@@ -79,12 +79,12 @@ def transfer(
     check_stages(force)
     from effivmt.pipeline.api import transfer as transfer_clip
     from effivmt.pipeline.workspace import open_workspace
-    from effivmt_flows.cli.progress import stage_progress, waiting
+    from effivmt_flows.cli.progress import damage_notices, stage_progress, waiting
     from effivmt_flows.cli.tables import print_transfer
     from effivmt_flows.cli.terminal import say
 
     # Opened here, so that a wrong backbone ends the command before an engine starts and a download shows its progress.
-    work = open_workspace(settings, store, force=force)
+    work = open_workspace(settings, store, callback=damage_notices(quiet=quiet), force=force)
     if engine == "prefect":
         from effivmt_tasks.server import reach_server
 
@@ -130,6 +130,7 @@ def render(
     if out.suffix.lower() != ".mp4":
         raise ParamsError(f"--out {out} is no .mp4 file name; give one")
     from effivmt.pipeline import stages
+    from effivmt.pipeline.healing import heal
     from effivmt.pipeline.runner import StageRunner
     from effivmt.pipeline.workspace import open_workspace
     from effivmt.store.files import export_file
@@ -139,10 +140,11 @@ def render(
 
     folder = pull_to_cache(adapter, store / "pulled") if adapter.startswith(PREFIX) else Path(adapter)
     with stage_progress(quiet=quiet) as callback:
-        work = open_workspace(settings, store, callback=callback)
-        (video,) = StageRunner(callback).run(stages.render, work, [prompt], folder)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    export_file(work.store, video.artifact, "video.mp4", out)
+        work, runner = open_workspace(settings, store, callback=callback), StageRunner(callback)
+        for trial in heal(callback):
+            with trial:
+                (video,) = runner.run(stages.render, work, [prompt], folder)
+                export_file(video.artifact, "video.mp4", out)
     say(out)
 
 

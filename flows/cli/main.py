@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from effivmt.errors import EffiVMTError, ParamsError, printable
+from effivmt.errors import EffiVMTError, ParamsError, in_one_line, printable
+from effivmt.store.disk_errors import FULL_REMEDY, is_full
 from effivmt.versions import __version__
 from effivmt_flows.cli import bench_commands, catalog_commands, clip_commands, registry_commands, upkeep_commands
 from effivmt_flows.cli.stopping import stopped_by_signals
@@ -73,5 +74,10 @@ def main(arguments: list[str] | None = None) -> int:
         if package.startswith("effivmt"):  # ours are always installed
             raise
         print(f'error: this needs the package {package}: pip install "effivmt[full]"', file=sys.stderr)
+        return 1
+    except Exception as error:
+        if not is_full(error):
+            raise
+        print(f"error: {FULL_REMEDY} ({in_one_line(error)})", file=sys.stderr)
         return 1
     return 0

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from effivmt.catalog import load_catalog
 from effivmt.config import Params
 from effivmt.media.video import read_frames
+from effivmt.pipeline.healing import heal
 from effivmt.pipeline.transfer import run_clip
 from effivmt.pipeline.workspace import open_workspace
 from effivmt.pretrain.examinations.judge import judge, path_scores
@@ -33,14 +34,16 @@ def run_transfer(catalog: Path, params: Params, store: Path) -> None:
     with stage_progress(quiet=False) as callback:
         work = open_workspace(params, store, callback=callback)
         for clip in clips:
-            result = run_clip(work, clip)
-            frames = load_file(result.ingested.file("frames.safetensors"))["frames"].numpy()
+            for trial in heal(callback):
+                with trial:
+                    result = run_clip(work, clip)
+                    frames = load_file(result.ingested.file("frames.safetensors"))["frames"].numpy()
+                    judged = [
+                        {kind: judge(read_frames(made.file("video.mp4"))[0]) for kind, made in rendered.by_kind.items()}
+                        for rendered in result.rendered
+                    ]
             true_path = judge(frames).path
-            for rendered in result.rendered:
-                seen = {
-                    kind: judge(read_frames(artifact.file("video.mp4"))[0])
-                    for kind, artifact in rendered.by_kind.items()
-                }
+            for rendered, seen in zip(result.rendered, judged, strict=True):
                 correlation, rms = path_scores(seen["adapter"].path, true_path)
                 alone = path_scores(seen["baseline"].path, true_path)[0] if "baseline" in seen else np.nan
                 words = rendered.prompt.split()

@@ -8,6 +8,7 @@ from datetime import timedelta
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from effivmt.errors import DamageError
 from effivmt.pipeline.callbacks import Callback
 from effivmt.pipeline.outcomes import ClipOutcome, StageRun
 from effivmt_flows.cli.terminal import open_console, say
@@ -67,8 +68,21 @@ class NumberedLines:
         say(line, sys.stderr)
 
 
-class StageLines(Callback):
-    """One line at the start and at the end of every stage."""
+def damage_notices(*, quiet: bool) -> Callback:
+    """Tells on stderr of damage in the store, and of nothing else; of nothing at all when quiet."""
+    return Callback() if quiet else DamageLines()
+
+
+class DamageLines(Callback):
+    """One line for what was damaged."""
+
+    def on_damage(self, damage: DamageError) -> None:
+        """Prints the file and its fault."""
+        say(damage, sys.stderr)
+
+
+class StageLines(DamageLines):
+    """One line at the start and at the end of every stage, and for what was damaged."""
 
     def on_stage_start(self, stage: str) -> None:
         """Prints the stage."""
@@ -102,8 +116,11 @@ class StageBars(Callback):
         self._progress.stop()
 
     def on_stage_start(self, stage: str) -> None:
-        """Adds the stage's bar, of unknown length."""
-        self._bars[stage] = self._progress.add_task(stage, total=None, note="left")
+        """Adds the stage's bar, of unknown length; a stage that begins again has it already."""
+        if stage in self._bars:
+            self._progress.reset(self._bars[stage], total=None, note="left")
+        else:
+            self._bars[stage] = self._progress.add_task(stage, total=None, note="left")
 
     def on_stage_progress(self, stage: str, done: int, total: int) -> None:
         """Moves the stage's bar."""
@@ -116,9 +133,13 @@ class StageBars(Callback):
         total = self._progress.tasks[bar].total or 1
         self._progress.update(bar, completed=total, total=total, note=status_of(run))
 
+    def on_damage(self, damage: DamageError) -> None:
+        """Prints a line above the bars."""
+        self._progress.console.print(str(damage), style="yellow", markup=False, soft_wrap=True)
 
-class ClipLines(Callback):
-    """One line per clip."""
+
+class ClipLines(DamageLines):
+    """One line per clip, and for what was damaged."""
 
     def __init__(self, total: int) -> None:
         """For a catalog of `total` clips."""
@@ -165,6 +186,10 @@ class ClipBars(Callback):
     def on_stage_progress(self, stage: str, done: int, total: int) -> None:
         """Moves the stage's bar."""
         self._progress.update(self._stage, completed=done, total=total)
+
+    def on_damage(self, damage: DamageError) -> None:
+        """Prints a line above the bars."""
+        self._progress.console.print(str(damage), style="yellow", markup=False, soft_wrap=True)
 
     def on_clip_end(self, outcome: ClipOutcome) -> None:
         """Moves the catalog's bar; a failure and a video that is too short get a line above it."""

@@ -94,7 +94,7 @@ def fetch(version: Version, out: Path) -> Path:
         temporary = out.parent / f".{secrets.token_hex(8)}"
         temporary.mkdir()
     try:
-        with _asking(version.reference):
+        with write_errors(out), _asking(version.reference):
             from mlflow.artifacts import download_artifacts
 
             source = f"{version.source.rstrip('/')}/{ADAPTER}"

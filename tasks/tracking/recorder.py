@@ -14,6 +14,7 @@ from effivmt.pipeline.catalog_table import NAME as CATALOG
 from effivmt.pipeline.outcomes import QUARANTINE, RUN
 from effivmt.report.run_report import PAGE
 from effivmt.store.digests import sha256_file
+from effivmt.store.disk_errors import FULL_REMEDY, is_full
 from effivmt.versions import code_version
 from effivmt_tasks.tracking.folders import (
     TrackedRun,
@@ -85,7 +86,8 @@ class Recorder:
             work(self._connect())
             return True
         except Exception as error:  # noqa: BLE001  (MLflow's faults are of many kinds, and none may end the run)
-            self.reason = self.reason or in_one_line(error)[:300]
+            reason = f"{FULL_REMEDY}: {error}" if is_full(error) else in_one_line(error)
+            self.reason = self.reason or reason[:300]
         try:
             check_reachable(self._uri)
         except EffiVMTError:

@@ -14,6 +14,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
+from effivmt.errors import AdapterError
+from effivmt.method.adapter_manifest import read_facts
 from effivmt.pipeline.outputs import RECORD, Outputs
 from effivmt.versions import code_version
 from effivmt_tasks.tracking import registry
@@ -30,9 +32,10 @@ def track_folder(
 
     parent: gives the id of the run that a new run is to be a child of. A folder with these very contents that was
     recorded before, from here or elsewhere, gets no second run. Raises MlflowException or OSError where MLflow cannot
-    write; the folder is then pending as before.
+    write; the folder is then pending as before. AdapterError where the folder's adapter is damaged.
     """
     record, outputs = read_record(folder / RECORD), Outputs(folder, ())
+    _check_adapter(outputs)
     made_of, experiment = record["made_of"], experiment_id(client, uri)
     before = read_tracked(folder)
     if before is not None and before.uri == public_uri(uri) and not before.made_of:
@@ -77,6 +80,16 @@ def flatten(tree: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str,
             yield from flatten(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
+
+
+def _check_adapter(outputs: Outputs) -> None:
+    """AdapterError where a file of the adapter is damaged; the folder is then no longer taken for up to date."""
+    try:
+        read_facts(outputs.adapter)
+    except AdapterError as error:
+        outputs.record.unlink(missing_ok=True)
+        fault = str(error).partition(";")[0]
+        raise AdapterError(f"{fault}; the next run of the clip writes its folder anew") from error
 
 
 def _tags(record: Mapping) -> dict[str, str]:

@@ -35,12 +35,21 @@ class TestDefaults:
 
 class TestPresets:
     def test_follow_the_paper_where_it_speaks(self):
-        for name in ("wan2.1-1.3b", "wan2.1-14b"):
+        for name in ("wan2.1-1.3b", "wan2.1-1.3b-paper", "wan2.1-14b"):
             params = load_params(name)
             assert (params.ingest.num_frames, params.sampling.frames) == (81, 17)
             assert (params.spatial.rank, params.temporal.rank) == (128, 128)
             assert (params.spatial.steps, params.temporal.steps) == (3000, 2000)
             assert params.heads.alpha == 1.25
+
+    def test_of_wan_follow_what_was_measured_and_one_keeps_the_papers_numbers(self):
+        for name in ("wan2.1-1.3b", "wan2.1-14b"):
+            params = load_params(name)
+            assert (params.sampling.mode, params.temporal.rope) == (Params().sampling.mode, Params().temporal.rope)
+            assert max(params.heads.noise_levels) < 1
+            assert params.render.appearance_strength == Params().render.appearance_strength
+        paper = load_params("wan2.1-1.3b-paper")
+        assert (paper.sampling.mode, paper.sampling.phases, paper.temporal.rope) == ("pixel", 1, "paper")
 
     def test_all_are_read_and_take_overrides(self):
         for name in presets():

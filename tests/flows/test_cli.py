@@ -5,7 +5,7 @@ import resource
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import redirect_stderr
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from io import StringIO
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from effivmt.evaluation.metrics import METRICS
 from effivmt.media.video import read_frames
 from effivmt.pipeline.transfer import StageRun
 from effivmt.store.digests import sha256_file
+from effivmt_flows.cli.main import main
 from effivmt_flows.cli.progress import StageBars
 
 DATA = Path(__file__).parents[2] / "data"
@@ -87,6 +88,17 @@ def test_missing_video_fails_in_one_line(transfer_arguments: Callable[..., list[
     assert ended.code == 1
     assert ended.err.count("\n") == 1 and "gone.mp4 does not exist" in ended.err
     assert ended.out == "" and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no device that is always full")
+def test_a_full_disk_is_one_line_whatever_was_written() -> None:
+    told = StringIO()
+    # Closing the file fails, too.
+    with suppress(OSError), open("/dev/full", "w", buffering=1) as full, redirect_stdout(full), redirect_stderr(told):
+        code = main(["bench", "--list"])
+    assert code == 1
+    assert told.getvalue().startswith("error: the disk is full; free some space (OSError: [Errno 28] No space left")
+    assert told.getvalue().count("\n") == 1
 
 
 def test_clip_id_comes_from_the_file_name(

@@ -13,6 +13,7 @@ from diffusers import WanPipeline
 from loopback import Server
 from mlflow.tracking import MlflowClient
 
+from effivmt.errors import AdapterError
 from effivmt.store.digests import sha256_file
 from effivmt_tasks.tracking.folders import TrackedRun
 from effivmt_tasks.tracking.pull import pull
@@ -64,6 +65,17 @@ def test_same_bytes_make_no_second_version(client: MlflowClient, server: Server,
     assert again.run_id != first.run_id and again.version == "1"
     (version,) = client.search_model_versions("name = 'effivmt-same'")
     assert version.tags["mean/foreground_motion_fidelity"] == "0.5"
+
+
+def test_a_damaged_adapter_is_not_registered(client: MlflowClient, server: Server, made: Path, tmp_path: Path) -> None:
+    folder = renamed(made / "out/left", tmp_path, "damaged")
+    path = folder / "adapter/temporal.safetensors"
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(AdapterError, match=r"temporal\.safetensors is damaged .*the next run of the clip writes its"):
+        track_folder(client, server.uri, folder)
+    assert not client.search_model_versions("name = 'effivmt-damaged'")
+    assert not (folder / "transfer.json").exists()  # so the next run finds the folder out of date
 
 
 def test_champion_gives_way_only_to_a_better_version(

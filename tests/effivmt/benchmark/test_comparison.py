@@ -192,7 +192,7 @@ def written(done, store, tmp_path) -> tuple[Path, dict]:
     bad = replace(done["smm"], job=replace(done["smm"].job, clip=other))
     bad = replace(bad, cells=(replace(bad.cells[0], clip="other", error=HOSTILE, metrics=None, video=None),))
     methods = [METHODS[name] for name in RUN]
-    summary = write_comparison(tmp_path / "out", Store(store), ABOUT, methods, results=[*chosen, good, bad])
+    summary = write_comparison(tmp_path / "out", ABOUT, methods, results=[*chosen, good, bad])
     return tmp_path / "out", summary
 
 
@@ -303,7 +303,7 @@ class TestPage:
     def test_above_the_limit_it_links_to_the_files(self, written, done, store, monkeypatch):
         monkeypatch.setattr(page, "LIMIT", 1)
         out = written[0]
-        write_comparison(out, Store(store), ABOUT, [METHODS[OURS]], results=[done[OURS]])
+        write_comparison(out, ABOUT, [METHODS[OURS]], results=[done[OURS]])
         shown = Page((out / "index.html").read_text())
         links = [attributes["href"] for tag, attributes in shown.elements if tag == "a"]
         assert links == ["videos/zigzag/reference.mp4", "videos/zigzag/effivmt-1.mp4"]

@@ -12,9 +12,10 @@ from diffusers import AutoencoderKLWan, WanPipeline
 from safetensors.torch import load_file, save_file
 
 from effivmt.config import BackboneParams
-from effivmt.errors import BackboneError, ParamsError
+from effivmt.errors import BackboneError, DamageError, ParamsError
 from effivmt.method.backbone import Backbone
 from effivmt.method.backbone_folder import COMPONENTS
+from effivmt.store.memo import read_memo, write_memo
 
 
 def load(folder: Path, memo: Path | None = None, **changes) -> Backbone:
@@ -49,11 +50,43 @@ class TestDigest:
     def test_is_remembered_until_a_file_changes(self, backbone, folder, tmp_path):
         memo = tmp_path / "new" / "memo.json"
         assert load(folder, memo).digest == backbone.digest
-        memo.write_text(json.dumps({name: "remembered" for name in json.loads(memo.read_text())}))
-        assert load(folder, memo).digest == "remembered"
+        write_memo(memo, dict.fromkeys(read_memo(memo), "0" * 64))
+        assert load(folder, memo).digest == "0" * 64
         os.utime(folder / "vae" / "config.json", ns=(1, 1))
         assert load(folder, memo).digest == backbone.digest
-        assert sorted(json.loads(memo.read_text()).values()) == sorted(["remembered", backbone.digest])
+        assert sorted(read_memo(memo).values()) == sorted(["0" * 64, backbone.digest])
+
+    @pytest.mark.parametrize("damage", ["flip", "cut", "folder", "link", "pipe", "deep", "list"])
+    def test_is_computed_again_where_the_memory_is_damaged(self, backbone, folder, tmp_path, damage):
+        memo = tmp_path / "memo.json"
+        load(folder, memo)
+        content = memo.read_bytes()
+        for position in range(0, len(content), 5) if damage == "flip" else [0]:
+            memo.unlink(missing_ok=True)
+            if damage == "flip":
+                memo.write_bytes(content[:position] + bytes([content[position] ^ 1]) + content[position + 1 :])
+            elif damage == "cut":
+                memo.write_bytes(content[:-2])
+            elif damage == "folder":
+                (memo / "more").mkdir(parents=True)
+            elif damage == "link":
+                memo.symlink_to(tmp_path / "nowhere")
+            elif damage == "pipe":
+                os.mkfifo(memo)
+            else:
+                memo.write_text("[" * 100_000 if damage == "deep" else "[]")
+            with pytest.raises(DamageError, match=r"memo\.json is damaged: it is dropped, and made again"):
+                load(folder, memo)
+            assert load(folder, memo).digest == backbone.digest
+            assert memo.read_bytes() == content
+
+    def test_is_computed_again_where_an_earlier_version_remembered_it(self, backbone, folder, tmp_path):
+        """Without a checksum it cannot be told from a damaged one."""
+        memo = tmp_path / "memo.json"
+        load(folder, memo)
+        known = read_memo(memo)
+        memo.write_text(json.dumps(dict.fromkeys(known, "0" * 64)))
+        assert load(folder, memo).digest == backbone.digest and read_memo(memo) == known
 
 
 class TestFolder:

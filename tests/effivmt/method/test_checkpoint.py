@@ -1,9 +1,12 @@
 """A checkpoint brings back weights, optimizer and logs to the bit, and is whole or absent."""
 
+import os
+
 import pytest
 import torch
-from safetensors import SafetensorError
+from safetensors.torch import save_file
 
+from effivmt.errors import DamageError
 from effivmt.method import checkpoint
 from effivmt.method.checkpoint import load_checkpoint, save_checkpoint
 
@@ -76,9 +79,38 @@ class TestCheckpoint:
             save_checkpoint(path, 2, weights, optimizer, logs={})
         assert path.read_bytes() == old and load_checkpoint(path, weights, optimizer)[0] == 1
 
-    def test_a_damaged_file_is_an_error(self, tmp_path):
+    @pytest.mark.parametrize("damage", ["flip", "cut", "folder", "link", "pipe"])
+    def test_a_damaged_file_is_dropped(self, tmp_path, damage):
+        """Once, and nothing of it is taken over; a flip of any byte is seen."""
+        path = tmp_path / "state"
         weights, optimizer = make()
-        save_checkpoint(tmp_path / "state", 1, weights, optimizer, logs={})
-        (tmp_path / "state").write_bytes((tmp_path / "state").read_bytes()[:-9])
-        with pytest.raises(SafetensorError):
-            load_checkpoint(tmp_path / "state", weights, optimizer)
+        train(weights, optimizer, range(1))
+        save_checkpoint(path, 1, weights, optimizer, logs={"loss": [0.5]})
+        content = path.read_bytes()
+        positions = range(0, len(content), 7) if damage == "flip" else [0]
+        again, fresh = make(seed=1)
+        before = {name: weight.detach().clone() for name, weight in again.items()}
+        for position in positions:
+            path.unlink(missing_ok=True)
+            if damage == "flip":
+                path.write_bytes(content[:position] + bytes([content[position] ^ 4]) + content[position + 1 :])
+            elif damage == "cut":
+                path.write_bytes(content[:-9])
+            elif damage == "folder":
+                (path / "more").mkdir(parents=True)
+            elif damage == "link":
+                path.symlink_to(tmp_path / "nowhere")
+            else:
+                os.mkfifo(path)
+            with pytest.raises(DamageError, match=r"state is a damaged checkpoint .*: it is dropped"):
+                load_checkpoint(path, again, fresh)
+            assert load_checkpoint(path, again, fresh) == (0, {})
+        assert all(torch.equal(again[name], before[name]) for name in before)
+        assert not fresh.state_dict()["state"]
+
+    def test_one_of_an_earlier_version_goes_on(self, tmp_path):
+        weights, optimizer = make()
+        tensors = {f"weights.{name}": weight.detach() + 1 for name, weight in weights.items()}
+        save_file(tensors, tmp_path / "state", metadata={"step": "7", "logs": "{}"})
+        assert load_checkpoint(tmp_path / "state", weights, optimizer) == (7, {})
+        assert torch.equal(weights["b.lora_A"], tensors["weights.b.lora_A"])

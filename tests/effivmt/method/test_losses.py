@@ -92,9 +92,17 @@ class TestDrawSigmas:
                 expected = shift * u / (1 + (shift - 1) * u)
                 assert self.draw(shift).quantile(u).item() == pytest.approx(expected, abs=0.02)
 
+    def test_one_lies_in_each_stretch_in_random_order(self):
+        orders = set()
+        for seed in range(20):
+            u = draw_sigmas(4, 1.0, torch.Generator().manual_seed(seed))
+            assert sorted((u * 4).long().tolist()) == [0, 1, 2, 3]
+            orders.add(tuple((u * 4).long().tolist()))
+        assert len(orders) > 10
+
     def test_equal_those_of_the_scheduler_that_renders(self, backbone):
         """Wan's flow shift, as diffusers' UniPC applies it."""
-        u = torch.rand(50, generator=torch.Generator().manual_seed(0))
+        u = draw_sigmas(50, 1.0, torch.Generator().manual_seed(0))
         drawn = draw_sigmas(50, 5.0, torch.Generator().manual_seed(0))
         scheduler = backbone.pipeline(5.0).scheduler
         scheduler.set_timesteps(1000)

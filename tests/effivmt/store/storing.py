@@ -53,6 +53,15 @@ def started_until_killed(root: Path) -> multiprocessing.Process:
     return child
 
 
+def flip(path: Path, position: int) -> None:
+    """Changes one bit of a file in place."""
+    with path.open("r+b") as stream:
+        stream.seek(position)
+        byte = stream.read(1)[0]
+        stream.seek(position)
+        stream.write(bytes([byte ^ 1]))
+
+
 def leftovers(root: Path) -> list[str]:
     return [
         p.relative_to(root).as_posix() for name in ("building", "scratch", "locks") for p in (root / name).glob("*")

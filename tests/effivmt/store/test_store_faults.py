@@ -1,6 +1,7 @@
 """Damage, other processes, kills and faulty disks: never half a result, never two makers at once."""
 
 import os
+import pickle
 import shutil
 import signal
 import tempfile
@@ -9,10 +10,21 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from storing import KEY, SPAWN, build_in_child, leftovers, make, make_until_killed, started_until_killed, unprivileged
+from storing import (
+    KEY,
+    SPAWN,
+    build_in_child,
+    flip,
+    leftovers,
+    make,
+    make_until_killed,
+    started_until_killed,
+    unprivileged,
+)
 
-from effivmt.errors import StoreError
+from effivmt.errors import DamageError, DiskFullError, EffiVMTError, StoreError
 from effivmt.store.artifact import Artifact
+from effivmt.store.locks import locked
 from effivmt.store.store import Store
 
 
@@ -22,10 +34,11 @@ class TestDamage:
         artifact.file("frames/0.txt").unlink()
         assert store.find(KEY) is None
         assert store.explain(KEY) == "damaged: frames/0.txt is missing"
-        with pytest.raises(StoreError, match=r"frames/0\.txt is missing from artifact .*run stage spatial again"):
+        with pytest.raises(DamageError, match=r"frames/0\.txt is missing: it is dropped, and made again"):
             artifact.file("frames/0.txt")
-        assert not store.build(KEY, make).cached
-        store.verify(store.find(KEY))
+        assert store.explain(KEY) == "damaged: artifact.json is missing or unreadable"
+        made = store.build(KEY, make)
+        assert not made.cached and made.file("frames/0.txt").read_text() == "first frame"
 
     def test_short_file_is_rebuilt(self, store):
         os.truncate(store.build(KEY, make).file("adapter.bin"), 100)
@@ -33,17 +46,59 @@ class TestDamage:
         assert store.explain(KEY) == "damaged: adapter.bin has 100 bytes of 10240"
         assert store.build(KEY, make).file("adapter.bin").stat().st_size == 10240
 
-    def test_flipped_byte_is_named_by_verify(self, store):
+    @pytest.mark.parametrize("settled", [False, True], ids=["just made", "checked before"])
+    def test_a_flipped_bit_is_seen_by_whoever_opens_the_file(self, store, settled):
+        path = store.build(KEY, make).file("adapter.bin")
+        if settled:
+            os.utime(path, (0, 0))
+            assert store.find(KEY).file("adapter.bin") == path
+        flip(path, 5000)
+        assert store.find(KEY)  # its size is right
+        with pytest.raises(DamageError, match=r"adapter\.bin has changed \(sha256 \w{12}, expected \w{12}\)"):
+            store.find(KEY).file("adapter.bin")
+        assert store.find(KEY) is None
+        assert store.build(KEY, make).file("adapter.bin").read_bytes() == bytes(range(256)) * 40
+
+    def test_a_folder_is_given_out_whole_or_not_at_all(self, store):
         artifact = store.build(KEY, make)
-        store.verify(artifact)
-        with open(artifact.file("adapter.bin"), "r+b") as stream:
-            stream.seek(5000)
-            byte = stream.read(1)[0]
-            stream.seek(5000)
-            stream.write(bytes([byte ^ 1]))
-        with pytest.raises(StoreError, match=r"adapter\.bin of artifact .*--force spatial"):
-            store.verify(store.find(KEY))
-        store.verify(store.build(KEY, make, force=True))
+        assert artifact.folder("frames") == artifact.path / "frames"
+        with pytest.raises(StoreError, match="lists no folder 'fram'"):
+            artifact.folder("fram")
+        flip(artifact.path / "frames" / "0.txt", 3)
+        with pytest.raises(DamageError, match=r"frames/0\.txt has changed"):
+            artifact.folder("frames")
+
+    def test_what_another_process_has_made_again_stays(self, store):
+        old = store.build(KEY, make)
+        store.build(KEY, lambda out, scratch: (out / "adapter.bin").write_bytes(b"other"), force=True)
+        with pytest.raises(DamageError):
+            old.file("adapter.bin")
+        assert store.find(KEY).file("adapter.bin").read_bytes() == b"other"
+
+    @pytest.mark.parametrize("where", ["", "artifact.json", "adapter.bin", "frames", "frames/0.txt"])
+    @pytest.mark.parametrize("stand_in", ["a file", "a folder", "a link", "a pipe"])
+    def test_what_stands_in_the_place_of_another_thing_is_made_again(self, store, tmp_path, where, stand_in):
+        artifact = store.build(KEY, make)
+        path = artifact.path / where
+        path.rename(tmp_path / "moved")
+        if stand_in == "a file":
+            path.write_bytes(b"x")
+        elif stand_in == "a folder":
+            path.mkdir()
+        elif stand_in == "a link":
+            path.symlink_to(tmp_path / "moved")
+        else:
+            os.mkfifo(path)
+        if (where, stand_in) == ("frames", "a link"):
+            assert store.find(KEY).folder("frames")  # every file in it is checked
+            return
+        assert store.find(KEY) is None and store.explain(KEY).startswith("damaged: ")
+        if where and where != "artifact.json":
+            with pytest.raises(DamageError):
+                artifact.file("frames/0.txt" if where == "frames" else where)
+        made = store.build(KEY, make)
+        assert not made.cached and {name: made.file(name) for name in made.files}
+        assert leftovers(store.root) == []
 
     @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b"\xff\xfe", b'{"files": NaN}', b"[" * 100_000, None])
     def test_damaged_record_is_no_hit(self, store, content):
@@ -60,6 +115,11 @@ class TestDamage:
         path = made.path / "artifact.json"
         path.write_text(path.read_text().replace(made.digest("adapter.bin"), "0" * 64))
         assert store.find(KEY) is None
+
+    def test_the_error_reaches_other_processes_whole(self, tmp_path):
+        error = DamageError("heads", tmp_path / "heads.parquet", "is missing")
+        again = pickle.loads(pickle.dumps(error))
+        assert (str(again), again.stage, again.path, again.fault) == (str(error), error.stage, error.path, error.fault)
 
 
 class TestTogether:
@@ -156,9 +216,13 @@ class TestFaultyDisk:
                 path.chmod(0o555 if path.is_dir() else 0o444)
             with unprivileged():
                 assert store.find(KEY) == store.build(KEY, make_until_killed) == replace(made, cached=True)
-                store.verify(made)
+                assert made.file("adapter.bin").read_bytes()
                 with pytest.raises(StoreError, match=r"permission is missing.*--store"):
                     store.build(replace(KEY, version=2), make)
+            (made.path / "adapter.bin").chmod(0o644)
+            (made.path / "adapter.bin").write_bytes(b"x" * 10240)
+            with unprivileged(), pytest.raises(StoreError, match=r"has changed .* cannot be dropped: .*permission is"):
+                store.find(KEY).file("adapter.bin")
         finally:
             for path in (folder, *folder.rglob("*")):
                 path.chmod(0o755)
@@ -174,10 +238,55 @@ class TestFaultyDisk:
             with open("/dev/full", "wb", buffering=0) as stream:
                 stream.write(b"x")
 
-        with pytest.raises(StoreError, match="the disk is full; free some space"):
+        with pytest.raises(DiskFullError, match="the disk is full; free some space"):
             store.build(KEY, fill)
         assert store.find(KEY) is None
+
+    def test_full_disk_is_told_from_the_text_of_a_library(self, store):
+        """As that of safetensors, whose error has no error number, under one of ours."""
+
+        def fill(out, scratch):
+            try:
+                raise RuntimeError("I/O error: No space left on device (os error 28)")
+            except RuntimeError as error:
+                (scratch / "step-40.txt").write_text("forty steps")
+                raise EffiVMTError("the video cannot be written") from error
+
+        with pytest.raises(DiskFullError, match="the disk is full; free some space"):
+            store.build(KEY, fill)
+        assert leftovers(store.root) == [f"scratch/{KEY.digest}"]  # a rerun goes on
 
     def test_other_errors_of_the_stage_stay_what_they_are(self, store):
         with pytest.raises(FileNotFoundError):
             store.build(KEY, lambda out, scratch: (out / "absent").read_bytes())
+
+
+class TestLeftovers:
+    def test_an_error_that_comes_again_leaves_no_checkpoint(self, store):
+        def diverge(out, scratch):
+            (scratch / "step-40.txt").write_text("forty steps")
+            raise EffiVMTError("diverged")
+
+        with pytest.raises(EffiVMTError, match="diverged"):
+            store.build(KEY, diverge)
+        assert leftovers(store.root) == []
+
+    def test_what_killed_runs_of_other_keys_left_goes_in_time(self, store):
+        for folder in ("building/old", "building/old.old", "scratch/old", "scratch/new", "scratch/held"):
+            (store.root / folder).mkdir(parents=True)
+            (store.root / folder / "file").touch()
+        for path in (*store.root.glob("scratch/old*/*"), *store.root.glob("scratch/held*/*")):
+            os.utime(path, (0, 0))
+        for folder in ("old", "held"):
+            os.utime(store.root / "scratch" / folder, (0, 0))
+        with locked(store.root, "held"):
+            store.build(KEY, make)
+            assert sorted(leftovers(store.root)) == ["locks/held.lock", "scratch/held", "scratch/new"]
+
+    @pytest.mark.parametrize("stand_in", ["file", "link"])
+    def test_what_stands_in_the_place_of_the_scratch_folder_goes(self, store, tmp_path, stand_in):
+        (store.root / "scratch").mkdir(parents=True)
+        path = store.root / "scratch" / KEY.digest
+        path.touch() if stand_in == "file" else path.symlink_to(tmp_path)
+        assert not store.build(KEY, make).cached
+        assert leftovers(store.root) == [] and tmp_path.exists()

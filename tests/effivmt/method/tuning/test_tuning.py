@@ -11,7 +11,7 @@ from effivmt.method.adapter import fused, to_stock_layout
 from effivmt.method.dual_path import branch_parameters, dual_path
 from effivmt.method.rope import time_positions_of
 from effivmt.method.seeding import generator
-from effivmt.method.tuning import add_lora, sparse_sample
+from effivmt.method.tuning import add_lora, sparse_batch
 
 
 class TestAddLora:
@@ -67,7 +67,9 @@ class TestLearning:
                     latents = stage.clip["single"][draw % 5][None]
                 else:
                     phase = generator(123, "phase", draw)
-                    sample = sparse_sample(stage.clip["dense"], SAMPLING, "aligned", num_frames=FRAMES, random=phase)
+                    sample = sparse_batch(
+                        stage.clip["dense"], SAMPLING, "aligned", num_frames=FRAMES, batch=1, random=phase
+                    )
                     latents, rope.positions = sample.latents, sample.positions
                 noise = torch.randn(latents.shape, generator=random)
                 sigmas = losses.draw_sigmas(1, 3.0, random)

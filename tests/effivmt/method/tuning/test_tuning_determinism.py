@@ -15,7 +15,7 @@ from effivmt.method.adapter import to_stock_layout
 from effivmt.method.losses import draw_sigmas, motion_loss
 from effivmt.method.rope import sampled_indices, time_positions_of
 from effivmt.method.seeding import generator
-from effivmt.method.tuning import SparseBatch, sparse_sample, tune_spatial
+from effivmt.method.tuning import SparseBatch, sparse_batch, tune_spatial
 
 
 class TestCountedRandomness:
@@ -116,9 +116,12 @@ class TestSparseSample:
         return torch.arange(21.0).view(1, 1, 21, 1, 1)
 
     @staticmethod
-    def drawn(latents, sampling, rope="aligned", *, num_frames=81, draws=40) -> list[SparseBatch]:
+    def drawn(latents, sampling, rope="aligned", *, num_frames=81, draws=40, batch=1) -> list[SparseBatch]:
         random = torch.Generator().manual_seed(0)
-        return [sparse_sample(latents, sampling, rope, num_frames=num_frames, random=random) for _ in range(draws)]
+        return [
+            sparse_batch(latents, sampling, rope, num_frames=num_frames, batch=batch, random=random)
+            for _ in range(draws)
+        ]
 
     def test_dense_is_everything_at_stock_positions(self, dense):
         (sample,) = self.drawn(dense, SamplingParams(mode="dense"), "paper", draws=1)
@@ -134,6 +137,15 @@ class TestSparseSample:
             seen += places[1:-1]
         counts = np.bincount(np.array(seen, int), minlength=21)
         assert (np.abs(counts[1:20] - 400 * 3 / 19) < 35).all()  # every frame between is as likely
+
+    @pytest.mark.parametrize(("frames", "batch"), [(17, 4), (17, 6), (17, 9), (81, 2), (41, 3)])
+    def test_anchored_samples_of_a_batch_share_as_few_frames_as_they_can(self, dense, frames, batch):
+        kept = (frames - 1) // 4 + 1
+        for drawn in self.drawn(dense, SamplingParams(mode="anchored", frames=frames), batch=batch, draws=10):
+            assert drawn.latents.flatten(1).tolist() == drawn.positions.tolist()
+            counts = np.bincount(drawn.positions[:, 1:-1].flatten().long().numpy(), minlength=21)[1:20]
+            assert counts.sum() == batch * (kept - 2)
+            assert counts.max() <= -(-batch // (19 // (kept - 2)))  # whole deals of the frames between the ends
 
     @pytest.mark.parametrize(("rope", "expected"), [("paper", [0, 4.2, 8.4, 12.6, 16.8]), ("none", [0, 1, 2, 3, 4])])
     def test_anchored_frames_at_other_positions(self, dense, rope, expected):
