@@ -28,7 +28,7 @@ class ClipScorer:
             )
             self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
             self.processor = CLIPImageProcessorPil.from_pretrained(folder, local_files_only=True)
-        except Exception as error:
+        except Exception as error:  # the libraries raise anything where a config fits no model
             raise _unusable(folder, f"cannot be loaded ({' '.join(str(error).split())[:300]})") from error
         model, loading_info = loaded
         if loading_info["missing_keys"]:
