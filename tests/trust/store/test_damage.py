@@ -22,6 +22,7 @@ READ_BY = {
     ("ingest", "single.safetensors"): "spatial",
     ("ingest", "sampled.safetensors"): "temporal",
     ("ingest", "frames.safetensors"): "evaluate",
+    ("ingest", "excerpt.json"): "spatial",
     ("text", "embedding.safetensors"): "heads",
     ("heads", "heads.parquet"): "spatial",
     ("heads", "heads.png"): "out",
@@ -43,6 +44,7 @@ TOGETHER = (
     {("ingest", "single.safetensors"), ("temporal", "losses.json"), ("heads", "heads.png")},
     {("ingest", "sampled.safetensors"), ("heads", "heads.parquet"), ("render", "video.mp4")},
     {("ingest", "frames.safetensors"), ("spatial", "spatial.safetensors")},
+    {("ingest", "excerpt.json"), ("evaluate", "metrics.json")},
     {("text", "embedding.safetensors"), ("temporal", "adapter/adapter.json"), ("evaluate", "metrics.json")},
 )
 """Sets of files, at most one of an artifact, that are damaged at once."""
