@@ -124,12 +124,12 @@ def read_catalog(path: Path | str) -> Catalog:
     path = Path(path)
     if path.suffix.lower() not in _READERS:
         raise CatalogError(f"catalog {path} is no .csv, .jsonl or .parquet file; give one of these")
-    root = Path(os.path.realpath(path.parent))
     clips: list[Clip] = []
     faults: list[RowFault] = []
     seen: dict[str, int] = {}
     number = 0
     try:
+        root = Path(os.path.realpath(path)).parent
         for number, row in enumerate(_READERS[path.suffix.lower()](path), 1):
             if number > MOST_ROWS:
                 raise ValueError(f"has more than {MOST_ROWS} rows; divide it")

@@ -87,6 +87,13 @@ def test_a_catalog_that_is_no_file_is_refused(tmp_path):
             read_catalog(tmp_path / name)
 
 
+def test_paths_are_relative_to_the_file_that_a_link_leads_to(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link.jsonl").symlink_to(written(tmp_path / "real", GOOD))
+    (clip,) = load_catalog(tmp_path / "link.jsonl").clips
+    assert clip.video == tmp_path / "real" / "gone.mp4"
+
+
 def test_20000_wrong_rows_print_a_page(tmp_path):
     (tmp_path / "c.csv").write_text("clip,video,caption,prompts\n" + "no id,../x,,\n" * 20_000, encoding="utf-8")
     ended = effivmt("run", tmp_path / "c.csv", "--dry-run", "--store", tmp_path / "store")
