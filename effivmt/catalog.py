@@ -3,7 +3,7 @@
 A catalog is untrusted input: a row that is wrong in any way is a fault with its row and column, never another error.
 
 Columns: `clip` (id), `video` (path relative to the catalog file), `caption`, `prompts` (a list; in CSV one cell,
-separated by ` | `); optional `class`, `start`, `end` (seconds), `appearance_images` (folder), `seed`. Paths must stay
+separated by `|`); optional `class`, `start`, `end` (seconds), `appearance_images` (folder), `seed`. Paths must stay
 inside the folder of the catalog file.
 """
 
@@ -11,7 +11,7 @@ import csv
 import io
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -27,6 +27,7 @@ _ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
 REQUIRED = ("clip", "video", "caption", "prompts")
 OPTIONAL = ("class", "start", "end", "appearance_images", "seed")
 SEPARATOR = " | "
+"""As a cell of prompts is written; the blanks may be left out."""
 MOST_BYTES = 64 * 2**20
 """A catalog file has at most this size, a Parquet file also when it is unpacked."""
 MOST_ROWS = 200_000
@@ -219,16 +220,34 @@ def _place(root: Path, given: str) -> tuple[Path, str]:
 
 
 def _read_csv(path: Path) -> Iterator[object]:
-    """Empty cells count as not given."""
+    """Empty cells count as not given, and rows of empty cells, which spreadsheets leave at the end, as no rows."""
     reader = csv.DictReader(io.StringIO(read_text(path, MOST_BYTES, "utf-8-sig"), newline=""), strict=True)
+    _check_heading(reader.fieldnames or ())
     for row in reader:
+        if not any(row.values()):
+            continue
         if None in row:
             yield _Unreadable(f"line {reader.line_num} has more cells than the heading")
             continue
         cells: dict[str, object] = {name: text for name, text in row.items() if text}
         if isinstance(prompts := cells.get("prompts"), str):
-            cells["prompts"] = [text for text in map(str.strip, prompts.split(SEPARATOR)) if text]
+            cells["prompts"] = [text for text in map(str.strip, prompts.split(SEPARATOR.strip())) if text]
         yield cells
+
+
+def _check_heading(names: Sequence[str]) -> None:
+    """ValueError where the columns of a table are not those of a catalog: one fault, not one in each row."""
+    missing = [name for name in REQUIRED if name not in names]
+    unknown = [printable(name[:60]) or "(a column without a name)" for name in names if name not in REQUIRED + OPTIONAL]
+    if not missing and not unknown:
+        return
+    faults = [f"lacks {', '.join(missing)}"] if missing else []
+    faults += [f"has {', '.join(unknown[:FAULTS_SHOWN])}"] if unknown else []
+    comma = "; separate the columns by commas" if any(";" in name or "\t" in name for name in names) else ""
+    raise ValueError(
+        f"the heading {' and '.join(faults)}; expected {', '.join(REQUIRED)} and, where you need them, "
+        f"{', '.join(OPTIONAL)}, in small letters{comma}"
+    )
 
 
 def _read_jsonl(path: Path) -> Iterator[object]:
@@ -249,6 +268,7 @@ def _read_parquet(path: Path) -> Iterator[object]:
         parts = [facts.row_group(i).column(j) for i in range(facts.num_row_groups) for j in range(facts.num_columns)]
         if facts.num_rows > MOST_ROWS or sum(part.total_uncompressed_size for part in parts) > MOST_BYTES:
             raise ValueError(f"has {facts.num_rows} rows, or more than {MOST_BYTES // 2**20} MiB; divide it")
+        _check_heading(table.schema_arrow.names)
         for batch in table.iter_batches(batch_size=_BATCH):
             for index in range(batch.num_rows):
                 yield {

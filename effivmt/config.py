@@ -157,7 +157,7 @@ class RenderParams(Section):
     """Fused inference."""
 
     steps: Positive = 20
-    guidance_scale: Annotated[float, Field(ge=1)] = 5.0
+    guidance_scale: Annotated[float, Field(ge=1)] = 4.0
     flow_shift: Annotated[float, Field(gt=0)] = 5.0
     negative_prompt: str = ""
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)

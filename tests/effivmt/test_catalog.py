@@ -51,9 +51,20 @@ class TestFormats:
         assert len(catalog.clips) >= 8
         assert all(clip.video.is_file() and len(clip.prompts) == 2 and clip.group for clip in catalog.clips)
 
-    def test_a_bar_without_spaces_is_text(self, tmp_path):
-        (clip,) = load_catalog(write(tmp_path, [ROW | {"prompts": ["a|b", "c"]}], "csv")).clips
-        assert clip.prompts == ("a|b", "c")
+    def test_a_bar_parts_prompts_with_or_without_spaces(self, tmp_path):
+        (clip,) = load_catalog(write(tmp_path, [ROW | {"prompts": ["a|b ", "c|"]}], "csv")).clips
+        assert clip.prompts == ("a", "b", "c")
+
+    def test_empty_rows_of_a_spreadsheet_are_no_rows(self, tmp_path):
+        path = write(tmp_path, [ROW], "csv")
+        path.write_text(path.read_text(encoding="utf-8") + ",,,\n,,,\n", encoding="utf-8")
+        assert len(load_catalog(path).clips) == 1
+
+    @pytest.mark.parametrize("line_end", ["\u2028", "\x85"])
+    def test_a_line_of_json_ends_at_a_newline_alone(self, tmp_path, line_end):
+        path = tmp_path / "c.jsonl"
+        path.write_text(json.dumps(ROW | {"caption": f"a{line_end}b"}, ensure_ascii=False) + "\n", encoding="utf-8")
+        assert load_catalog(path).clips[0].caption == f"a{line_end}b"
 
 
 class TestFaults:
@@ -98,7 +109,10 @@ class TestFaults:
         ("name", "content", "told"),
         [
             ("c.txt", b"", "is no .csv, .jsonl or .parquet"),
-            ("c.csv", b"clip,video\na,b,c\n", "line 2 has more cells"),
+            ("c.csv", b"clip,video,caption,prompts\na,b,c,d,e\n", "line 2 has more cells"),
+            ("c.csv", b"Clip,video,caption,prompts\n" + 99 * b"a,b,c,d\n", "heading lacks clip and has Clip; [^\n]*$"),
+            ("c.csv", b"clip;video;caption;prompts\na;b;c;d\n", "heading lacks .*; separate the columns by commas"),
+            ("c.csv", b",clip,video,caption,prompts\n0,a,b,c,d\n", r"heading has \(a column without a name\)"),
             ("c.csv", b"\xff\xfe\x00", "is damaged"),
             ("c.jsonl", b'{"clip": ', "line 1"),
             ("c.parquet", b"PAR1 no", "is damaged"),
