@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from effivmt.errors import EffiVMTError
 from effivmt.pipeline.stages import RenderedVideo
 
 RECORD = "transfer.json"
@@ -76,6 +77,19 @@ class Outputs:
             )
         except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
             return False
+
+
+def refuse_other_video(folder: Path, digest: str) -> None:
+    """Raises EffiVMTError where the out folder of a clip holds the results of a video of another SHA-256."""
+    try:
+        found = json.loads((folder / RECORD).read_text(encoding="utf-8"))["video"]["sha256"]
+    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
+        return  # there are none
+    if found != digest:
+        raise EffiVMTError(
+            f"{folder} holds the results of another video, whose file had the same name; keep them apart with --name "
+            "or --out, or give this clip's id as --name to replace them"
+        )
 
 
 def without_adapter(video: Path) -> Path:

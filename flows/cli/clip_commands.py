@@ -1,5 +1,6 @@
 """Commands about one clip: demo, transfer, render and evaluate."""
 
+import hashlib
 import json
 import re
 from dataclasses import replace
@@ -68,7 +69,7 @@ def transfer(
     """Transfers the motion of one video to new prompts, end to end."""
     settings = load_params(params, overrides)
     clip = _clip(
-        clip=name or re.sub(r"[^A-Za-z0-9_-]+", "-", video.stem).strip("-")[:100],
+        clip=name or _id_of(video.stem),
         video=video,
         caption=caption,
         prompts=tuple(prompt),
@@ -78,13 +79,18 @@ def transfer(
     )
     check_stages(force)
     from effivmt.pipeline.api import transfer as transfer_clip
+    from effivmt.pipeline.outputs import refuse_other_video
+    from effivmt.pipeline.stages.ingestion import ingest_key
     from effivmt.pipeline.workspace import open_workspace
     from effivmt_flows.cli.progress import damage_notices, stage_progress, waiting
     from effivmt_flows.cli.tables import print_transfer
     from effivmt_flows.cli.terminal import say
 
-    # Opened here, so that a wrong backbone ends the command before an engine starts and a download shows its progress.
+    # Here, so that a wrong video or backbone ends the command before an engine starts; a download shows its progress.
     work = open_workspace(settings, store, callback=damage_notices(quiet=quiet), force=force)
+    digest = ingest_key(work, clip).inputs["clip"]
+    if not name:
+        refuse_other_video(out / clip.clip, digest)
     if engine == "prefect":
         from effivmt_tasks.server import reach_server
 
@@ -101,6 +107,14 @@ def transfer(
         say(outputs.folder)
     else:
         print_transfer(result, outputs)
+
+
+def _id_of(stem: str) -> str:
+    """The id of a clip that is named by its file: what an id may have of it, and a digest where letters are lost."""
+    kept = re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-")[:80]
+    if stem.isascii() and kept:
+        return kept
+    return "-".join(filter(None, (kept, hashlib.sha256(stem.encode("utf-8", "surrogateescape")).hexdigest()[:8])))
 
 
 def render(

@@ -21,9 +21,10 @@ from safetensors import safe_open
 import effivmt as effivmt_package
 import effivmt_flows
 import effivmt_tasks
-from effivmt.media.video import read_frames
+from effivmt.media.video import read_frames, write_video
 from effivmt.method.adapter import load_adapter
 from effivmt.pipeline.stages import STAGES
+from effivmt_flows.cli.clip_commands import _id_of
 from effivmt_flows.cli.progress import StageLines
 
 Arguments = Callable[..., list[str]]
@@ -130,6 +131,41 @@ def test_damaged_artifacts_are_made_again(
     assert all("video.mp4 has changed" in line and line.endswith("it is dropped, and made again") for line in told)
     for name in VIDEOS:
         assert (tmp_path / "out" / "zigzag" / name).read_bytes() == (project / "out" / "zigzag" / name).read_bytes()
+
+
+def test_another_video_of_the_name_replaces_nothing(
+    project: Path, transferred: Ended, transfer_arguments: Arguments, tmp_path: Path
+) -> None:
+    shutil.copytree(project / "out", tmp_path / "out")
+    arguments = transfer_arguments("--out", tmp_path / "out")
+    other = tmp_path / "zigzag.mp4"
+    write_video(other, read_frames(project / "out" / "zigzag" / "reference.mp4")[0][::-1], 8)
+    arguments[1] = str(other)
+    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    refused = effivmt(*arguments)
+    assert refused.code == 1 and "zigzag holds the results of another video" in refused.err and "--name" in refused.err
+    assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()} == before
+
+
+def test_a_missing_video_is_told_before_an_engine_starts(transfer_arguments: Arguments, tmp_path: Path) -> None:
+    arguments = transfer_arguments("--out", tmp_path / "out", "--engine", "prefect")
+    arguments[1] = str(tmp_path / "none.mp4")
+    ended = effivmt(*arguments)
+    assert ended.code == 1 and "none.mp4 does not exist" in ended.err and "Prefect" not in ended.err
+
+
+@pytest.mark.parametrize(
+    ("stem", "name"),
+    [
+        ("my clip (1)", "my-clip-1"),
+        ("видео", "6e9d47cd"),
+        ("видео 1", "1-d0ee86dd"),
+        ("другое 1", "1-ba928ac6"),
+        ("???", "a03b221c"),
+    ],
+)
+def test_every_file_name_gives_an_id_of_its_own(stem: str, name: str) -> None:
+    assert _id_of(stem) == name
 
 
 def test_out_folder_that_cannot_be_written(transferred: Ended, transfer_arguments: Arguments, tmp_path: Path) -> None:
