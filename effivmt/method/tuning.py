@@ -231,7 +231,7 @@ def _tune(
                 fault = f"its loss is {loss.item()} at step {step + 1} of {params.steps}"
                 if step == params.steps:
                     fault = f"its loss is {loss.item()} after the last of {params.steps} steps"
-                _check_rate(branch, fault, step, share, params.learning_rate)
+                _check_rate(branch, fault, step=step, share=share, learning_rate=params.learning_rate)
                 if step == saved:  # the checkpoint has the weights that are no good
                     remove(checkpoint)
                 optimizer, step, losses = begin()
@@ -264,7 +264,7 @@ def _tune(
     return TuningResult(result, losses)
 
 
-def _check_rate(branch: str, fault: str, step: int, share: float, learning_rate: float) -> None:
+def _check_rate(branch: str, fault: str, *, step: int, share: float, learning_rate: float) -> None:
     """Raises EffiVMTError where no lower rate is left to try, or would help: the loss was never finite."""
     if step == 0:
         raise EffiVMTError(
