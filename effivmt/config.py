@@ -35,14 +35,19 @@ EMBEDDED = ("wan-tiny", "clip-tiny")
 FAULTS_SHOWN = 10
 """An error lists at most this many wrong fields."""
 Positive = Annotated[int, Field(gt=0)]
+LearningRate = Annotated[float, Field(gt=0, le=1)]
+"""AdamW moves every weight by about this much a step; the embedded backbone diverges far below 1."""
+FlowShift = Annotated[float, Field(gt=0, le=100)]
+Strength = Annotated[float, Field(ge=0, le=4)]
+"""How much of a LoRA is added to the weights; 1 is what was tuned."""
 FrameCount = Annotated[int, Field(ge=5), AfterValidator(_packs_into_latent_frames)]
 PixelSize = Annotated[int, Field(ge=16), AfterValidator(_divides_into_tokens)]
 
 
 class Section(BaseModel):
-    """A frozen section of the parameters that refuses unknown fields."""
+    """A frozen section of the parameters that refuses unknown fields, and numbers that are not finite."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class BackboneParams(Section):
@@ -102,7 +107,7 @@ class HeadsParams(Section):
     """`backbone`: one head map, averaged over `scope_clips`, serves every clip."""
     scope_clips: tuple[str, ...] = ()
     """Video files that `scope: backbone` averages over, relative to the params file."""
-    alpha: Annotated[float, Field(gt=0)] = 4.0
+    alpha: Annotated[float, Field(gt=0, le=1e6)] = 4.0
     """A head is temporal iff S_spatial < alpha * S_temporal. The paper has 1.25; 4 is the better of 1.25 and 4 on the
     embedded backbone (docs/benchmark.md)."""
     noise_levels: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1)] = (0.5, 0.7, 0.9)
@@ -122,9 +127,9 @@ class LoraParams(Section):
     rank: Positive = 16
     steps: Positive
     batch: Positive = 4
-    learning_rate: Annotated[float, Field(gt=0)]
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    flow_shift: Annotated[float, Field(gt=0)] = 3.0
+    learning_rate: LearningRate
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.0
+    flow_shift: FlowShift = 3.0
     """Noise levels are drawn as sigma = shift u / (1 + (shift - 1) u), u uniform."""
     gradient_checkpointing: bool = False
     save_every: Positive = 100
@@ -137,7 +142,7 @@ class SpatialParams(LoraParams):
     steps: Annotated[int, Field(ge=0)] = 100
     """0 leaves stage 2 out: the adapter has no appearance LoRA."""
     batch: Positive = 8
-    learning_rate: Annotated[float, Field(gt=0)] = 3e-3
+    learning_rate: LearningRate = 3e-3
 
 
 class TemporalParams(LoraParams):
@@ -145,11 +150,11 @@ class TemporalParams(LoraParams):
 
     rank: Positive = 32
     steps: Positive = 600
-    learning_rate: Annotated[float, Field(gt=0)] = 4e-3
-    flow_shift: Annotated[float, Field(gt=0)] = 15.0
+    learning_rate: LearningRate = 4e-3
+    flow_shift: FlowShift = 15.0
     """Motion is decided at high noise levels; at low ones the noised clip shows where everything is."""
     rope: Literal["none", "paper", "aligned"] = "aligned"
-    motion_weight: Annotated[float, Field(ge=0)] = 1.0
+    motion_weight: Annotated[float, Field(ge=0, le=100)] = 1.0
     """lambda of L = L_denoise + lambda * L_motion."""
 
 
@@ -157,12 +162,12 @@ class RenderParams(Section):
     """Fused inference."""
 
     steps: Positive = 20
-    guidance_scale: Annotated[float, Field(ge=1)] = 4.0
-    flow_shift: Annotated[float, Field(gt=0)] = 5.0
+    guidance_scale: Annotated[float, Field(ge=1, le=100)] = 4.0
+    flow_shift: FlowShift = 5.0
     negative_prompt: str = ""
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
-    appearance_strength: float = 0.5
-    motion_strength: float = 1.0
+    appearance_strength: Strength = 0.5
+    motion_strength: Strength = 1.0
     baseline: bool = True
     """Also render each prompt and seed without the adapter, for comparison."""
 

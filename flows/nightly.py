@@ -65,7 +65,7 @@ def nightly(
 
 
 class _LoggingCallback(Callback):
-    """Writes one line per clip, and for what was damaged in the store, to the log of the flow run."""
+    """Writes to the flow's log: a line per clip, for what was damaged in the store, and for a tuning that diverged."""
 
     def __init__(self, total: int) -> None:
         self._logger, self._ended, self._total = get_run_logger(), 0, total
@@ -79,3 +79,7 @@ class _LoggingCallback(Callback):
     def on_damage(self, damage: DamageError) -> None:
         """Logs the file and its fault."""
         self._logger.warning("%s", damage)
+
+    def on_divergence(self, notice: str) -> None:
+        """Logs what the tuning does next."""
+        self._logger.warning("%s", notice)

@@ -57,10 +57,13 @@ def process(
 
 
 class _TaskLog(Callback):
-    """Writes what was damaged in the store to the log of the task run."""
+    """Writes what was damaged in the store, and that a tuning diverged, to the log of the task run."""
 
     def on_damage(self, damage: DamageError) -> None:
         get_run_logger().warning("%s", damage)
+
+    def on_divergence(self, notice: str) -> None:
+        get_run_logger().warning("%s", notice)
 
 
 @contextmanager

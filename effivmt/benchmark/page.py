@@ -39,10 +39,10 @@ class Tile:
     seed: int
     video: Path | None
     error: str
-    metrics: Mapping[str, float]
+    metrics: Mapping[str, float | None]
 
     @property
-    def notes(self) -> list[tuple[str, float]]:
+    def notes(self) -> list[tuple[str, float | None]]:
         """Label and value of each metric shown under the video."""
         return [(MEASURES[name].label, self.metrics[name]) for name in TILE_METRICS if name in self.metrics]
 

@@ -36,7 +36,8 @@ class Row:
     """One cell as a row of results.parquet.
 
     group: the clip's class; unsaid: whether the clip has looks that its caption does not name, None where unknown;
-    metrics and costs by name; adapter, video: keys of artifacts. A failed cell has an `error` and no metrics.
+    metrics and costs by name, None where not measurable; adapter, video: keys of artifacts. A failed cell has an
+    `error` and no metrics.
     """
 
     method: str
@@ -47,7 +48,7 @@ class Row:
     prompt: str
     seed: int
     error: str
-    metrics: Mapping[str, float]
+    metrics: Mapping[str, float | None]
     costs: Mapping[str, float | None]
     adapter: str | None
     video: str | None

@@ -19,7 +19,7 @@ from effivmt.benchmark.methods import METHODS, OURS
 from effivmt.benchmark.peers import PEERS, peer_params
 from effivmt.benchmark.statistics import clip_means
 from effivmt.catalog import Clip
-from effivmt.evaluation.metrics import METRICS
+from effivmt.evaluation.metrics import METRICS, finite_metrics
 from effivmt.store.files import atomic_write, write_errors
 
 Candidate = Mapping[str, float | list[float]]
@@ -42,7 +42,10 @@ cannot make up for losing the prompt, nor the other way round."""
 
 
 class CandidateResult(TypedDict):
-    """A candidate with the means of `SCORED_METRICS` and its score, both None where a cell failed."""
+    """A candidate with the means of `SCORED_METRICS` and its score.
+
+    Both are None where a cell failed, or has no motion that can be measured.
+    """
 
     maker: str
     values: Candidate
@@ -59,7 +62,8 @@ def plan(clips: Sequence[Clip], params: str | Path | None, overrides: Sequence[s
 def choose(results: Sequence[JobResult]) -> list[CandidateResult]:
     """The results of all candidates in their order; each maker's candidate with the highest score is chosen.
 
-    results: those of the jobs of `plan`, in their order. Where a cell failed the candidate is never chosen.
+    results: those of the jobs of `plan`, in their order. Where a cell failed, or could not be measured, the
+    candidate is never chosen.
     """
     candidates = _candidates()
     clips = len(results) // len(candidates)
@@ -113,13 +117,17 @@ def _job(maker: str, values: Candidate, clip: Clip, params: str | Path | None, *
 
 
 def _means(results: Sequence[JobResult]) -> dict[str, float] | None:
-    """Each of `SCORED_METRICS`, averaged over the prompts of each clip and then over the clips; None for a failure."""
+    """Each of `SCORED_METRICS`, averaged over the prompts of each clip and then over the clips; None as in the result.
+
+    Leaving out what cannot be measured would favour a candidate whose videos show nothing.
+    """
     metrics: dict[str, list[Mapping[str, float]]] = {}
     for result in results:
         for cell in result.cells:
-            if cell.metrics is None:  # only a failed cell has none
+            scores = finite_metrics(cell.metrics or {})  # only a failed cell has none
+            if not scores.keys() >= set(SCORED_METRICS):
                 return None
-            metrics.setdefault(result.job.clip.clip, []).append(cell.metrics)
+            metrics.setdefault(result.job.clip.clip, []).append(scores)
     return {
         name: float(clip_means({clip: [own[name] for own in cells] for clip, cells in metrics.items()}).mean())
         for name in SCORED_METRICS

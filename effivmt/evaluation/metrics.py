@@ -21,12 +21,15 @@ KINDS = {"adapter": "with adapter", "baseline": "without adapter"}
 
 
 class MetricRow(TypedDict):
-    """A row of metrics.json: one prompt and seed, and metric -> value of the video with and without the adapter."""
+    """A row of metrics.json: one prompt and seed, and metric -> value of the video with and without the adapter.
+
+    None: not measurable.
+    """
 
     prompt: str
     seed: int
-    adapter: Mapping[str, float]
-    baseline: NotRequired[Mapping[str, float]]
+    adapter: Mapping[str, float | None]
+    baseline: NotRequired[Mapping[str, float | None]]
 
 
 def ordered(names: Iterable[str]) -> list[str]:
@@ -35,12 +38,16 @@ def ordered(names: Iterable[str]) -> list[str]:
     return [*(name for name in METRICS if name in given), *sorted(given - METRICS.keys())]
 
 
-def mean_metrics(rows: Iterable[Mapping[str, float]]) -> dict[str, float]:
-    """Mean of each metric over the rows that have it, in the order in which the metrics first appear."""
+def mean_metrics(rows: Iterable[Mapping[str, float | None]]) -> dict[str, float]:
+    """Mean of each metric over the rows in which it could be measured, in the order in which the metrics first appear.
+
+    A metric that no row has, or only as None, is left out.
+    """
     values: dict[str, list[float]] = {}
     for row in rows:
         for name, value in row.items():
-            values.setdefault(name, []).append(value)
+            if value is not None:
+                values.setdefault(name, []).append(value)
     return {name: fmean(found) for name, found in values.items()}
 
 

@@ -1,8 +1,7 @@
 """Motion metrics of a generated video against its reference, from the point tracks of both.
 
 Every function takes tracks in frame widths (`in_frame_widths`), so that videos of any size can be compared. None
-returns NaN. A video in which nothing can be tracked gets the worst scores: fidelity 0, trajectory error 1, motion
-amount 0.
+returns NaN. Where nothing can be tracked in a video, what compares or measures it is None: not measurable.
 """
 
 from dataclasses import dataclass
@@ -24,15 +23,15 @@ class MotionScores:
     motion_fidelity is the published metric; two_sided_motion_fidelity also requires every reference track to be found;
     foreground_motion_fidelity is two-sided over what moves against the ground. trajectory_error is in frame widths, in
     [0, 1], 0 is best. motion_amount and reference_motion_amount are the mean path of the foreground in frame widths a
-    frame: a still result shows as motion_amount near 0.
+    frame: a still result shows as motion_amount near 0. None: not measurable.
     """
 
-    motion_fidelity: float
-    two_sided_motion_fidelity: float
-    foreground_motion_fidelity: float
-    trajectory_error: float
-    motion_amount: float
-    reference_motion_amount: float
+    motion_fidelity: float | None
+    two_sided_motion_fidelity: float | None
+    foreground_motion_fidelity: float | None
+    trajectory_error: float | None
+    motion_amount: float | None
+    reference_motion_amount: float | None
 
 
 def compare_motion(
@@ -66,7 +65,7 @@ def in_frame_widths(tracks: Tracks, width: int, height: int, aspect: float) -> T
     return Tracks((tracks.points + 0.5) * scale, tracks.visible)
 
 
-def motion_fidelity(reference: Tracks, generated: Tracks) -> float:
+def motion_fidelity(reference: Tracks, generated: Tracks) -> float | None:
     """Mean over generated tracks of their best agreement with any reference track, in [-1, 1]; both of length T.
 
     Agreement of two tracks is the mean over the frames in which both are visible of the cosine of their steps; they
@@ -74,12 +73,14 @@ def motion_fidelity(reference: Tracks, generated: Tracks) -> float:
     step gets a third coordinate, `STILL` / (T - 1): two still steps agree fully, a still and a moving step not at all,
     with no jump between the two, and the cosine of steps much longer than that is the published one.
 
-    The metric is one-sided: it ignores motion that the generated video leaves out, and also position and speed.
+    The metric is one-sided: it ignores motion that the generated video leaves out, and also position and speed. None
+    if either side has no tracks.
+
     Source: Yatim et al., "Space-Time Diffusion Features for Zero-Shot Text-Driven Motion Transfer" (CVPR 2024), as in
     the authors' code.
     """
     if len(reference.points) == 0 or len(generated.points) == 0:
-        return 0.0
+        return None
     (steps, shown), (steps_generated, shown_generated) = _directions(reference), _directions(generated)
     summed = np.einsum("ntc,mtc->nm", steps_generated, steps)
     shared = shown_generated.astype(np.float32) @ shown.T.astype(np.float32)
@@ -88,9 +89,13 @@ def motion_fidelity(reference: Tracks, generated: Tracks) -> float:
     return float(np.where(np.isfinite(agreement), agreement, 0.0).mean())
 
 
-def two_sided_motion_fidelity(reference: Tracks, generated: Tracks) -> float:
-    """Mean of the motion fidelity in both directions, in [-1, 1]; motion that is left out or added lowers it."""
-    return (motion_fidelity(reference, generated) + motion_fidelity(generated, reference)) / 2
+def two_sided_motion_fidelity(reference: Tracks, generated: Tracks) -> float | None:
+    """Mean of the motion fidelity in both directions, in [-1, 1]; motion that is left out or added lowers it.
+
+    None if either side has no tracks.
+    """
+    there, back = motion_fidelity(reference, generated), motion_fidelity(generated, reference)
+    return None if there is None or back is None else (there + back) / 2
 
 
 def foreground(tracks: Tracks, aspect: float) -> Tracks:
@@ -107,7 +112,7 @@ def foreground(tracks: Tracks, aspect: float) -> Tracks:
     return Tracks(tracks.points[moving], tracks.visible[moving]) if moving.any() else tracks
 
 
-def trajectory_error(reference: Tracks, generated: Tracks) -> float:
+def trajectory_error(reference: Tracks, generated: Tracks) -> float | None:
     """Mean distance of the tracks' paths from the nearest ones of the other video, in frame widths, in [0, 1].
 
     Paths are absolute, so a wrong position and a wrong speed both count. The distance of two tracks is the mean over
@@ -115,12 +120,12 @@ def trajectory_error(reference: Tracks, generated: Tracks) -> float:
     track's own frames or, where there is none, among all of them, extended at rest beyond their first and last visible
     frames. This is done for each track of either video, and the means of the two videos are averaged, so that motion
     that is left out and motion that is added both count. Points lie on the corners of objects: objects of different
-    shapes on the same path are a few hundredths apart. 1 if either side has no tracks, and at most 1.
+    shapes on the same path are a few hundredths apart. At most 1; None if either side has no tracks.
 
     Source: the modified Hausdorff distance, Dubuisson and Jain (ICPR 1994), of trajectories instead of points.
     """
     if len(reference.points) == 0 or len(generated.points) == 0:
-        return 1.0
+        return None
     distance = np.linalg.norm(reference.points[:, None] - generated.points[None], axis=-1)
     both = reference.visible[:, None] & generated.visible[None]
     count = both.sum(-1)
@@ -132,10 +137,10 @@ def trajectory_error(reference: Tracks, generated: Tracks) -> float:
     return min(float(np.mean(sides)), 1.0)
 
 
-def motion_amount(tracks: Tracks) -> float:
-    """Mean path length of the tracks in frame widths a frame; 0 without tracks."""
+def motion_amount(tracks: Tracks) -> float | None:
+    """Mean path length of the tracks in frame widths a frame; None without tracks."""
     if len(tracks.points) == 0:
-        return 0.0
+        return None
     steps, shown = _steps(tracks)
     lengths = np.linalg.norm(steps, axis=-1)
     return float(((lengths * shown).sum(1) / np.maximum(shown.sum(1), 1)).mean())

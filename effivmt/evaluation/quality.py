@@ -1,6 +1,7 @@
 """Frame quality of a video: how sharp its edges are, and how much it flickers.
 
-Neither metric needs a model or returns NaN; a video without edges has sharpness 0.
+Neither metric needs a model or returns NaN. A video without edges has sharpness 0; where its reference has none, the
+sharpness is None: not measurable.
 """
 
 from collections.abc import Iterator
@@ -19,17 +20,17 @@ RETURNS = 1.0
 """Flow counts where forward and backward flow together return to within this distance, in pixels as resized."""
 
 
-def sharpness(reference_frames: np.ndarray, generated_frames: np.ndarray) -> float:
+def sharpness(reference_frames: np.ndarray, generated_frames: np.ndarray) -> float | None:
     """Steepness of a video's edges relative to its reference's: 1 is as sharp, below 1 blurrier; never negative.
 
-    Frames uint8 (T, H, W, 3); the wider video is shrunk to the width of the other. 0 if either has no edges. Noise has
-    edges too: read it with the flicker. Raises VideoError as `edge_steepness` does.
+    Frames uint8 (T, H, W, 3); the wider video is shrunk to the width of the other. 0 if it has no edges, None if
+    the reference has none. Noise has edges too: read it with the flicker. Raises VideoError as `edge_steepness` does.
     """
     for frames in (reference_frames, generated_frames):
         check_frames(frames)
     width = min(reference_frames.shape[2], generated_frames.shape[2])
     reference, generated = (edge_steepness(frames, width) for frames in (reference_frames, generated_frames))
-    return generated / reference if reference > 0 else 0.0
+    return generated / reference if reference > 0 else None
 
 
 def edge_steepness(frames: np.ndarray, width: int | None = None) -> float:

@@ -7,6 +7,7 @@ import torch
 from diffusers.pipelines.wan.pipeline_wan import WanPipeline
 
 from effivmt.config import IngestParams, RenderParams
+from effivmt.errors import EffiVMTError
 from effivmt.method.adapter import Adapter, check_fits, fused
 from effivmt.method.backbone import Backbone
 
@@ -29,7 +30,7 @@ def render(
 
     `adapter` None renders the backbone alone. Sampling is the stock `WanPipeline`'s: UniPC, flow shift, classifier-free
     guidance, noise from `torch.Generator().manual_seed(seed)`. `progress` is called with (steps done, steps in all).
-    Raises AdapterError where the adapter was made for another backbone.
+    Raises AdapterError where the adapter was made for another backbone, EffiVMTError as `run_pipeline` does.
     """
     branches: dict[str, tuple[Mapping[str, torch.Tensor], float]] = {}
     if adapter is not None:
@@ -63,8 +64,14 @@ def run_pipeline(
 
     It starts from noise that `generator` draws, or from the noise `latents` (1, C, F, h, w). `after_step` is diffusers'
     `callback_on_step_end`: it receives the pipeline, the step's index, its timestep and its tensors, and returns those
-    that it replaces.
+    that it replaces. Raises EffiVMTError where the latents of a step or the frames are not finite, or all are black.
     """
+
+    def checked(running: WanPipeline, index: int, timestep: torch.Tensor, tensors: Tensors) -> Tensors:
+        if not tensors["latents"].isfinite().all():
+            raise _diverged(f"the latents are not finite after step {index + 1} of {params.steps}")
+        return after_step(running, index, timestep, tensors)
+
     video = pipeline(
         prompt_embeds=prompt[None].to(pipeline.transformer.device),
         negative_prompt_embeds=negative[None].to(pipeline.transformer.device),
@@ -73,9 +80,20 @@ def run_pipeline(
         num_frames=size.num_frames,
         num_inference_steps=params.steps,
         guidance_scale=params.guidance_scale,
-        callback_on_step_end=after_step,
+        callback_on_step_end=checked,
         output_type="np",
         generator=generator,
         latents=latents,
     ).frames[0]
+    if not np.isfinite(video).all():
+        raise _diverged("the decoded frames are not finite")
+    if not video.any():
+        raise _diverged("every pixel is black")
     return (video * 255).round().clip(0, 255).astype(np.uint8)
+
+
+def _diverged(fault: str) -> EffiVMTError:
+    return EffiVMTError(
+        f"rendering diverged: {fault}; lower render.motion_strength, render.appearance_strength or "
+        "render.guidance_scale, or tune at a lower rate"
+    )

@@ -2,11 +2,11 @@
 
 One loop serves both: it draws a batch, predicts the velocity, and steps AdamW on the LoRA of one branch. Everything
 random is counted from (seed, clip, stage, step), and the state is saved every few steps, so a killed run ends with the
-same bytes as one never killed.
+same bytes as one never killed. A tuning that diverges goes on from its last good checkpoint at half the rate.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,9 +24,16 @@ from effivmt.method.heads import HeadMap
 from effivmt.method.losses import add_noise, denoising_loss, draw_sigmas, motion_loss, velocity
 from effivmt.method.rope import RopeMode, anchored_indices, sampled_indices, time_positions, time_positions_of
 from effivmt.method.seeding import generator
+from effivmt.store.durable import remove
 
 Progress = Callable[[int, int], None]
 """Called with (steps done, steps in all)."""
+Notice = Callable[[str], None]
+"""Called with one line where a tuning has diverged and goes on at a lower rate."""
+LOWEST = 1 / 8
+"""Least share of the learning rate that a tuning goes on at, after three halvings; then it fails."""
+SHARE = "learning_rate_share"
+"""Among the losses of a tuning that has diverged: the share of the learning rate that each step was taken at."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +53,7 @@ class SparseBatch(Batch):
 
 @dataclass(frozen=True)
 class TuningResult:
-    """LoRA weights of one branch by module name, and the loss of each step by the loss's name.
+    """LoRA weights of one branch by module name, and the loss of each step by the loss's name (and, rarely, `SHARE`).
 
     A weight is named `blocks.0.attn1.to_q.spatial.lora_A`, or `blocks.0.attn1.to_q.lora_A` where the branches are not
     decoupled and the LoRA covers whole projections.
@@ -67,11 +74,14 @@ def tune_spatial(
     clip: str,
     checkpoint: Path,
     progress: Progress | None = None,
+    on_divergence: Notice | None = None,
 ) -> TuningResult:
     """Stage 2: LoRA on the spatial branches, from single frames (M, C, 1, h, w), each encoded alone.
 
     caption (1, tokens, channels); `clip` names the clip in the seeds. Training resumes from the file `checkpoint` where
-    it exists. Raises EffiVMTError when no head is spatial, and when the loss is no longer finite.
+    it exists. Where a loss, also that of the last weights, is not finite, it goes on from there or from the start at
+    half the rate and calls `on_divergence`. Raises EffiVMTError when no head is spatial, and when the loss is not
+    finite before the first step or still at `LOWEST` of the learning rate.
     """
 
     def draw(random: torch.Generator) -> Batch:
@@ -89,6 +99,7 @@ def tune_spatial(
         clip=clip,
         checkpoint=checkpoint,
         progress=progress,
+        on_divergence=on_divergence,
     )
 
 
@@ -105,6 +116,7 @@ def tune_temporal(
     clip: str,
     checkpoint: Path,
     progress: Progress | None = None,
+    on_divergence: Notice | None = None,
 ) -> TuningResult:
     """Stage 3: LoRA on the temporal branches, from sparse frames with adaptive RoPE; L = L_denoise + lambda L_motion.
 
@@ -128,6 +140,7 @@ def tune_temporal(
         clip=clip,
         checkpoint=checkpoint,
         progress=progress,
+        on_divergence=on_divergence,
     )
 
 
@@ -177,6 +190,7 @@ def _tune(
     clip: str,
     checkpoint: Path,
     progress: Progress | None,
+    on_divergence: Notice | None,
 ) -> TuningResult:
     device, dtype = transformer.device, transformer.dtype
     caption = caption.to(device, dtype).expand(params.batch, -1, -1)
@@ -185,11 +199,18 @@ def _tune(
         dual_path(transformer, heads),
         time_positions_of(transformer) as rope,
     ):
-        target_branch = branch if heads.decoupled else None
-        weights = add_lora(transformer, target_branch, params.rank, generator(seed, branch, clip, "init"))
-        optimizer = torch.optim.AdamW(weights.values(), lr=params.learning_rate, weight_decay=params.weight_decay)
-        start, losses = load_checkpoint(checkpoint, weights, optimizer)
-        for step in range(start, params.steps):
+        weights = add_lora(
+            transformer, branch if heads.decoupled else None, params.rank, generator(seed, branch, clip, "init")
+        )
+
+        def begin() -> tuple[torch.optim.AdamW, int, dict[str, list[float]]]:
+            """The optimizer, steps done and losses of the checkpoint, with its weights; without one, of the start."""
+            _draw_weights(weights, generator(seed, branch, clip, "init"))
+            optimizer = torch.optim.AdamW(weights.values(), lr=params.learning_rate, weight_decay=params.weight_decay)
+            return optimizer, *load_checkpoint(checkpoint, weights, optimizer)
+
+        def losses_at(step: int) -> tuple[torch.Tensor, torch.Tensor]:
+            """Denoising and motion loss on the batch of a step."""
             random = generator(seed, branch, clip, step)
             batch = draw(random)
             noise = torch.randn(batch.latents.shape, generator=random)
@@ -198,28 +219,63 @@ def _tune(
             rope.positions = None if batch.positions is None else batch.positions.to(device)
             predicted = transformer(noised, (1000 * sigmas).to(device), caption, return_dict=False)[0]
             target = velocity(batch.latents, noise).to(device)
-            denoising = denoising_loss(predicted, target)
-            motion = motion_loss(predicted, target)
-            loss = denoising + motion_weight * motion
+            return denoising_loss(predicted, target), motion_loss(predicted, target)
+
+        optimizer, step, losses = begin()
+        saved, share = step, losses.get(SHARE, [1.0])[-1]
+        while True:
+            with torch.set_grad_enabled(step < params.steps):  # the last weights are only looked at, on the last batch
+                denoising, motion = losses_at(min(step, params.steps - 1))
+                loss = denoising + motion_weight * motion
             if not loss.isfinite():
-                raise EffiVMTError(
-                    f"{branch} tuning diverged: its loss is {loss.item()} at step {step + 1} of {params.steps}; "
-                    f"lower {branch}.learning_rate"
-                )
+                fault = f"its loss is {loss.item()} at step {step + 1} of {params.steps}"
+                if step == params.steps:
+                    fault = f"its loss is {loss.item()} after the last of {params.steps} steps"
+                _check_rate(branch, fault, step=step, share=share, learning_rate=params.learning_rate)
+                if step == saved:  # the checkpoint has the weights that are no good
+                    remove(checkpoint)
+                optimizer, step, losses = begin()
+                saved, share = step, share / 2
+                if on_divergence is not None:
+                    rate = share * params.learning_rate
+                    on_divergence(
+                        f"{branch} tuning diverged: {fault}; it goes on after step {step} at half the rate, {rate:g}"
+                    )
+                continue
+            if step == params.steps:
+                break
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             for group in optimizer.param_groups:
-                group["lr"] = params.learning_rate * _schedule(step, params.steps)
+                group["lr"] = share * params.learning_rate * _schedule(step, params.steps)
             optimizer.step()
             losses.setdefault("denoising", []).append(denoising.item())
             if branch == "temporal":
                 losses.setdefault("motion", []).append(motion.item())
-            if (step + 1) % params.save_every == 0 and step + 1 < params.steps:
-                save_checkpoint(checkpoint, step + 1, weights, optimizer, logs=losses)
+            if share < 1:
+                losses.setdefault(SHARE, [1.0] * step).append(share)
+            step += 1
+            if step % params.save_every == 0 and step < params.steps:
+                save_checkpoint(checkpoint, step, weights, optimizer, logs=losses)
+                saved = step
             if progress is not None:
-                progress(step + 1, params.steps)
+                progress(step, params.steps)
         result = {name: weight.detach().float().cpu().clone() for name, weight in weights.items()}
     return TuningResult(result, losses)
+
+
+def _check_rate(branch: str, fault: str, *, step: int, share: float, learning_rate: float) -> None:
+    """Raises EffiVMTError where no lower rate is left to try, or would help: the loss was never finite."""
+    if step == 0:
+        raise EffiVMTError(
+            f"{branch} tuning diverged: {fault}, before the first update: the weights of the backbone, of an adapter "
+            "merged into it, or the clip's latents are damaged"
+        )
+    if share <= LOWEST:
+        raise EffiVMTError(
+            f"{branch} tuning diverged: {fault}, even at {share:g} of {branch}.learning_rate={learning_rate:g}; "
+            f"lower {branch}.learning_rate"
+        )
 
 
 @contextmanager
@@ -263,12 +319,19 @@ def add_lora(
                 parameter = layers["default"].get_parameter("weight")
                 parameter.data = parameter.data.float()
                 weights[f"{name}.{side}"] = parameter
-    with torch.no_grad():
-        for name, weight in weights.items():
-            if name.endswith("lora_A"):
-                bound = 1 / math.sqrt(weight.shape[1])
-                weight.copy_((torch.rand(weight.shape, generator=random) * 2 - 1) * bound)
+    _draw_weights(weights, random)
     return weights
+
+
+@torch.no_grad()
+def _draw_weights(weights: Mapping[str, torch.Tensor], random: torch.Generator) -> None:
+    """Gives LoRA weights their values at the start: A drawn from `random`, B zero."""
+    for name, weight in weights.items():
+        if name.endswith("lora_A"):
+            bound = 1 / math.sqrt(weight.shape[1])
+            weight.copy_((torch.rand(weight.shape, generator=random) * 2 - 1) * bound)
+        else:
+            weight.zero_()
 
 
 def _schedule(step: int, steps: int) -> float:

@@ -39,8 +39,8 @@ def evaluate_videos(
     *,
     caption: str | None = None,
     params: EvaluateParams | None = None,
-) -> dict[str, float]:
-    """The metrics of a generated video file against a reference file and its prompt, by name.
+) -> dict[str, float | None]:
+    """The metrics of a generated video file against a reference file and its prompt, by name; None: not measurable.
 
     caption: what the reference shows, for the appearance leakage. Frames are scaled down where a video's would take
     more than `EVALUATE_BYTES`. VideoError for a file that cannot be read or measured; BackboneError for a scorer that

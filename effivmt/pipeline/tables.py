@@ -30,7 +30,7 @@ def write_metrics(folder: Path, summary: Path, clips: Sequence[str]) -> None:
     """Writes metrics.csv and the folder `summary` from every clip's metrics.json.
 
     metrics.csv: clip, video (with or without the adapter), metric, value; a clip's values are means over its videos,
-    those of `ALL` over all clips.
+    those of `ALL` over all clips. What could not be measured is in no mean, and has no row where nothing is left.
     summary: `clips/<clip>.json` has the same of one clip, {metric: value, "without_adapter": {metric: value}}, and
     `mean.json` the means over all clips. Files of clips that are not among `clips` go.
     """

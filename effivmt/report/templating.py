@@ -38,7 +38,7 @@ def base64_text(content: bytes) -> str:
 
 def _number(value: float | None) -> str:
     if value is None or not math.isfinite(value):
-        return "n/a"
+        return "–"
     if value and abs(value) < 0.001:
         return f"{value:.1e}"
     return f"{value:.3f}" if abs(value) < 10 else f"{value:,.1f}"

@@ -55,7 +55,7 @@ def print_summary(summary: Summary, out: Path, *, quiet: bool) -> None:
             table.add_column(MEASURES[name].label, justify="right")
         for method in methods:
             means = [method["estimates"].get(name) for name in measures]
-            texts = [number(n, m["mean"]) if m else "" for n, m in zip(measures, means, strict=True)]
+            texts = [number(n, m["mean"]) if m else "–" for n, m in zip(measures, means, strict=True)]
             table.add_row(method["title"], *texts)
         console.print(table)
         if failed := sum(failure["cells"] for failure in summary["failures"]):

@@ -123,8 +123,12 @@ def render(
     ],
     prompt: Annotated[str, typer.Option(metavar="TEXT", help="What to render.")],
     out: Annotated[Path, typer.Option(metavar="FILE.mp4", help="The video to write.")],
-    appearance: Annotated[float | None, typer.Option(metavar="X", help="Strength of the reference's looks.")] = None,
-    motion: Annotated[float | None, typer.Option(metavar="X", help="Strength of the reference's motion.")] = None,
+    appearance: Annotated[
+        float | None, typer.Option(metavar="X", help="Strength of the reference's looks, 0 to 4.")
+    ] = None,
+    motion: Annotated[
+        float | None, typer.Option(metavar="X", help="Strength of the reference's motion, 0 to 4.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(metavar="N", help="Seed of the noise.")] = None,
     params: ParamsSource = None,
     store: StoreFolder = STORE,

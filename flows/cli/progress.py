@@ -74,11 +74,15 @@ def damage_notices(*, quiet: bool) -> Callback:
 
 
 class DamageLines(Callback):
-    """One line for what was damaged."""
+    """One line for what was damaged, and for a tuning that diverged."""
 
     def on_damage(self, damage: DamageError) -> None:
         """Prints the file and its fault."""
         say(damage, sys.stderr)
+
+    def on_divergence(self, notice: str) -> None:
+        """Prints what the tuning does next."""
+        say(notice, sys.stderr)
 
 
 class StageLines(DamageLines):
@@ -137,6 +141,10 @@ class StageBars(Callback):
         """Prints a line above the bars."""
         self._progress.console.print(str(damage), style="yellow", markup=False, soft_wrap=True)
 
+    def on_divergence(self, notice: str) -> None:
+        """Prints a line above the bars."""
+        self._progress.console.print(notice, style="yellow", markup=False, soft_wrap=True)
+
 
 class ClipLines(DamageLines):
     """One line per clip, and for what was damaged."""
@@ -190,6 +198,10 @@ class ClipBars(Callback):
     def on_damage(self, damage: DamageError) -> None:
         """Prints a line above the bars."""
         self._progress.console.print(str(damage), style="yellow", markup=False, soft_wrap=True)
+
+    def on_divergence(self, notice: str) -> None:
+        """Prints a line above the bars."""
+        self._progress.console.print(notice, style="yellow", markup=False, soft_wrap=True)
 
     def on_clip_end(self, outcome: ClipOutcome) -> None:
         """Moves the catalog's bar; a failure and a video that is too short get a line above it."""

@@ -106,8 +106,8 @@ def print_transfer(result: TransferResult, outputs: Outputs) -> None:
             console.print(f"{name:<8} {path}", soft_wrap=True, markup=False)
 
 
-def metrics_table(title: str, columns: Mapping[str, Mapping[str, float]]) -> Table:
-    """A table with a row for each metric and a column for each named set of them."""
+def metrics_table(title: str, columns: Mapping[str, Mapping[str, float | None]]) -> Table:
+    """A table with a row for each metric and a column for each named set of them; "–" where one has no value."""
     table = Table(title=escape(title), title_justify="left")
     table.add_column("metric")
     table.add_column("better")
@@ -115,6 +115,7 @@ def metrics_table(title: str, columns: Mapping[str, Mapping[str, float]]) -> Tab
         table.add_column(heading, justify="right")
     for name in ordered(next(iter(columns.values()))):
         known = METRICS.get(name)
-        values = [f"{metrics[name]:.3f}" if name in metrics else "" for metrics in columns.values()]
+        found = [metrics.get(name) for metrics in columns.values()]
+        values = ["–" if value is None else f"{value:.3f}" for value in found]
         table.add_row(known.label if known else name, known.better if known else "", *values)
     return table

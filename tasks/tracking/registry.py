@@ -50,6 +50,9 @@ def register(client: MlflowClient, outputs: Outputs, record: Mapping, run_id: st
         for metric, value in means.items():
             if version.tags.get(metric) != value:
                 client.set_model_version_tag(name, version.version, metric, value)
+        for metric in version.tags.keys() - means.keys():
+            if metric.startswith("mean/"):  # it cannot be measured any more
+                client.delete_model_version_tag(name, version.version, metric)
     else:
         with TemporaryDirectory(prefix="effivmt-") as temporary:
             save_model(Path(temporary) / MODEL_FOLDER, outputs.adapter, record["params"])
@@ -100,10 +103,11 @@ def read_results(outputs: Outputs) -> list[dict]:
 
 
 def metrics_of(row: Mapping) -> Iterator[tuple[str, float]]:
-    """Names (with the prefix of their kind) and values of one video's metrics."""
+    """Names (with the prefix of their kind) and values of one video's metrics, without those not measurable."""
     for kind, prefix in PREFIXES.items():
         for name, value in row.get(kind, {}).items():
-            yield f"{prefix}{name}", value
+            if value is not None:
+                yield f"{prefix}{name}", value
 
 
 def mean_over_videos(results: Sequence[Mapping]) -> dict[str, float]:

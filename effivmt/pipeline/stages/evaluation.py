@@ -35,7 +35,7 @@ def evaluate(work: Workspace, clip: Clip, ingested: Artifact, rendered: Sequence
     """Metrics of every rendered video, with the adapter and without; files: metrics.json.
 
     metrics.json is a list with an object per video: prompt, seed, and the metrics `adapter` and, where it was rendered
-    without the adapter too, `baseline`.
+    without the adapter too, `baseline`. A metric that could not be measured is null.
     """
     key = evaluate_key(work, clip, ingested, rendered)
     make = partial(_evaluate, work, caption=clip.caption, ingested=ingested, rendered=rendered)

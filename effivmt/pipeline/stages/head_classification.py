@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from effivmt.catalog import Clip
-from effivmt.errors import EffiVMTError
+from effivmt.errors import BackboneError, EffiVMTError
 from effivmt.pipeline.stages.ingestion import ingest
 from effivmt.pipeline.stages.tensors import load_tensor
 from effivmt.pipeline.stages.text_embedding import embed_texts
@@ -91,6 +91,11 @@ def _classify(work: Workspace, out: Path, _scratch: Path, *, sources: Sequence[H
                     query_rows=params.query_rows,
                 )
             )
+            if not np.isfinite(scores[-1]).all():
+                raise BackboneError(
+                    f"backbone {backbone.id}: its attention is not finite at noise level {level:g}; its weights are "
+                    "damaged, or backbone.dtype is too narrow for it"
+                )
             progress(len(scores), total)
     spatial_scores, temporal_scores = np.mean(scores, axis=0)
     found = label_heads(spatial_scores, temporal_scores, params.alpha)

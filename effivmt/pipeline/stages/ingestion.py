@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from effivmt.catalog import Clip
-from effivmt.errors import VideoError
+from effivmt.errors import BackboneError, VideoError
 from effivmt.pipeline.excerpt import take
 from effivmt.pipeline.workspace import Workspace
 from effivmt.store import Artifact, Key
@@ -61,6 +61,11 @@ def _ingest(work: Workspace, out: Path, _scratch: Path, *, clip: Clip) -> None:
     def encode(video: np.ndarray) -> torch.Tensor:
         nonlocal done
         latents = work.backbone.encode_video(video)
+        if not latents.isfinite().all():
+            raise BackboneError(
+                f"backbone {work.backbone.id}: its autoencoder gives latents of {clip.video.name} that are not finite; "
+                "its weights are damaged: get it again"
+            )
         done += 1
         progress(done, total)
         return latents

@@ -75,6 +75,7 @@ def _tune(work: Workspace, out: Path, scratch: Path, *, inputs: SpatialInputs) -
         clip=inputs.ingested.digest("single.safetensors"),
         checkpoint=scratch / "spatial.safetensors",
         progress=work.progress("spatial"),
+        on_divergence=work.callback.on_divergence,
     )
     save_file(to_stock_layout(tuned.weights, heads), out / "spatial.safetensors")
     (out / "losses.json").write_bytes(canonical_json(tuned.losses))

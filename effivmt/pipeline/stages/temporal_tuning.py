@@ -77,6 +77,7 @@ def _tune(work: Workspace, out: Path, scratch: Path, *, clip: Clip, inputs: Temp
             clip=digest,
             checkpoint=scratch / "temporal.safetensors",
             progress=work.progress("temporal"),
+            on_divergence=work.callback.on_divergence,
         )
     facts: AdapterFacts = {
         "backbone": {"id": backbone.id, "digest": backbone.digest},

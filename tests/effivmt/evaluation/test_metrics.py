@@ -17,6 +17,7 @@ def test_a_mean_is_over_the_rows_that_have_the_metric():
     assert mean_metrics([{"a": 1.0}, {"b": 2.0, "a": 4.0}, {}]) == {"a": 2.5, "b": 2.0}
     assert list(mean_metrics([{"b": 1.0}, {"a": 1.0}])) == ["b", "a"]
     assert mean_metrics([]) == {}
+    assert mean_metrics([{"a": None, "b": None}, {"a": 3.0}]) == {"a": 3.0}
     assert math.isnan(mean_metrics([{"a": math.nan}, {"a": 1.0}])["a"])
 
 
