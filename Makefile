@@ -10,7 +10,7 @@ INSTALL := $(VENV)/bin/python -m pip install --quiet --constraint constraints.tx
 # A version manager puts commands on the PATH that do not run, and Debian's python3 comes without ensurepip.
 USABLE := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
 
-.PHONY: demo repro test lint docs wheel clean
+.PHONY: demo repro test lint audit docs wheel clean
 
 $(VENV)/bin/python:
 	@for python in $(PYTHON); do \
@@ -50,6 +50,11 @@ lint: $(DONE) | $(LINKS)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+# The pinned versions against the published advisories; needs a network.
+audit: $(DONE)
+	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt pip-audit
+	$(VENV)/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
 
 # The pages of docs/ and the API reference, under site/; a broken link is an error.
 docs: $(DOCS_DONE) | $(LINKS)

@@ -4,15 +4,16 @@ The defaults are the preset `tiny`, sized for the embedded backbone on two CPU c
 spells them out. Other presets are the files of `effivmt/presets`.
 """
 
+import os
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from effivmt.errors import ParamsError
+from effivmt.untrusted import parse_yaml, read_yaml
 
 
 def _packs_into_latent_frames(value: int) -> int:
@@ -31,6 +32,8 @@ DEFAULT_FILE = Path("params.yaml")
 """The params that are read where none are named, if the working folder has it."""
 EMBEDDED = ("wan-tiny", "clip-tiny")
 """The models that are installed with this package."""
+FAULTS_SHOWN = 10
+"""An error lists at most this many wrong fields."""
 Positive = Annotated[int, Field(gt=0)]
 FrameCount = Annotated[int, Field(ge=5), AfterValidator(_packs_into_latent_frames)]
 PixelSize = Annotated[int, Field(ge=16), AfterValidator(_divides_into_tokens)]
@@ -230,9 +233,18 @@ def load_params(source: str | Path | None = None, overrides: Sequence[str] = ())
     try:
         params = Params.model_validate(tree)
     except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'params'}: {e['msg']}" for e in error.errors())
-        raise ParamsError(f"params are wrong: {faults} ({f'file {path}' if path else 'preset tiny'})") from error
+        where = f"file {path}" if path else "preset tiny"
+        raise ParamsError(f"params are wrong: {field_faults(error)} ({where})") from error
     return params if path is None else _resolve_paths(params, path.resolve().parent)
+
+
+def field_faults(error: ValidationError, *section: str) -> str:
+    """The first faults of a tree of sections or of one section, each with its field, and how many more there are."""
+    found = error.errors()
+    fields = [".".join(f"{part!s:.40}" for part in (*section, *fault["loc"])) or "params" for fault in found]
+    listed = [f"{field}: {fault['msg']:.200}" for field, fault in zip(fields, found, strict=True)]
+    more = [f"and {len(found) - FAULTS_SHOWN} more"] if len(found) > FAULTS_SHOWN else []
+    return "; ".join([*listed[:FAULTS_SHOWN], *more])
 
 
 def find_embedded(name: str) -> Path:
@@ -247,13 +259,13 @@ def data_folder() -> Path:
 
 def _read_tree(path: Path, known: str) -> dict[str, Any]:
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        tree = read_yaml(path) or {}
     except OSError as error:
         raise ParamsError(
             f"params file {path} cannot be read ({error.strerror}); pass --params with a file, or a preset: {known}"
         ) from error
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date that does not exist
-        raise ParamsError(f"params file {path} is not valid YAML: {' '.join(str(error).split())}") from error
+    except ValueError as error:
+        raise ParamsError(f"params file {path} {error}; correct it, or pass another file or preset") from error
     if not isinstance(tree, dict):
         raise ParamsError(f"params file {path} holds a {type(tree).__name__}; expected sections such as `temporal:`")
     return tree
@@ -264,23 +276,23 @@ def set_value(tree: dict[str, Any], override: str) -> None:
     name, separator, text = override.partition("=")
     *sections, field = name.strip().split(".")
     if not separator or not field or len(sections) > 1:
-        raise ParamsError(f"--set {override!r} is not of the form section.key=value (such as temporal.rope=paper)")
+        raise ParamsError(f"--set {override!r:.80} is not of the form section.key=value (such as temporal.rope=paper)")
     for section in sections:
         values = tree.get(section)
         if values is not None and not isinstance(values, dict):
-            raise ParamsError(f"--set {override!r}: {section} is not a section")
+            raise ParamsError(f"--set {override!r:.80}: {section!s:.40} is not a section")
         copied = dict(values or {})  # YAML aliases share one mapping
         tree[section] = copied
         tree = copied
     try:
-        tree[field] = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:
-        raise ParamsError(f"--set {override!r}: the value is not valid YAML") from error
+        tree[field] = parse_yaml(text)
+    except ValueError as error:
+        raise ParamsError(f"--set {override!r:.80}: the value {error}") from error
 
 
 def _resolve_paths(params: Params, root: Path) -> Params:
     def resolve(name: str) -> str:
-        return str(root / name) if (root / name).exists() else name
+        return str(root / name) if os.path.exists(root / name) else name  # unlike Path.exists, it never raises
 
     return params.model_copy(
         update={

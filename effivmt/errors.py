@@ -1,6 +1,7 @@
 """Errors a user can cause: each says what was given, what was expected and what to do."""
 
 import traceback
+import unicodedata
 from pathlib import Path
 
 
@@ -50,9 +51,27 @@ class AdapterError(EffiVMTError):
     """An adapter folder is damaged, empty, or belongs to another backbone."""
 
 
+_UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
+_JOINERS = "\u200c\u200d"
+
+
+def printable(text: str) -> str:
+    """A text that a terminal or a log shows as it is: characters that control, reorder or hide become escapes.
+
+    These are control and format characters, line separators and lone surrogates, but not the joiners that scripts and
+    emoji need.
+    """
+    return "".join(
+        character
+        if unicodedata.category(character) not in _UNSEEN or character in _JOINERS
+        else character.encode("unicode_escape").decode()
+        for character in text
+    )
+
+
 def in_one_line(error: BaseException) -> str:
     """An error as one line: its message and, for an unexpected error, its type and place in the code."""
-    text = " ".join(str(error).split())
+    text = printable(" ".join(str(error).split()))
     if isinstance(error, EffiVMTError):
         return text
     place = traceback.extract_tb(error.__traceback__)[-1]

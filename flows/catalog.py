@@ -11,12 +11,13 @@ from prefect.futures import as_completed
 from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from effivmt.catalog import Catalog, load_catalog
+from effivmt.catalog import Catalog, read_catalog
 from effivmt.config import Params
+from effivmt.errors import printable
 from effivmt.pipeline.callbacks import Callback
-from effivmt.pipeline.catalog_run import write_run
+from effivmt.pipeline.catalog_run import faulty_rows, write_run
 from effivmt.pipeline.catalog_table import write_catalog_table
-from effivmt.pipeline.outcomes import ClipOutcome, RunSummary
+from effivmt.pipeline.outcomes import RunSummary
 from effivmt_tasks.artifacts import RunArtifacts
 from effivmt_tasks.clips import outcome_of, process, state_data
 from effivmt_tasks.cluster import Cluster, release
@@ -53,7 +54,7 @@ def run_catalog_flow(
 
 @flow(
     name="catalog",
-    flow_run_name="{catalog.path.name}",
+    flow_run_name="{catalog.name}",
     task_runner=ThreadPoolTaskRunner(max_workers=1),  # type: ignore[arg-type]  # Prefect's runner types are invariant
     persist_result=False,
     validate_parameters=False,
@@ -74,8 +75,8 @@ def process_catalog(
     other processes, which the callback cannot reach.
     """
     start, artifacts = time.perf_counter(), RunArtifacts(catalog)
-    outcomes: list[ClipOutcome] = []
-    write_catalog_table(load_catalog(catalog.path), out)
+    outcomes = faulty_rows(catalog)
+    write_catalog_table(read_catalog(catalog.path), out)
     recorder = Recorder(tracking_uri(), out, catalog.path.name)
     passed = None if remote else callback
     submitted = {process.submit(clip, params, store, out, force=force, callback=passed): clip for clip in catalog.clips}
@@ -86,9 +87,9 @@ def process_catalog(
         if outcomes[-1].status != "failed":
             recorder.record(out / outcomes[-1].clip)
         artifacts.update(outcomes)
-    summary = write_run(load_catalog(catalog.path), outcomes, out, time.perf_counter() - start)
+    summary = write_run(read_catalog(catalog.path), outcomes, out, time.perf_counter() - start)
     artifacts.close(outcomes, out)
     recorder.close()
     if recorder.message:
-        print(recorder.message, file=sys.stderr)
+        print(printable(recorder.message), file=sys.stderr)
     return (Failed if summary.failed else Completed)(message=summary.message(out), data=summary)

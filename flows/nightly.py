@@ -9,7 +9,7 @@ from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
 from prefect.states import Completed, Failed
 
-from effivmt.catalog import load_catalog
+from effivmt.catalog import list_faults, read_catalog
 from effivmt.config import load_params
 from effivmt.errors import DamageError, EffiVMTError, in_one_line
 from effivmt.pipeline.callbacks import Callback
@@ -46,7 +46,9 @@ def nightly(
     logger = get_run_logger()
     try:
         settings = load_params(params, overrides)
-        chosen = select_clips(load_catalog(catalog), tuple(only), out if retry_failed else None)
+        chosen = select_clips(read_catalog(catalog), tuple(only), out if retry_failed else None)
+        if chosen.faults:
+            logger.error("%s", list_faults(chosen))
         if not chosen.clips:
             return Completed(message="nothing failed in the last run")
         open_workspace(settings, store)  # a wrong backbone folder ends the run before any clip fails for it

@@ -27,7 +27,7 @@ def check_schedule(cron: str, timezone: str) -> None:
 
 
 def serve(name: str, cron: str, timezone: str, parameters: Mapping[str, object]) -> None:
-    """Serves the deployment `nightly/<name>` until SIGINT or SIGTERM, one run at a time; then pauses its schedule."""
+    """Serves the deployment `nightly/<name>`, one run at a time, until a signal stops it; then pauses its schedule."""
     runner = Runner(name=name, pause_on_shutdown=True, limit=1)
     runner.add_flow(
         nightly,
@@ -44,8 +44,9 @@ async def _run(runner: Runner) -> None:
     loop, stopping = asyncio.get_running_loop(), asyncio.Event()
     serving = asyncio.create_task(runner.start(webserver=False))
     await asyncio.sleep(0)  # now it has set its own signal handler, which leaves its children behind
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stopping.set)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup sets it for SIGHUP
+            loop.add_signal_handler(number, stopping.set)
     asked = asyncio.create_task(stopping.wait())
     await asyncio.wait((serving, asked), return_when=asyncio.FIRST_COMPLETED)
     if asked.done() and not serving.done():

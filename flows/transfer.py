@@ -7,6 +7,7 @@ from prefect import flow
 
 from effivmt.catalog import Clip
 from effivmt.config import Params
+from effivmt.errors import printable
 from effivmt.pipeline import api
 from effivmt.pipeline.callbacks import Callback
 from effivmt.pipeline.outputs import Outputs
@@ -37,5 +38,5 @@ def transfer(
     recorder = Recorder(tracking_uri(), out)
     recorder.record(outputs.folder)
     if recorder.message:
-        print(recorder.message, file=sys.stderr)
+        print(printable(recorder.message), file=sys.stderr)
     return result, outputs

@@ -31,7 +31,7 @@ class RunArtifacts:
     def __init__(self, catalog: Catalog) -> None:
         """Creates the progress artifact; artifacts of catalogs with the same name are versions of one another."""
         self._name = re.sub(r"[^a-z0-9]+", "-", catalog.path.stem.lower()).strip("-") or "catalog"
-        self._total = len(catalog.clips)
+        self._total = len(catalog.clips) + len({fault.clip for fault in catalog.faults})
         self._client = get_client(httpx_settings={"timeout": TIMEOUT}, sync_client=True)
         self._shown = time.monotonic()
         self._progress = self._create("progress", "progress", 0.0, self._count([]))

@@ -8,11 +8,11 @@ from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
-import yaml
 from pydantic import ValidationError
 
-from effivmt.config import Section, set_value
+from effivmt.config import Section, field_faults, set_value
 from effivmt.errors import ParamsError
+from effivmt.untrusted import read_yaml
 
 PEERS = {
     "motion_director": "MotionDirectorParams",
@@ -37,11 +37,11 @@ def is_of_peer(override: str) -> bool:
 def read_peers(path: Path) -> dict[str, object]:
     """The sections of a peers file, not yet validated; ParamsError where it is unreadable or has an unknown section."""
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        tree = read_yaml(path) or {}
     except OSError as error:
         raise ParamsError(f"peers file {path} cannot be read ({error.strerror}); pass --peers FILE") from error
-    except (yaml.YAMLError, ValueError) as error:
-        raise ParamsError(f"peers file {path} is not valid YAML: {' '.join(str(error).split())}") from error
+    except ValueError as error:
+        raise ParamsError(f"peers file {path} {error}; correct it, or pass --peers FILE") from error
     if not isinstance(tree, dict) or (unknown := [name for name in tree if name not in PEERS]):
         given = f"has the section {unknown[0]!r:.60}" if isinstance(tree, dict) else f"holds a {type(tree).__name__}"
         raise ParamsError(f"peers file {path} {given}; expected sections {', '.join(PEERS)}")
@@ -56,5 +56,4 @@ def peer_params(name: str, tree: Mapping[str, object], overrides: Sequence[str] 
     try:
         return getattr(peer_module(name), PEERS[name]).model_validate(changed.get(name) or {})
     except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, (name, *e['loc'])))}: {e['msg']}" for e in error.errors())
-        raise ParamsError(f"peers are wrong: {faults}") from error
+        raise ParamsError(f"peers are wrong: {field_faults(error, name)}") from error

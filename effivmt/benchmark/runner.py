@@ -72,7 +72,7 @@ def _here(store: Path, jobs: Sequence[Job]) -> Iterator[tuple[int, JobResult]]:
 
 
 def _elsewhere(store: Path, jobs: Sequence[Job], workers: int) -> Iterator[tuple[int, JobResult]]:
-    context = multiprocessing.get_context("spawn")
+    context, others = multiprocessing.get_context("spawn"), multiprocessing.active_children()
     with ProcessPoolExecutor(workers, context, _begin_worker) as pool:
         try:
             futures = {pool.submit(_run_in_worker, store, job): number for number, job in enumerate(jobs)}
@@ -83,7 +83,10 @@ def _elsewhere(store: Path, jobs: Sequence[Job], workers: int) -> Iterator[tuple
                 except BrokenProcessPool:
                     lost = failed_cells(jobs[number], jobs[number].clip.prompts, DIED)
                     yield number, JobResult(jobs[number], tuple(lost), None, cached=False)
-        except BaseException:
+        except BaseException:  # such as a signal to this process alone: its jobs would go on to their end
+            for worker in multiprocessing.active_children():
+                if worker not in others:
+                    worker.terminate()
             pool.shutdown(cancel_futures=True)
             raise
 

@@ -3,6 +3,7 @@
 Neither metric needs a model or returns NaN; a video without edges has sharpness 0.
 """
 
+from collections.abc import Iterator
 from itertools import pairwise
 
 import cv2
@@ -27,33 +28,30 @@ def sharpness(reference_frames: np.ndarray, generated_frames: np.ndarray) -> flo
     for frames in (reference_frames, generated_frames):
         check_frames(frames)
     width = min(reference_frames.shape[2], generated_frames.shape[2])
-    reference, generated = (edge_steepness(_shrunk(frames, width)) for frames in (reference_frames, generated_frames))
+    reference, generated = (edge_steepness(frames, width) for frames in (reference_frames, generated_frames))
     return generated / reference if reference > 0 else 0.0
 
 
-def edge_steepness(frames: np.ndarray) -> float:
+def edge_steepness(frames: np.ndarray, width: int | None = None) -> float:
     """Slope of a video's edges over the contrast around them, a pixel: about 0.6 at most; 0 without edges.
 
-    Frames uint8 (T, H, W, 3). It is the inverse of the edges' width in pixels, and depends on neither contrast nor
-    colours. An edge is where the slope is highest in its `NEIGHBOURHOOD`; the contrast is the range of values there.
-    Edges of less than half of the video's largest contrast, such as noise on a plain ground, do not count. Raises
-    VideoError if frames are of another kind.
+    Frames uint8 (T, H, W, 3), shrunk to `width` if given. It is the inverse of the edges' width in pixels, and depends
+    on neither contrast nor colours. An edge is where the slope is highest in its `NEIGHBOURHOOD`; the contrast is the
+    range of values there. Edges of less than half of the video's largest contrast, such as noise on a plain ground, do
+    not count. Raises VideoError if frames are of another kind.
 
     Source: edge width as the measure of blur, Marziliano et al., "A no-reference perceptual blur metric" (ICIP 2002).
     """
     check_frames(frames)
-    window = np.ones((max(3, round(frames.shape[2] * NEIGHBOURHOOD)),) * 2, np.uint8)
-    contrasts, slopes = [], []
-    for frame in frames:
-        contrast = (cv2.dilate(frame, window).astype(np.float32) - cv2.erode(frame, window)).max(-1)
-        dx, dy = (cv2.Sobel(frame, cv2.CV_32F, *order, scale=1 / 8) for order in ((1, 0), (0, 1)))
-        slope = np.hypot(dx, dy).max(-1)
-        edge = slope >= cv2.dilate(slope, window)
-        contrasts.append(contrast[edge])
-        slopes.append(slope[edge])
-    contrast, slope = np.concatenate(contrasts), np.concatenate(slopes)
-    strong = contrast >= max(contrast.max() / 2, _FAINTEST)
-    return float((slope[strong] / contrast[strong]).mean()) if strong.any() else 0.0
+    width = width or frames.shape[2]
+    # Twice over the frames: all edges of a video without contrast would take more memory than the video itself.
+    least = max(max(contrast.max() for contrast, _ in _edges(frames, width)) / 2, _FAINTEST)
+    steepness = []
+    for contrast, slope in _edges(frames, width):
+        strong = contrast >= least
+        steepness.append(slope[strong] / contrast[strong])
+    found = np.concatenate(steepness)
+    return float(found.mean()) if len(found) else 0.0
 
 
 def flicker(frames: np.ndarray) -> float:
@@ -74,7 +72,7 @@ def flicker(frames: np.ndarray) -> float:
     height, width = frames.shape[1:3]
     zoom = np.clip(min(height, width), *SHORT_SIDE) / min(height, width)
     size, how = (round(width * zoom), round(height * zoom)), cv2.INTER_CUBIC if zoom > 1 else cv2.INTER_AREA
-    images = [cv2.resize(frame, size, interpolation=how) for frame in frames]
+    images = (cv2.resize(frame, size, interpolation=how) for frame in frames)
     flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     earlier: list[tuple[np.ndarray, np.ndarray]] = []
     changes: list[float] = []
@@ -97,11 +95,17 @@ def check_frames(frames: np.ndarray) -> None:
         raise VideoError(f"cannot judge {frames.dtype} frames of shape {frames.shape}: give uint8 frames (T, H, W, 3)")
 
 
-def _shrunk(frames: np.ndarray, width: int) -> np.ndarray:
-    """Frames of at least this width, as wide, at their own aspect ratio."""
-    size = (width, round(frames.shape[1] * width / frames.shape[2]))
-    same = frames.shape[2] == width
-    return frames if same else np.stack([cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in frames])
+def _edges(frames: np.ndarray, width: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Of each frame, shrunk to this width: contrast and slope, float32 (K,), of its K edge pixels."""
+    window = np.ones((max(3, round(width * NEIGHBOURHOOD)),) * 2, np.uint8)
+    size = (width, max(1, round(frames.shape[1] * width / frames.shape[2])))
+    for own in frames:
+        frame = own if frames.shape[2] == width else cv2.resize(own, size, interpolation=cv2.INTER_AREA)
+        contrast = (cv2.dilate(frame, window).astype(np.float32) - cv2.erode(frame, window)).max(-1)
+        dx, dy = (cv2.Sobel(frame, cv2.CV_32F, *order, scale=1 / 8) for order in ((1, 0), (0, 1)))
+        slope = np.hypot(dx, dy).max(-1)
+        edge = slope >= cv2.dilate(slope, window)
+        yield contrast[edge], slope[edge]
 
 
 def _warped(

@@ -1,17 +1,16 @@
 """CLIP metrics of a video: agreement with its prompt, consistency over time, resemblance to the reference."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from torch.nn import functional as F
 from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel, CLIPTextConfig
 
 from effivmt.errors import BackboneError, VideoError
+from effivmt.untrusted import check_sizes, read_json_object
 
 BATCH = 32
 """Frames or texts in a batch of the model."""
@@ -29,7 +28,7 @@ class ClipScorer:
             )
             self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
             self.processor = CLIPImageProcessorPil.from_pretrained(folder, local_files_only=True)
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        except Exception as error:
             raise _unusable(folder, f"cannot be loaded ({' '.join(str(error).split())[:300]})") from error
         model, loading_info = loaded
         if loading_info["missing_keys"]:
@@ -106,11 +105,13 @@ def reference_resemblance(frame_features: np.ndarray, reference_features: np.nda
 
 def _check_kind(folder: Path) -> None:
     try:
-        kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
+        config = read_json_object(folder / "config.json")
+        check_sizes(config)
     except (OSError, ValueError) as error:
-        raise _unusable(folder, "has no readable config.json") from error
+        raise _unusable(folder, f"has no readable config.json ({error})") from error
+    kind = config.get("model_type")
     if kind != "clip":
-        raise _unusable(folder, f"holds a model of type {kind}")
+        raise _unusable(folder, f"holds a model of type {kind!s:.40}")
 
 
 def _unusable(folder: Path, reason: str) -> BackboneError:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from fractions import Fraction
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, cast
 
@@ -21,6 +21,7 @@ import av
 import ffmpeg
 import imageio_ffmpeg
 import numpy as np
+from av.sidedata.sidedata import SideDataContainer
 from av.sidedata.sidedata import Type as SideDataType
 from av.stream import Disposition
 from av.video.reformatter import Interpolation
@@ -30,6 +31,8 @@ from effivmt.errors import VideoError
 CONTAINERS = "mov,mp4,matroska,webm,avi,gif,mpegts,png_pipe,jpeg_pipe,webp_pipe"
 INDEXED = ("mov", "matroska")  # containers in which a seek lands on a keyframe
 SEEK_AFTER = 10.0  # seconds; up to here, decoding from the beginning costs little
+MAX_PIXELS = 4096 * 2304  # of a frame; libav keeps up to 19 frames of a stream
+MAX_FRAME_BYTES = 3 * MAX_PIXELS  # as stored: 4K with 10 bits and 4:2:0, or 8 bits and 4:4:4
 TIMEOUT = 900.0  # seconds that one file may take to decode or to encode
 CRF = 12  # of libx264: visually lossless, also on small clips
 SCALER = "bicubic+full_chroma_int+full_chroma_inp+accurate_rnd+bitexact"  # the way from RGB to YUV
@@ -61,10 +64,20 @@ class Picture(NamedTuple):
         """Clockwise turn from the stored to the shown frame: 0, 90, 180 or 270 degrees."""
         return CLOCKWISE[self.matrix[:2]]
 
-    def to_rgb(self) -> np.ndarray:
-        """Converts to RGB uint8 (H, W, 3) as shown: turned and mirrored, in the stored colour matrix, without alpha."""
-        image = self.frame.reformat(format="rgb24", interpolation=CONVERSION, threads=1).to_ndarray()
+    @property
+    def shown_size(self) -> tuple[int, int]:
+        """(height, width) in pixels as shown."""
+        size = self.frame.height, self.frame.width
+        return size if self.rotation in (0, 180) else size[::-1]
+
+    def to_rgb(self, size: tuple[int, int] | None = None) -> np.ndarray:
+        """Converts to RGB uint8 (H, W, 3) as shown: turned and mirrored, in the stored colour matrix, without alpha.
+
+        size: (height, width) to scale to on the way, so that no RGB image of the frame's own size is in memory.
+        """
         a, b, c, d = self.matrix
+        height, width = (size if a else size[::-1]) if size else (None, None)
+        image = self.frame.reformat(width, height, format="rgb24", interpolation=CONVERSION, threads=1).to_ndarray()
         if a == 0:
             image, a, d = image.transpose(1, 0, 2), c, b
         return np.ascontiguousarray(image[::d, ::a])
@@ -74,7 +87,8 @@ class Picture(NamedTuple):
 def open_video(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
     """Opens a file and its first video stream that is not a cover image.
 
-    Raises VideoError if the file is missing, no regular file, unreadable, in no supported container, or without video.
+    Raises VideoError if the file is missing, no regular file, unreadable, in no supported container, or without video,
+    and where its frames are larger than `MAX_PIXELS` or `MAX_FRAME_BYTES`.
     """
     if path.is_dir():
         raise VideoError(f"{str(path)!r} is a folder, expected a video file: name one file in it")
@@ -82,7 +96,8 @@ def open_video(path: Path) -> Iterator[tuple[av.container.InputContainer, av.Vid
         raise VideoError(f"{str(path)!r} does not exist, expected a video file: check the path")
     if not path.is_file():
         raise VideoError(f"{str(path)!r} is a device or pipe, expected a regular video file: copy it to disk first")
-    limits = {"protocol_whitelist": "none", "format_whitelist": CONTAINERS}
+    # libav decodes a frame or two already on opening, and takes `max_pixels` for that from the same options.
+    limits = {"protocol_whitelist": "none", "format_whitelist": CONTAINERS, "max_pixels": str(MAX_PIXELS)}
     with ExitStack() as stack:
         try:
             file = stack.enter_context(path.open("rb"))
@@ -95,6 +110,7 @@ def open_video(path: Path) -> Iterator[tuple[av.container.InputContainer, av.Vid
         streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
         if not streams:
             raise VideoError(f"{str(path)!r} has no video stream, expected a video: give a file with pictures in it")
+        _bound_frames(path, streams[0])
         yield container, streams[0]
 
 
@@ -138,6 +154,12 @@ def decode(path: Path, start: float = 0.0) -> Iterator[Picture]:
             ) from error
 
 
+def count_frames(path: Path, most: int) -> int:
+    """How many frames a video has, up to `most`, by its packets, without decoding any; errors as of `open_video`."""
+    with open_video(path) as (container, stream):
+        return sum(packet.size > 0 for packet in islice(container.demux(stream), most))
+
+
 def frame_rate(stream: av.VideoStream) -> Fraction:
     """Average frames per second of a stream as its container gives it, else as libav guesses it, else 25."""
     return stream.average_rate or stream.guessed_rate or Fraction(25)
@@ -149,9 +171,14 @@ def duration(container: av.container.InputContainer, stream: av.VideoStream) -> 
         return announced
     if container.duration:
         return container.duration / av.time_base
-    times = [(packet.pts, packet.duration or 0) for packet in container.demux(stream) if packet.pts is not None]
-    last, lasting = max(times, key=lambda time: time[0])
-    return float((last + lasting - min(start for start, _ in times)) * _time_base(stream))
+    times = ((packet.pts, packet.duration or 0) for packet in container.demux(stream) if packet.pts is not None)
+    first, lasting = next(times)
+    start = last = first
+    for time_stamp, length in times:
+        start = min(start, time_stamp)
+        if time_stamp > last:
+            last, lasting = time_stamp, length
+    return float((last + lasting - start) * _time_base(stream))
 
 
 def encode_h264(path: Path, frames: np.ndarray, fps: float) -> None:
@@ -197,6 +224,20 @@ def encode_h264(path: Path, frames: np.ndarray, fps: float) -> None:
             f"ffmpeg cannot write a video of {width}x{height} in {str(path.parent)!r} ({message}): "
             "check the folder and its free space"
         ) from error
+
+
+def _bound_frames(path: Path, stream: av.VideoStream) -> None:
+    """Raises VideoError where the header announces too large frames; the decoder refuses those that it does not."""
+    codec = stream.codec_context
+    size = codec.width * codec.height
+    stored = size * (codec.format.padded_bits_per_pixel if codec.format else 8) // 8
+    if size > MAX_PIXELS or stored > MAX_FRAME_BYTES or not size:
+        given = f"of {codec.width}x{codec.height} pixels ({codec.pix_fmt})" if size else "that are too large or damaged"
+        raise VideoError(
+            f"{str(path)!r} has frames {given}, expected at most {MAX_PIXELS} pixels and "
+            f"{MAX_FRAME_BYTES // 2**20} MiB each: scale it down first"
+        )
+    codec.options = {"max_pixels": str(MAX_PIXELS)}
 
 
 class _Damage(Exception):
@@ -280,7 +321,8 @@ def _is_cut_gif(packet: av.Packet, file_size: int) -> bool:
 
 
 def _display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int]:
-    data = frame.side_data.get(SideDataType.DISPLAYMATRIX)  # type: ignore[call-overload]  # PyAV's types know str only
+    # frame.side_data would keep its container, which refers to the frame: a cycle, so frames would stay in memory.
+    data = SideDataContainer(frame).get(SideDataType.DISPLAYMATRIX)  # type: ignore[call-arg]  # PyAV's types lack it
     if data is None:
         return 1, 0, 0, 1
     a, b, c, d = np.rint(np.frombuffer(data, dtype=np.int32)[[0, 1, 3, 4]] / 65536).astype(int).tolist()

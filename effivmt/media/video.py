@@ -6,6 +6,7 @@ is dropped: the colours are those stored under it. A file that cannot be used ra
 
 import os
 import secrets
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,11 +19,15 @@ from PIL import Image, ImageOps
 
 from effivmt.errors import VideoError
 from effivmt.media import ffmpeg
+from effivmt.untrusted import open_regular
 
 SLACK = 0.001  # seconds; Matroska rounds its times to milliseconds, QuickTime to 1/600 s
 SHORTEST = 5
 """The fewest frames of a clip: with fewer, Wan's latents have no motion."""
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+IMAGE_FORMATS = ("PNG", "JPEG", "WEBP")
+MAX_IMAGES = 2000
+MAX_IMAGE_PIXELS = 2**25  # 8192 x 4096; decoding takes up to 12 bytes a pixel
 
 
 @dataclass(frozen=True)
@@ -48,8 +53,7 @@ class VideoInfo:
 def probe(path: Path) -> VideoInfo:
     """Reads the facts of a video file from its headers and its first frame, which must be decodable."""
     first = next(ffmpeg.decode(path))
-    size = (first.frame.width, first.frame.height)
-    width, height = size if first.rotation in (0, 180) else size[::-1]
+    height, width = first.shown_size
     with ffmpeg.open_video(path) as (container, stream):
         return VideoInfo(
             path=path,
@@ -114,17 +118,24 @@ def read_clip(
     return clip[: filled - (filled - 1) % 4]
 
 
-def read_frames(path: Path, *, max_frames: int = 2000) -> tuple[np.ndarray, float]:
-    """Reads a whole video at its own size, without stretching pixels: uint8 (T, H, W, 3), and its average fps.
+def read_frames(path: Path, *, max_frames: int = 2000, max_bytes: int | None = None) -> tuple[np.ndarray, float]:
+    """Reads a whole video, without stretching pixels: uint8 (T, H, W, 3), and its average fps.
 
-    All frames are in memory at once. Raises VideoError if there are more than `max_frames`, or any damage.
+    All frames are in memory at once: at their own size, or smaller where they would have more than `max_bytes`. Raises
+    VideoError if there are more than `max_frames`, or any damage.
     """
     frames: list[np.ndarray] = []
+    expected = 0 if max_bytes is None else ffmpeg.count_frames(path, max_frames)
+    size: tuple[int, int] | None = None
     for picture in ffmpeg.decode(path):
         if len(frames) == max_frames:
             raise VideoError(f"{str(path)!r} has more than {max_frames} frames, expected at most that: cut it first")
-        image = picture.to_rgb()
+        if max_bytes is not None and not frames:
+            size = _size_within(picture.shown_size, max_bytes // max(1, expected))
+        image = picture.to_rgb(size)
         frames.append(image if not frames else _fit(image, *frames[0].shape[:2]))
+        if max_bytes is not None and len(frames) > expected and len(frames) * image.nbytes > max_bytes:
+            raise VideoError(f"{str(path)!r} has more frames than its container counts: encode it again")
     with ffmpeg.open_video(path) as (_, stream):
         return np.stack(frames), float(ffmpeg.frame_rate(stream))
 
@@ -140,7 +151,9 @@ def read_images(folder: Path, *, height: int, width: int) -> np.ndarray:
     paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
     if not paths:
         raise VideoError(f"{str(folder)!r} holds no image, expected {', '.join(IMAGE_SUFFIXES)} files: add one")
-    return np.stack([_fit(_read_image(path), height, width) for path in paths])
+    if len(paths) > MAX_IMAGES:
+        raise VideoError(f"{str(folder)!r} holds {len(paths)} images, expected at most {MAX_IMAGES}: take some out")
+    return np.stack([_cover(_read_image(path), height, width) for path in paths])
 
 
 def write_video(path: Path, frames: np.ndarray, fps: float) -> None:
@@ -178,21 +191,39 @@ def _replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def _size_within(size: tuple[int, int], limit: int) -> tuple[int, int] | None:
+    """(height, width) of an RGB frame of at most `limit` bytes; None where a frame of that size has no more."""
+    height, width = size
+    scale = (limit / (3 * height * width)) ** 0.5
+    return None if scale >= 1 else (max(1, int(height * scale)), max(1, int(width * scale)))
+
+
 def _fit(image: np.ndarray, height: int, width: int, aspect: float = 1.0) -> np.ndarray:
     """Scales (H, W, 3), of pixels `aspect` times as wide as high, to cover (height, width); crops centrally."""
-    own_height, own_width = image.shape[:2]
+    return _cover(Image.fromarray(image), height, width, aspect)
+
+
+def _cover(image: Image.Image, height: int, width: int, aspect: float = 1.0) -> np.ndarray:
+    """`_fit` of an RGB image."""
+    own_width, own_height = image.size
     left = max(0.0, own_width - own_height * width / height / aspect) / 2
     top = max(0.0, own_height - own_width * height / width * aspect) / 2
     box = (left, top, own_width - left, own_height - top)
-    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC, box=box))
+    return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC, box=box))
 
 
-def _read_image(path: Path) -> np.ndarray:
+def _read_image(path: Path) -> Image.Image:
+    """An image file as RGB, upright; its pixels are counted before any is decoded."""
     try:
-        with Image.open(path) as image:
-            upright = ImageOps.exif_transpose(image)
-            if upright.mode == "I;16":  # grey of 16 bits, which Pillow would clip to 8 instead of scaling
-                upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
-            return np.asarray(upright.convert("RGB"))
+        with open_regular(path) as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the bound here is lower
+            image = Image.open(file, formats=IMAGE_FORMATS)
+            if image.width * image.height > MAX_IMAGE_PIXELS:
+                raise ValueError(f"{image.width}x{image.height} pixels, expected at most {MAX_IMAGE_PIXELS}")
+            image.load()
+        ImageOps.exif_transpose(image, in_place=True)
+        if image.mode == "I;16":  # grey of 16 bits, which Pillow would clip to 8 instead of scaling
+            return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+        return image if image.mode == "RGB" else image.convert("RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise VideoError(f"{str(path)!r} cannot be decoded ({error}), expected an image: replace it") from error

@@ -87,7 +87,7 @@ def load_adapter(folder: Path | str) -> Adapter:
     """
     folder = Path(folder)
     facts = read_facts(folder)
-    weights = {}
+    heads, weights = load_head_map(folder / "heads.parquet"), {}
     for branch in BRANCHES:
         try:
             weights[branch] = load_file(folder / f"{branch}.safetensors")
@@ -99,7 +99,7 @@ def load_adapter(folder: Path | str) -> Adapter:
             raise AdapterError(f"adapter {folder}: its {branch} branch is zero and changes nothing; tune it again")
     if not any(weights.values()):
         raise AdapterError(f"adapter {folder}: it has no weights at all and changes nothing; tune it again")
-    return Adapter(weights["spatial"], weights["temporal"], load_head_map(folder / "heads.parquet"), facts)
+    return Adapter(weights["spatial"], weights["temporal"], heads, facts)
 
 
 def check_fits(adapter: Adapter, transformer: WanTransformer3DModel, backbone_digest: str | None = None) -> None:
@@ -125,6 +125,13 @@ def check_fits(adapter: Adapter, transformer: WanTransformer3DModel, backbone_di
                     f"the adapter's LoRA of {module} has B {shapes[0]} and A {shapes[1]} but the backbone's layer "
                     f"needs ({linear.out_features}, R) and (R, {linear.in_features}); use the backbone it was made for"
                 )
+    config = transformer.config
+    layers_heads = (config["num_layers"], config["num_attention_heads"])
+    if adapter.heads.is_temporal.shape != layers_heads:
+        raise AdapterError(
+            f"the adapter's head map has (layers, heads) {adapter.heads.is_temporal.shape} but the backbone has "
+            f"{layers_heads}; use the backbone it was made for"
+        )
 
 
 @contextmanager

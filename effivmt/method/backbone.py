@@ -122,7 +122,7 @@ class Backbone:
             if kind is AutoTokenizer:
                 return kind.from_pretrained(self.folder / name, local_files_only=True, **options)
             return kind.from_pretrained(self.folder, subfolder=name, local_files_only=True, **options)
-        except (OSError, ValueError, KeyError) as error:
+        except Exception as error:
             raise self._unusable(name, " ".join(str(error).split())[:300]) from error
 
     def _check_complete(self, name: str, loading_info: Mapping[str, Sequence[str]]) -> None:

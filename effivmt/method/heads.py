@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, BinaryIO, Literal, cast
 
 import numpy as np
 import pyarrow as pa
@@ -22,11 +22,16 @@ from diffusers.models.transformers.transformer_wan import WanAttention, WanTrans
 
 from effivmt.errors import AdapterError, EffiVMTError
 from effivmt.method.rope import rotate
+from effivmt.untrusted import open_regular
 
 BRANCHES = ("spatial", "temporal")
 BOTH = "both"
 """Branch of every head in a head map whose branches are not decoupled."""
 Split = Literal["classified", "random", "swapped", "none"]
+_MOST_HEADS = 100_000
+"""Rows that a head map may have; Wan 14B has 1600 heads."""
+_MOST_BYTES = 16 * 2**20
+"""Bytes that its columns may have; 100,000 rows have 4 MiB."""
 _BLOCK_BYTES = 256 * 2**20
 _COLUMNS = {
     "layer": pa.int32(),
@@ -179,12 +184,16 @@ def save_head_map(path: Path, heads: HeadMap) -> None:
 
 
 def load_head_map(path: Path) -> HeadMap:
-    """Reads heads.parquet; AdapterError unless it has its columns and one row for each head of each layer."""
+    """Reads heads.parquet; AdapterError unless it has its columns and one row for each head of each layer.
+
+    Rows and bytes are those of the file's own metadata, checked before any row is read.
+    """
     try:
-        table = pq.read_table(path)
+        with open_regular(path) as file:
+            table = _read_bounded(file)
         columns = {name: table[name].cast(kind).to_numpy() for name, kind in _COLUMNS.items()}
-    except (OSError, pa.ArrowException, KeyError) as error:
-        reason = " ".join(str(error).split())
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        reason = " ".join(str(error).split())[:200]
         raise AdapterError(f"head map {path} cannot be read ({reason}); make or pull the adapter again") from error
     places = np.stack([columns["layer"], columns["head"]])
     order = np.lexsort(places[::-1])
@@ -198,6 +207,21 @@ def load_head_map(path: Path) -> HeadMap:
         )
     grid = {name: values[order].reshape(shape) for name, values in columns.items()}
     return HeadMap(grid["spatial_score"], grid["temporal_score"], grid["branch"] == "temporal", branches != {BOTH})
+
+
+def _read_bounded(source: BinaryIO) -> pa.Table:
+    """The columns of a head map; ValueError where it has too many rows or bytes, or a branch of another name."""
+    file = pq.ParquetFile(source, read_dictionary=["branch"])  # a long text in every row costs nothing until it is cast
+    facts = file.metadata
+    parts = [facts.row_group(i).column(j) for i in range(facts.num_row_groups) for j in range(facts.num_columns)]
+    size = sum(part.total_uncompressed_size for part in parts)
+    if facts.num_rows > _MOST_HEADS or size > _MOST_BYTES:
+        raise ValueError(f"it has {facts.num_rows} rows and {size} bytes, expected at most {_MOST_HEADS} rows")
+    table = file.read(columns=list(_COLUMNS))
+    for chunk in table["branch"].chunks:
+        if pa.types.is_dictionary(chunk.type) and set(chunk.dictionary.to_pylist()) - {*BRANCHES, BOTH, None}:
+            raise ValueError("it has a branch of another name")
+    return table
 
 
 @contextmanager

@@ -4,12 +4,16 @@ from pathlib import Path
 
 from effivmt.catalog import Clip
 from effivmt.config import EvaluateParams
+from effivmt.errors import VideoError
 from effivmt.pipeline.healing import heal
 from effivmt.pipeline.outputs import Outputs
 from effivmt.pipeline.runner import StageRunner
 from effivmt.pipeline.transfer import TransferResult, run_clip
 from effivmt.pipeline.workspace import Workspace
 from effivmt.pipeline.write_outputs import write_outputs
+
+EVALUATE_BYTES = 96 * 2**20
+"""`evaluate_videos` holds at most this much of each video: 81 frames of 480 x 832 pixels, not scaled."""
 
 
 def transfer(
@@ -38,15 +42,26 @@ def evaluate_videos(
 ) -> dict[str, float]:
     """The metrics of a generated video file against a reference file and its prompt, by name.
 
-    caption: what the reference shows, for the appearance leakage. VideoError for a file that cannot be read;
-    BackboneError for a scorer that cannot be used.
+    caption: what the reference shows, for the appearance leakage. Frames are scaled down where a video's would take
+    more than `EVALUATE_BYTES`. VideoError for a file that cannot be read or measured; BackboneError for a scorer that
+    cannot be used.
     """
+    from effivmt.media.video import probe, read_frames
+
+    for path in (reference, generated):
+        info = probe(Path(path))
+        sides = sorted((info.width, info.height))
+        if sides[0] < 16 or sides[1] > 3 * sides[0]:
+            raise VideoError(
+                f"{str(path)!r} has {info.width}x{info.height} pixels; metrics need sides of 16 or more, one at most 3 "
+                "times the other: crop it first"
+            )
+    # Decoding can take half a gigabyte, and so can torch: the frames come first.
+    frames = [read_frames(Path(path), max_bytes=EVALUATE_BYTES)[0] for path in (reference, generated)]
     from effivmt.evaluation.measure import load_metric_models, measure
-    from effivmt.media.video import read_frames
     from effivmt.method.verbosity import silence_libraries
 
     silence_libraries()
     params = params or EvaluateParams()
-    frames = [read_frames(Path(path))[0] for path in (reference, generated)]
     models = load_metric_models(params.scorer_folder, params.tracker)
     return measure(frames[0], frames[1], prompt, models, caption=caption)

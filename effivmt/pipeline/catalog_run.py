@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from effivmt.catalog import Catalog, Clip, load_catalog
-from effivmt.errors import EffiVMTError, in_one_line
+from effivmt.catalog import Catalog, Clip, read_catalog
+from effivmt.errors import CatalogError, EffiVMTError, in_one_line
 from effivmt.pipeline.catalog_table import write_catalog_table
 from effivmt.pipeline.excerpt import Excerpt
 from effivmt.pipeline.healing import heal
@@ -73,14 +73,28 @@ def attempt(clip: Clip, runner: StageRunner, process: Callable[[], Excerpt | Non
 
 
 def run_catalog(work: Workspace, catalog: Catalog, out: Path | str) -> RunSummary:
-    """Takes the clips of a catalog through all stages, one by one, without an engine, and writes the folder `out`."""
-    start, outcomes, out = time.perf_counter(), [], Path(out)
-    write_catalog_table(load_catalog(catalog.path), out)
+    """Takes the clips of a catalog through all stages, one by one, without an engine, and writes the folder `out`.
+
+    Rows of the catalog that are no clips are among the failures.
+    """
+    start, outcomes, out = time.perf_counter(), faulty_rows(catalog), Path(out)
+    write_catalog_table(read_catalog(catalog.path), out)
     for clip in catalog.clips:
         work.callback.on_clip_start(clip.clip)
         outcomes.append(process_clip(work, clip, out))
         work.callback.on_clip_end(outcomes[-1])
-    return write_run(load_catalog(catalog.path), outcomes, out, time.perf_counter() - start)
+    return write_run(read_catalog(catalog.path), outcomes, out, time.perf_counter() - start)
+
+
+def faulty_rows(catalog: Catalog) -> list[ClipOutcome]:
+    """A failed outcome for each row of a catalog that is no clip; the reason lists its faults."""
+    reasons: dict[str, list[str]] = {}
+    for fault in catalog.faults:
+        reasons.setdefault(fault.clip, []).append(str(fault))
+    return [
+        ClipOutcome(clip, "failed", 0.0, {}, stage="catalog", reason=in_one_line(CatalogError("; ".join(texts))))
+        for clip, texts in reasons.items()
+    ]
 
 
 def summarize(catalog: str, outcomes: Sequence[ClipOutcome], seconds: float) -> RunSummary:
@@ -107,7 +121,8 @@ def write_run(catalog: Catalog, outcomes: Sequence[ClipOutcome], out: Path, seco
     with write_errors(out):
         out.mkdir(parents=True, exist_ok=True)
         known = {outcome.clip: outcome for outcome in (*_earlier(out), *outcomes)}
-        clips = [known[clip.clip] for clip in catalog.clips if clip.clip in known]
+        names = dict.fromkeys([*(clip.clip for clip in catalog.clips), *(fault.clip for fault in catalog.faults)])
+        clips = [known[name] for name in names if name in known]
         summary = replace(summarize(catalog.path.name, outcomes, seconds), clips=clips)
         with atomic_write(out / RUN) as temporary:
             temporary.write_text(json.dumps(asdict(summary), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

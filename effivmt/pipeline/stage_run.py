@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from effivmt.catalog import Catalog, Clip
-from effivmt.pipeline.catalog_run import attempt, summarize
+from effivmt.pipeline.catalog_run import attempt, faulty_rows, summarize
 from effivmt.pipeline.excerpt import load_excerpt
 from effivmt.pipeline.healing import heal
 from effivmt.pipeline.outcomes import RunSummary
@@ -35,7 +35,7 @@ def run_stage_over(work: Workspace, catalog: Catalog, stage: str, out: Path) -> 
     other and has no files here. EffiVMTError where the folder cannot be written.
     """
     assert stage in STAGES, stage
-    start, folder, outcomes = time.perf_counter(), out / stage, []
+    start, folder, outcomes = time.perf_counter(), out / stage, faulty_rows(catalog)
     placed: dict[str, dict[str, str]] = {}
     for clip in catalog.clips:
         runner = StageRunner(work.callback)

@@ -66,7 +66,7 @@ def _visible_files(folder: Path, prefix: str, around: tuple[str, ...]) -> Iterat
             if os.path.realpath(path) in around:
                 raise StoreError(f"{path} links to a folder around it: remove the link")
             yield from _visible_files(path, f"{name}/", around)
-        elif path.is_file() or path.is_symlink():  # reading a broken link raises its OSError
+        elif path.is_file() or not path.exists():  # reading a broken link raises its OSError
             yield name, path
         else:
             raise StoreError(f"{path} is neither a file nor a folder: remove it")

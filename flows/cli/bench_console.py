@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -17,6 +16,7 @@ from effivmt.benchmark.results import Summary
 from effivmt.benchmark.search import CandidateResult, format_means
 from effivmt_flows.cli.progress import NumberedLines
 from effivmt_flows.cli.tables import results_console
+from effivmt_flows.cli.terminal import open_console
 
 SHOWN = ("motion_fidelity", "trajectory_error", "text_similarity", "appearance_leakage", "seconds")
 
@@ -31,7 +31,7 @@ def job_progress(total: int, *, quiet: bool) -> Iterator[Callable[[JobResult], N
         yield lambda done: lines.ended(_line(done))
     else:
         columns = (TextColumn("{task.description:<40}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=Console(stderr=True)) as progress:
+        with Progress(*columns, console=open_console(stderr=True)) as progress:
             bar = progress.add_task("comparing", total=total)
 
             def on_job_end(done: JobResult) -> None:

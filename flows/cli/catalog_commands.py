@@ -50,22 +50,23 @@ def run(
     check_stages(force)
     if runner == "dask" and engine == "local":
         raise ParamsError("--runner dask and --engine local contradict one another; leave one out")
-    from effivmt.catalog import load_catalog
+    from effivmt.catalog import read_catalog
     from effivmt.pipeline.selection import select_clips
     from effivmt.pipeline.workspace import open_workspace
     from effivmt_flows.cli.progress import clip_progress, damage_notices
-    from effivmt_flows.cli.tables import print_plan, print_run
+    from effivmt_flows.cli.tables import print_faults, print_plan, print_run
     from effivmt_tasks.cluster import choose_cluster
 
     cluster = choose_cluster(runner, address, resource)
-    chosen = select_clips(load_catalog(catalog), tuple(only), out if retry_failed else None)
+    chosen = select_clips(read_catalog(catalog), tuple(only), out if retry_failed else None)
     if not chosen.clips:
         print("nothing failed in the last run")
         return
     work = open_workspace(settings, store, callback=damage_notices(quiet=quiet), force=force)
+    print_faults(chosen)
     if dry_run:
         print_plan(work, chosen)
-        return
+        raise typer.Exit(1 if chosen.faults else 0)
     with clip_progress(len(chosen.clips), quiet=quiet) as callback:
         if engine == "prefect":
             from effivmt_tasks.server import reach_server
@@ -105,6 +106,7 @@ def serve(
     settings = load_params(params, overrides)
     from effivmt.catalog import load_catalog
     from effivmt.pipeline.workspace import open_workspace
+    from effivmt_flows.cli.terminal import say
     from effivmt_flows.serving import check_schedule
     from effivmt_flows.serving import serve as serve_runs
     from effivmt_tasks.cluster import choose_cluster
@@ -119,9 +121,7 @@ def serve(
     parameters: dict[str, object] = {option: str(path.resolve()) for option, path in files.items()}
     parameters |= {"params": _absolute(params), "overrides": overrides}
     parameters |= {"runner": runner, "address": address, "resource": resource}
-    print(
-        f"serving {catalog} ({len(clips)} clips) at {cron!r} {timezone}; stop with Ctrl-C", file=sys.stderr, flush=True
-    )
+    say(f"serving {catalog} ({len(clips)} clips) at {cron!r} {timezone}; stop with Ctrl-C", sys.stderr)
     serve_runs(name or catalog.stem, cron, timezone, parameters)
     print("stopped; the schedule is paused until effivmt serve runs again", file=sys.stderr)
 
@@ -140,16 +140,17 @@ def stage(
     Earlier stages come from the store; what it lacks of them is computed.
     """
     settings = load_params(params, overrides)
-    from effivmt.catalog import load_catalog
+    from effivmt.catalog import read_catalog
     from effivmt.pipeline.stage_run import run_stage_over
     from effivmt.pipeline.stages import STAGES
     from effivmt.pipeline.workspace import open_workspace
     from effivmt_flows.cli.progress import clip_progress, damage_notices
-    from effivmt_flows.cli.tables import print_run
+    from effivmt_flows.cli.tables import print_faults, print_run
 
     if name not in STAGES:
         raise ParamsError(f"NAME is {name!r}; expected one of {', '.join(STAGES)}")
-    chosen = load_catalog(catalog)
+    chosen = read_catalog(catalog)
+    print_faults(chosen)
     work = open_workspace(settings, store, callback=damage_notices(quiet=quiet))
     with clip_progress(len(chosen.clips), quiet=quiet) as callback:
         summary = run_stage_over(replace(work, callback=callback), chosen, name, out)

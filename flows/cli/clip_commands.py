@@ -81,6 +81,7 @@ def transfer(
     from effivmt.pipeline.workspace import open_workspace
     from effivmt_flows.cli.progress import damage_notices, stage_progress, waiting
     from effivmt_flows.cli.tables import print_transfer
+    from effivmt_flows.cli.terminal import say
 
     # Opened here, so that a wrong backbone ends the command before an engine starts and a download shows its progress.
     work = open_workspace(settings, store, callback=damage_notices(quiet=quiet), force=force)
@@ -97,7 +98,7 @@ def transfer(
         else:
             result, outputs = transfer_clip(replace(work, callback=callback), clip, out)
     if quiet:
-        print(outputs.folder)
+        say(outputs.folder)
     else:
         print_transfer(result, outputs)
 
@@ -134,6 +135,7 @@ def render(
     from effivmt.pipeline.workspace import open_workspace
     from effivmt.store.files import export_file
     from effivmt_flows.cli.progress import stage_progress
+    from effivmt_flows.cli.terminal import say
     from effivmt_tasks.tracking.pull import PREFIX, pull_to_cache
 
     folder = pull_to_cache(adapter, store / "pulled") if adapter.startswith(PREFIX) else Path(adapter)
@@ -143,7 +145,7 @@ def render(
             with trial:
                 (video,) = runner.run(stages.render, work, [prompt], folder)
                 export_file(video.artifact, "video.mp4", out)
-    print(out)
+    say(out)
 
 
 def evaluate(

@@ -2,17 +2,19 @@
 
 import os
 import sys
+from contextlib import suppress
 from typing import Annotated
 
 import typer
 
-from effivmt.errors import EffiVMTError, ParamsError, in_one_line
+from effivmt.errors import EffiVMTError, ParamsError, in_one_line, printable
 from effivmt.store.disk_errors import FULL_REMEDY, is_full
 from effivmt.versions import __version__
 from effivmt_flows.cli import bench_commands, catalog_commands, clip_commands, registry_commands, upkeep_commands
+from effivmt_flows.cli.stopping import stopped_by_signals
 
 INTERRUPTED = 130
-"""Exit code of a command that Ctrl-C stopped."""
+"""The exit code that typer gives a command that KeyboardInterrupt has ended."""
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
@@ -50,19 +52,22 @@ for _command in COMMANDS:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs a command; returns 0 done, 1 failed, 2 bad usage or params, 130 stopped by the user.
+    """Runs a command; returns 0 done, 1 failed, 2 bad usage or params, 130, 143 or 129 stopped by a signal.
 
     Idle threads sleep instead of spinning: beside another busy process, spinning ones make small models crawl.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        app(arguments, prog_name="effivmt")
+        with stopped_by_signals() as stop:
+            app(arguments, prog_name="effivmt")
     except SystemExit as end:
         if end.code == INTERRUPTED:
-            print("stopped; run the same command again to go on", file=sys.stderr)
+            with suppress(OSError):  # the terminal may be gone
+                print("stopped; run the same command again to go on", file=sys.stderr)
+            return stop.exit_code
         return end.code if isinstance(end.code, int) else 0
     except EffiVMTError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print("error: " + "\n".join(map(printable, str(error).split("\n"))), file=sys.stderr)
         return 2 if isinstance(error, ParamsError) else 1
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -32,6 +31,7 @@ from effivmt.pretrain.plans import plan_of
 from effivmt.pretrain.scorer import load_scorer
 from effivmt.world.scenes import KINDS
 from effivmt_flows.cli.tables import results_console
+from effivmt_flows.cli.terminal import open_console
 
 QUESTIONS = 400
 """The number of questions that the scorer answers."""
@@ -67,7 +67,7 @@ def run_step(step: str, work: Path, out: Path, *, plan: str, device: str, start:
         MofNCompleteColumn(),
         TextColumn("{task.fields[figures]}"),
     )
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
+    with Progress(*columns, TimeRemainingColumn(), console=open_console(stderr=True)) as progress:
         bars: dict[str, TaskID] = {}
 
         def report(name: str, done: int, total: int, figures: dict[str, float]) -> None:

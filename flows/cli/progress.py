@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from effivmt.errors import DamageError
 from effivmt.pipeline.callbacks import Callback
 from effivmt.pipeline.outcomes import ClipOutcome, StageRun
+from effivmt_flows.cli.terminal import open_console, say
 
 
 @contextmanager
@@ -44,10 +44,10 @@ def waiting(message: str, *, quiet: bool) -> Iterator[None]:
     if quiet:
         yield
     elif not sys.stderr.isatty():
-        print(message, file=sys.stderr, flush=True)
+        say(message, sys.stderr)
         yield
     else:
-        with Console(stderr=True).status(message):
+        with open_console(stderr=True).status(message):
             yield
 
 
@@ -65,7 +65,7 @@ class NumberedLines:
         if others := self._total - self._done:
             left = (time.monotonic() - self._begun) / self._done * others
             line += f"; about {timedelta(seconds=round(left))} left"
-        print(line, file=sys.stderr, flush=True)
+        say(line, sys.stderr)
 
 
 def damage_notices(*, quiet: bool) -> Callback:
@@ -78,7 +78,7 @@ class DamageLines(Callback):
 
     def on_damage(self, damage: DamageError) -> None:
         """Prints the file and its fault."""
-        print(damage, file=sys.stderr, flush=True)
+        say(damage, sys.stderr)
 
 
 class StageLines(DamageLines):
@@ -86,11 +86,11 @@ class StageLines(DamageLines):
 
     def on_stage_start(self, stage: str) -> None:
         """Prints the stage."""
-        print(f"{stage}: started", file=sys.stderr, flush=True)
+        say(f"{stage}: started", sys.stderr)
 
     def on_stage_end(self, run: StageRun) -> None:
         """Prints the stage and its seconds."""
-        print(f"{run.stage}: {status_of(run)} in {run.seconds:.1f} s", file=sys.stderr, flush=True)
+        say(f"{run.stage}: {status_of(run)} in {run.seconds:.1f} s", sys.stderr)
 
 
 class StageBars(Callback):
@@ -105,7 +105,7 @@ class StageBars(Callback):
             MofNCompleteColumn(),
             TextColumn("{task.fields[note]}"),
             TimeRemainingColumn(elapsed_when_finished=True),
-            console=Console(stderr=True),
+            console=open_console(stderr=True),
         )
 
     def __enter__(self) -> "StageBars":
@@ -162,7 +162,7 @@ class ClipBars(Callback):
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(elapsed_when_finished=True),
-            console=Console(stderr=True),
+            console=open_console(stderr=True),
         )
         self._clips = self._progress.add_task("clips", total=total)
         self._stage = self._progress.add_task("", total=None)

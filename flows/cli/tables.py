@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from effivmt.catalog import Catalog
+from effivmt.catalog import Catalog, list_faults
 from effivmt.evaluation.metrics import KINDS, METRICS, ordered
 from effivmt.pipeline.outcomes import RunSummary
 from effivmt.pipeline.outputs import Outputs
@@ -19,15 +19,18 @@ from effivmt.pipeline.transfer import TransferResult
 from effivmt.pipeline.workspace import Workspace
 from effivmt.report.run_report import PAGE
 from effivmt_flows.cli.progress import status_of
+from effivmt_flows.cli.terminal import open_console
 
 _WIDTH = 160
 """Columns where stdout is no terminal: enough for every table."""
+_FAILED_SHOWN = 50
+"""A run's table lists at most this many failures; quarantine.csv has all."""
 
 
 def results_console() -> Console:
     """The console of stdout: as wide as the terminal, else as COLUMNS says, else wide enough for every table."""
     known = sys.stdout.isatty() or "COLUMNS" in os.environ
-    return Console(highlight=False, width=None if known else _WIDTH)
+    return open_console(highlight=False, width=None if known else _WIDTH)
 
 
 def print_plan(work: Workspace, catalog: Catalog) -> None:
@@ -46,18 +49,27 @@ def print_plan(work: Workspace, catalog: Catalog) -> None:
         console.print(reason, soft_wrap=True, markup=False)
 
 
+def print_faults(catalog: Catalog) -> None:
+    """Prints the faults of a catalog's rows on stderr, a page at most."""
+    if catalog.faults:
+        good = len(catalog.clips)
+        print(f"{list_faults(catalog)}\n  {good} clip{'s' * (good != 1)} without a fault", file=sys.stderr, flush=True)
+
+
 def print_run(summary: RunSummary, ran: Catalog, out: Path, *, quiet: bool) -> None:
     """Prints a table of the clips of this run that failed, the counts by status, and where the results are."""
     console = results_console()
-    names = {clip.clip for clip in ran.clips}
+    names = {clip.clip for clip in ran.clips} | {fault.clip for fault in ran.faults}
     failed = [outcome for outcome in summary.clips if outcome.status == "failed" and outcome.clip in names]
     if failed:
         table = Table(title="Failed", title_justify="left")
         for heading in ("clip", "stage", "reason"):
             table.add_column(heading, overflow="fold")
-        for outcome in failed:
+        for outcome in failed[:_FAILED_SHOWN]:
             table.add_row(*map(escape, (outcome.clip, outcome.stage, outcome.reason)))
         console.print(table)
+        if len(failed) > _FAILED_SHOWN:
+            console.print(f"and {len(failed) - _FAILED_SHOWN} more", soft_wrap=True)
     if not quiet:
         console.print(summary.counts, soft_wrap=True)
         if (out / PAGE).is_file():  # a single stage has none

@@ -179,7 +179,7 @@ class TestLoadParams:
         ("content", "message"),
         [
             (b"temporal: [1", "is not valid YAML"),
-            (b"\xff\xfe\x00", "is not valid YAML"),
+            (b"\xff\xfe\x00", "is not UTF-8 text"),
             (b"a: 2024-99-99", "is not valid YAML"),
             (b"- 1\n- 2\n", "holds a list; expected sections"),
             (b"temporal: 3\n", "temporal: "),

@@ -43,7 +43,7 @@ class TestDigest:
     def test_follows_every_byte_of_every_part(self, backbone, folder, component):
         path = max((folder / component).iterdir(), key=lambda p: p.stat().st_size)
         content = bytearray(path.read_bytes())
-        content[-1] ^= 1
+        content[-1] = ord(" ") if path.name == "scheduler_config.json" else content[-1] ^ 1  # it stays JSON
         path.write_bytes(content)
         assert load(folder).digest != backbone.digest
 
@@ -117,7 +117,7 @@ class TestFolder:
             load(tmp_path / "no such folder")
 
     @pytest.mark.parametrize("damage", ["truncated", "pickled", "config", "missing"])
-    def test_damaged_weights_are_an_error_when_needed(self, folder, damage):
+    def test_damaged_weights_are_an_error(self, folder, damage):
         (path,) = (folder / "transformer").glob("*.safetensors")
         if damage == "truncated":
             path.write_bytes(path.read_bytes()[:1000])
@@ -127,9 +127,8 @@ class TestFolder:
             path.unlink()
         if damage == "pickled":
             torch.save({}, folder / "transformer" / "diffusion_pytorch_model.bin")
-        backbone = load(folder)
         with pytest.raises(BackboneError, match=r"its transformer cannot be loaded \(.+\); expected a Wan") as error:
-            backbone.transformer  # noqa: B018
+            load(folder).transformer  # noqa: B018
         assert "\n" not in str(error.value)
 
     @pytest.mark.parametrize(
