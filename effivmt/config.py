@@ -22,12 +22,6 @@ def _packs_into_latent_frames(value: int) -> int:
     return value
 
 
-def _divides_into_tokens(value: int) -> int:
-    if value % 16:
-        raise ValueError(f"{value} is not a multiple of 16; the nearest below is {value // 16 * 16}")
-    return value
-
-
 DEFAULT_FILE = Path("params.yaml")
 """The params that are read where none are named, if the working folder has it."""
 EMBEDDED = ("wan-tiny", "clip-tiny")
@@ -36,7 +30,8 @@ FAULTS_SHOWN = 10
 """An error lists at most this many wrong fields."""
 Positive = Annotated[int, Field(gt=0)]
 FrameCount = Annotated[int, Field(ge=5), AfterValidator(_packs_into_latent_frames)]
-PixelSize = Annotated[int, Field(ge=16), AfterValidator(_divides_into_tokens)]
+PixelSize = Annotated[int, Field(ge=16)]
+"""A multiple of what the backbone packs into a token, which is checked when the backbone is found."""
 
 
 class Section(BaseModel):
@@ -50,6 +45,8 @@ class BackboneParams(Section):
 
     path: str = "wan-tiny"
     """A `WanPipeline` folder or hub id; `wan-tiny` is the embedded backbone."""
+    revision: str | None = None
+    """Commit, branch or tag of a hub id; null: its main branch."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Precision of the transformer; the VAE runs in float32."""
     device: str = "auto"

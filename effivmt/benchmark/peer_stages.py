@@ -99,7 +99,7 @@ def _tune(
     scores = np.zeros((config["num_layers"], config["num_attention_heads"]))
     heads = HeadMap(scores, scores, scores > 0, decoupled=False)
     facts: AdapterFacts = {
-        "backbone": {"id": work.backbone.id, "digest": work.backbone.digest},
+        "backbone": work.backbone.found.facts,
         "clip": {"caption": clip.caption, "digest": digest},
         "params": {"peer": peer, **params.model_dump(mode="json")},
     }

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from effivmt.errors import AdapterError
-from effivmt.method.adapter_manifest import AdapterFacts, read_facts
+from effivmt.method.adapter_manifest import AdapterFacts, BackboneFacts, read_facts
 from effivmt.method.dual_path import PROJECTIONS, channels_of
 from effivmt.method.heads import BRANCHES, HeadMap, load_head_map, save_head_map
 from effivmt.store.digests import sha256_file
@@ -102,14 +102,22 @@ def load_adapter(folder: Path | str) -> Adapter:
     return Adapter(weights["spatial"], weights["temporal"], heads, facts)
 
 
-def check_fits(adapter: Adapter, transformer: WanTransformer3DModel, backbone_digest: str | None = None) -> None:
-    """Raises AdapterError, naming both sides, unless the adapter was made for this backbone."""
+def check_fits(adapter: Adapter, transformer: WanTransformer3DModel, backbone: BackboneFacts | None = None) -> None:
+    """Raises AdapterError, naming both sides, unless the adapter was made for this backbone.
+
+    `backbone` says whose transformer it is. Its weights must be those that the adapter was tuned on; an adapter up to
+    version 0.2 knows the digest of the whole backbone alone.
+    """
     made_for = adapter.facts.get("backbone")
-    if backbone_digest is not None and made_for is not None and made_for["digest"] != backbone_digest:
-        raise AdapterError(
-            f"the adapter was made for backbone {made_for['id']} (digest {made_for['digest'][:12]}) but "
-            f"this backbone has digest {backbone_digest[:12]}; use the backbone it was made for"
-        )
+    if backbone is not None and made_for is not None:
+        whose, asked, given = "", made_for["digest"], backbone["digest"]
+        if "transformer" in made_for and "transformer" in backbone:
+            whose, asked, given = "transformer ", made_for["transformer"], backbone["transformer"]
+        if asked != given:
+            raise AdapterError(
+                f"the adapter was made for backbone {made_for['id']} ({whose}digest {asked[:12]}) but this backbone "
+                f"has {whose}digest {given[:12]}; use the backbone it was made for"
+            )
     modules = dict(transformer.named_modules())
     for weights in (adapter.spatial, adapter.temporal):
         for module, down, up in _pairs(weights):

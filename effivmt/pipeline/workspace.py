@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from effivmt.catalog import Clip
 from effivmt.config import Params
-from effivmt.method.backbone_folder import BackboneFolder, find_backbone
+from effivmt.method.backbone_folder import BackboneFolder, check_frame_size, find_backbone
 from effivmt.pipeline.callbacks import Callback
 from effivmt.pipeline.healing import heal
 from effivmt.store import DEFAULT_STORE, Key, Store
@@ -41,11 +41,12 @@ class Workspace:
 
     @property
     def folder(self) -> BackboneFolder:
-        """The backbone's folder, found and digested on first use; BackboneError where it cannot be used."""
+        """The backbone's folder, found and digested on first use.
+
+        BackboneError where it cannot be used; ParamsError where the frames do not divide into its tokens.
+        """
         if self.loaded.folder is None:
-            for trial in heal(self.callback):
-                with trial:
-                    self.loaded.folder = find_backbone(self.params.backbone.path, self._known_digests)
+            self._find_backbone(weights=True)
         assert self.loaded.folder is not None
         return self.loaded.folder
 
@@ -57,15 +58,15 @@ class Workspace:
             from effivmt.method.verbosity import silence_libraries
 
             silence_libraries()
-            for trial in heal(self.callback):
-                with trial:
-                    self.loaded.backbone = Backbone(self.params.backbone, self._known_digests)
-        assert self.loaded.backbone is not None
+            self.loaded.backbone = Backbone(self.params.backbone, self.folder)
         return self.loaded.backbone
 
-    @property
-    def _known_digests(self) -> Path:
-        return self.store.root / "backbones.json"
+    def _find_backbone(self, *, weights: bool) -> None:
+        for trial in heal(self.callback):
+            with trial:
+                found = find_backbone(self.params.backbone, self.store.root / "backbones.json", weights=weights)
+        check_frame_size(found, self.params.ingest)
+        self.loaded.folder = found
 
     def for_clip(self, clip: Clip) -> "Workspace":
         """This workspace under the clip's own seed, if the clip has one."""
@@ -100,11 +101,13 @@ def open_workspace(
     *,
     callback: Callback | None = None,
     force: Sequence[str] = (),
+    weights: bool = True,
 ) -> Workspace:
     """A workspace with these params (default: the preset `tiny`) and this store folder, created when first needed.
 
-    Finds the backbone's folder at once, downloading a hub id; BackboneError where it cannot be used.
+    Finds the backbone's folder at once, fetching a hub id (weights False: without its weights, for keys and plans
+    alone). BackboneError where it cannot be used; ParamsError where the frames do not divide into its tokens.
     """
     work = Workspace(Store(Path(store)), params or Params(), callback or Callback(), frozenset(force))
-    _ = work.folder
+    work._find_backbone(weights=weights)
     return work

@@ -62,7 +62,9 @@ def run(
     if not chosen.clips:
         print("nothing failed in the last run")
         return
-    work = open_workspace(settings, store, callback=damage_notices(quiet=quiet), force=force)
+    work = open_workspace(
+        settings, store, callback=damage_notices(quiet=quiet), force=force, weights=not dry_run
+    )
     print_faults(chosen)
     if dry_run:
         print_plan(work, chosen)

@@ -79,7 +79,7 @@ def _tune(work: Workspace, out: Path, scratch: Path, *, clip: Clip, inputs: Temp
             progress=work.progress("temporal"),
         )
     facts: AdapterFacts = {
-        "backbone": {"id": backbone.id, "digest": backbone.digest},
+        "backbone": backbone.found.facts,
         "clip": {"caption": clip.caption, "digest": digest},
         "ranks": {"spatial": params.spatial.rank if looks else 0, "temporal": params.temporal.rank},
         "params": params.model_dump(mode="json", include={"seed", "sampling", "spatial", "temporal"}),

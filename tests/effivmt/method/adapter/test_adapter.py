@@ -111,12 +111,12 @@ class TestFolder:
 
 class TestCheckFits:
     def test_accepts_its_own_backbone(self, backbone, tuned):
-        check_fits(load_adapter(tuned.folder), backbone.transformer, backbone.digest)
+        check_fits(load_adapter(tuned.folder), backbone.transformer, backbone.found.facts)
 
     def test_another_digest_is_named_beside_this_one(self, backbone, tuned):
         message = rf"made for backbone wan-random \(digest {backbone.digest[:12]}\) but .* digest ffffffffffff;"
         with pytest.raises(AdapterError, match=message):
-            check_fits(load_adapter(tuned.folder), backbone.transformer, "f" * 64)
+            check_fits(load_adapter(tuned.folder), backbone.transformer, backbone.found.facts | {"digest": "f" * 64})
 
     @pytest.mark.parametrize(
         ("change", "message"),
