@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
@@ -22,6 +23,7 @@ from effivmt.errors import AdapterError
 from effivmt.method.adapter_manifest import AdapterFacts, BackboneFacts, read_facts
 from effivmt.method.dual_path import PROJECTIONS, channels_of
 from effivmt.method.heads import BRANCHES, HeadMap, load_head_map, save_head_map
+from effivmt.method.side_path import SidedLinear
 from effivmt.store.digests import sha256_file
 
 _COMFYUI_NAMES = dict(zip(PROJECTIONS, ("q", "k", "v", "o"), strict=True))
@@ -146,29 +148,45 @@ def check_fits(adapter: Adapter, transformer: WanTransformer3DModel, backbone: B
 def fused(
     transformer: WanTransformer3DModel, branches: Mapping[str, tuple[Mapping[str, torch.Tensor], float]]
 ) -> Iterator[WanTransformer3DModel]:
-    """Adds LoRAs to the weights of a stock transformer while the context lasts: W + strength * B A, at no cost a step.
+    """Adds LoRAs to a stock transformer while the context lasts: W + strength * B A.
 
-    `branches` maps a name to (stock-layout weights, strength). On leaving, the original bytes are back.
+    `branches` maps a name to (stock-layout weights, strength). Weights in float32 are merged, at no cost a step; beside
+    weights of lower precision the LoRAs stay in float32, as merging would round small updates away. On leaving, the
+    original bytes are back.
     """
     loras: dict[str, list[tuple[torch.Tensor, torch.Tensor, float]]] = {}
     for weights, strength in branches.values():
         for module, down, up in _pairs(weights):
             if strength != 0:
                 loras.setdefault(module, []).append((down, up, strength))
-    originals = {}
+    originals: dict[str, nn.Linear] = {}
     try:
         for module, parts in loras.items():
-            weight = transformer.get_submodule(module).get_parameter("weight")
-            delta = sum(
-                strength * (up.to(weight.device, torch.float32) @ down.to(weight.device, torch.float32))
+            linear = cast(nn.Linear, transformer.get_submodule(module))
+            device = linear.weight.device
+            sides = [
+                (down.to(device, torch.float32), up.to(device, torch.float32), strength)
                 for down, up, strength in parts
-            )
-            originals[module] = weight.data
-            weight.data = (weight.data.float() + delta).to(weight.dtype)
+            ]
+            originals[module] = linear
+            transformer.set_submodule(module, _with_loras(linear, sides))
         yield transformer
     finally:
         for module, original in originals.items():
-            transformer.get_submodule(module).get_parameter("weight").data = original
+            transformer.set_submodule(module, original)
+
+
+def _with_loras(linear: nn.Linear, parts: Sequence[tuple[torch.Tensor, torch.Tensor, float]]) -> nn.Linear:
+    """A Linear that computes W + the sum of strength * B A, for parts (A, B, strength) in float32; W stays as it is."""
+    if linear.weight.dtype != torch.float32:
+        down = torch.cat([down for down, _, _ in parts])
+        return SidedLinear(linear, down, torch.cat([strength * up for _, up, strength in parts], dim=1))
+    has_bias = linear.bias is not None
+    merged = nn.Linear(linear.in_features, linear.out_features, bias=has_bias, device="meta")
+    delta = sum(strength * (up @ down) for down, up, strength in parts)
+    merged.weight = nn.Parameter(linear.weight.detach() + delta, requires_grad=False)
+    merged.bias = linear.bias
+    return merged
 
 
 def to_comfyui(spatial: Mapping[str, torch.Tensor], temporal: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -86,6 +86,12 @@ class Workspace:
         versions = VERSIONS | BENCHMARK_VERSIONS
         return Key(stage, versions[stage], inputs, params, self.folder.digest)
 
+    @property
+    def adapted_precision(self) -> str:
+        """The precision of a transformer with an adapter, as keys name it: beside bfloat16 weights LoRAs are float32."""
+        dtype = self.params.backbone.dtype
+        return dtype if dtype == "float32" else f"{dtype}, LoRA in float32"
+
     def forces(self, key: Key) -> bool:
         """Whether the artifact of this key is made again even where the store has it."""
         return key.stage in self.force

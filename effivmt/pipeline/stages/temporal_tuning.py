@@ -36,7 +36,7 @@ def temporal_key(work: Workspace, inputs: TemporalInputs) -> Key:
         "heads": inputs.classified.digest("heads.parquet"),
         "spatial": inputs.appearance.digest("spatial.safetensors"),
     }
-    settings = tuning_settings(work, work.params.temporal)
+    settings = tuning_settings(work, work.params.temporal) | {"precision": work.adapted_precision}
     settings |= {"sampling": work.params.sampling.model_dump(), "num_frames": work.params.ingest.num_frames}
     return work.key("temporal", digests, settings)
 
