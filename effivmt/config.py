@@ -24,7 +24,8 @@ def _packs_into_latent_frames(value: int) -> int:
 
 DEFAULT_FILE = Path("params.yaml")
 """The params that are read where none are named, if the working folder has it."""
-EMBEDDED = ("wan-tiny", "clip-tiny")
+WAN_TINY, CLIP_TINY = "wan-tiny", "clip-tiny"
+EMBEDDED = (WAN_TINY, CLIP_TINY)
 """The models that are installed with this package."""
 FAULTS_SHOWN = 10
 """An error lists at most this many wrong fields."""
@@ -43,7 +44,7 @@ class Section(BaseModel):
 class BackboneParams(Section):
     """The frozen video model."""
 
-    path: str = "wan-tiny"
+    path: str = WAN_TINY
     """A `WanPipeline` folder or hub id; `wan-tiny` is the embedded backbone."""
     revision: str | None = None
     """Commit, branch or tag of a hub id; null: its main branch."""
@@ -166,15 +167,11 @@ class RenderParams(Section):
 class EvaluateParams(Section):
     """Metrics of the rendered videos."""
 
-    scorer: str = "clip-tiny"
-    """A transformers `CLIPModel` folder; `clip-tiny` is the embedded one."""
+    scorer: str = CLIP_TINY
+    """A transformers `CLIPModel` folder or hub id; `clip-tiny` is the embedded one, which knows wan-tiny's clips alone.
+    Where it cannot be had, the metrics of CLIP are left out."""
     cotracker: str = ""
     """A CoTracker3 checkpoint as safetensors, by which points are tracked; empty: Lucas-Kanade, with no download."""
-
-    @property
-    def scorer_folder(self) -> Path:
-        """The scorer's folder."""
-        return find_embedded(self.scorer)
 
     @property
     def tracker(self) -> Path | None:

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import hubserver
+import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline, WanTransformer3DModel

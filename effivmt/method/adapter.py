@@ -165,8 +165,7 @@ def fused(
             linear = cast(nn.Linear, transformer.get_submodule(module))
             device = linear.weight.device
             sides = [
-                (down.to(device, torch.float32), up.to(device, torch.float32), strength)
-                for down, up, strength in parts
+                (down.to(device, torch.float32), up.to(device, torch.float32), strength) for down, up, strength in parts
             ]
             originals[module] = linear
             transformer.set_submodule(module, _with_loras(linear, sides))

@@ -62,8 +62,8 @@ def _config(folder: Path, name: str) -> dict[str, Any]:
         check_sizes(config)
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"has a {name} that cannot be loaded ({' '.join(str(error).split())[:300]}); expected a WanPipeline folder: "
-            "copy it again"
+            f"has a {name} that cannot be loaded ({' '.join(str(error).split())[:300]}); expected a WanPipeline "
+            "folder: copy it again"
         ) from error
     return config
 

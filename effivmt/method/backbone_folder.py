@@ -1,7 +1,6 @@
 """A backbone's folder and the digests of its weights and configs, found without loading anything."""
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,8 +46,8 @@ class BackboneFolder:
 def find_backbone(params: BackboneParams, memo: Path | None = None, *, weights: bool = True) -> BackboneFolder:
     """Finds a WanPipeline folder or hub id and digests it; `memo` is a file that caches the digests of files.
 
-    Of a hub id it fetches the configs, checks them, and only then fetches the rest; weights False: not the weights, whose
-    digests the hub lists. Raises BackboneError where there is none, or one of another kind, or one whose configs and
+    Of a hub id it fetches the configs, checks them, and only then fetches the rest; weights False: not the weights,
+    whose digests the hub lists. Raises BackboneError where there is none, or one of another kind, or one whose configs and
     weights do not belong together: the libraries would take minutes or gigabytes to notice. ParamsError for a revision
     of a folder. DamageError, once, where `memo` was damaged.
     """
@@ -149,9 +148,7 @@ def _file_digests(folder: Path, memo: Path | None) -> dict[str, str]:
     `memo` remembers them by the file that a name leads to, its size and modification time: in the hub's cache all
     commits lead to the same file where its bytes are the same.
     """
-    files = {
-        f"{name}/{file}": path for name in COMPONENTS for file, path in visible_files(folder / name).items()
-    }
+    files = {f"{name}/{file}": path for name in COMPONENTS for file, path in visible_files(folder / name).items()}
     if memo is None:
         return {file: sha256_file(path) for file, path in files.items()}
     signatures = {file: _signature(path) for file, path in files.items()}

@@ -1,4 +1,4 @@
-"""A LoRA beside a Linear of low precision: merged into bfloat16 weights, most of a small update would be rounded away."""
+"""A LoRA beside a Linear of low precision: merged into bfloat16 weights, a small update would be rounded away."""
 
 import torch
 from torch import nn

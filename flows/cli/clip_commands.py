@@ -79,12 +79,13 @@ def transfer(
     check_stages(force)
     from effivmt.pipeline.api import transfer as transfer_clip
     from effivmt.pipeline.workspace import open_workspace
-    from effivmt_flows.cli.progress import damage_notices, stage_progress, waiting
+    from effivmt_flows.cli.progress import damage_notices, say_scorer_fault, stage_progress, waiting
     from effivmt_flows.cli.tables import print_transfer
     from effivmt_flows.cli.terminal import say
 
     # Opened here, so that a wrong backbone ends the command before an engine starts and a download shows its progress.
     work = open_workspace(settings, store, callback=damage_notices(quiet=quiet), force=force)
+    say_scorer_fault(work.scorer.fault, quiet=quiet)
     if engine == "prefect":
         from effivmt_tasks.server import reach_server
 

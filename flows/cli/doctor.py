@@ -168,10 +168,14 @@ def _gpu() -> Check:
 
 def _scorer(params: Params) -> Check:
     from effivmt.evaluation.measure import load_metric_models
+    from effivmt.evaluation.scorer_folder import find_scorer, has_weights
     from effivmt.method.verbosity import silence_libraries
 
     silence_libraries()
-    load_metric_models(params.evaluate.scorer_folder, params.evaluate.tracker)
+    scorer = find_scorer(name := params.evaluate.scorer, weights=False).path
+    if not has_weights(scorer):
+        return Check("scorer", f"{name} is not on this machine; hf download {name}", ok=False)
+    load_metric_models(scorer, params.evaluate.tracker)
     return Check("scorer", " and ".join(filter(None, (params.evaluate.scorer, params.evaluate.cotracker))))
 
 

@@ -1,4 +1,4 @@
-"""A backbone by hub id: small files first, refusals by name before any weights, revisions, and digests without weights."""
+"""A backbone by hub id: refusals by name before any weights are fetched, revisions, and digests without weights."""
 
 import json
 import shutil
