@@ -18,8 +18,8 @@ def fetch(
     """The folder with the files of a hub id that match, fetched where they are not here, and the commit they are of.
 
     what: "backbone" or "scorer"; revision: a commit, branch or tag; None: the main branch. weights False leaves
-    `WEIGHTS` out. Without a connection the folder has what was fetched earlier. BackboneError where the hub has no such model or revision, or cannot be
-    reached and nothing was fetched.
+    `WEIGHTS` out. Without a connection the folder has what was fetched earlier. BackboneError where the hub has no such
+    model or revision, or cannot be reached and nothing was fetched.
     """
     from huggingface_hub import snapshot_download  # slow to import, and a local folder needs none of it
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RevisionNotFoundError

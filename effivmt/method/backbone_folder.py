@@ -47,9 +47,9 @@ def find_backbone(params: BackboneParams, memo: Path | None = None, *, weights: 
     """Finds a WanPipeline folder or hub id and digests it; `memo` is a file that caches the digests of files.
 
     Of a hub id it fetches the configs, checks them, and only then fetches the rest; weights False: not the weights,
-    whose digests the hub lists. Raises BackboneError where there is none, or one of another kind, or one whose configs and
-    weights do not belong together: the libraries would take minutes or gigabytes to notice. ParamsError for a revision
-    of a folder. DamageError, once, where `memo` was damaged.
+    whose digests the hub lists. Raises BackboneError where there is none, or one of another kind, or one whose configs
+    and weights do not belong together: the libraries would take minutes or gigabytes to notice. ParamsError for a
+    revision of a folder. DamageError, once, where `memo` was damaged.
     """
     folder, commit, name = find_embedded(params.path), None, params.path
     local = os.path.isdir(folder)  # unlike Path.is_dir, it never raises
