@@ -45,6 +45,9 @@ class Backbone:
         self.params = params
         self.device = pick_device(params.device, "backbone.device")
         self.dtype = getattr(torch, params.dtype)
+        if self.device.type == "cuda" and self.dtype == torch.bfloat16:
+            # The LoRAs beside bfloat16 weights are added in float32. TF32 holds bfloat16 values exactly.
+            torch.backends.cuda.matmul.allow_tf32 = True
         self._parts: dict[str, Any] = {}  # each of a type of its own
 
     @property

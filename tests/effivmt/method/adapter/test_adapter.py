@@ -77,7 +77,9 @@ class TestFolder:
         with pytest.raises(AdapterError, match="does not list the adapter's files"):
             load_adapter(broken)
 
-    @pytest.mark.parametrize("made_for", ["wan", [], {"id": "wan"}, {"digest": "5f"}, {"id": "", "digest": "", "commit": 1}])
+    @pytest.mark.parametrize(
+        "made_for", ["wan", [], {"id": "wan"}, {"digest": "5f"}, {"id": "", "digest": "", "commit": 1}]
+    )
     def test_a_backbone_without_id_and_digest_is_an_error(self, broken, made_for):
         edit_facts(broken, lambda facts: facts.update(backbone=made_for))
         with pytest.raises(AdapterError, match=r"adapter\.json does not say its backbone; pull or make it again"):
@@ -123,7 +125,9 @@ class TestCheckFits:
         edit_facts(broken, lambda facts: facts.update(backbone=dict(backbone.found.facts)))
         adapter, other = load_adapter(broken), backbone.found.facts | {"digest": "f" * 64, "commit": "1" * 40}
         check_fits(adapter, backbone.transformer, other)
-        with pytest.raises(AdapterError, match=r"transformer digest \w{12}\) but this backbone has transformer digest ee"):
+        with pytest.raises(
+            AdapterError, match=r"transformer digest \w{12}\) but this backbone has transformer digest ee"
+        ):
             check_fits(adapter, backbone.transformer, other | {"transformer": "e" * 64})
 
     @pytest.mark.parametrize(
