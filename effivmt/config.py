@@ -22,15 +22,10 @@ def _packs_into_latent_frames(value: int) -> int:
     return value
 
 
-def _divides_into_tokens(value: int) -> int:
-    if value % 16:
-        raise ValueError(f"{value} is not a multiple of 16; the nearest below is {value // 16 * 16}")
-    return value
-
-
 DEFAULT_FILE = Path("params.yaml")
 """The params that are read where none are named, if the working folder has it."""
-EMBEDDED = ("wan-tiny", "clip-tiny")
+WAN_TINY, CLIP_TINY = "wan-tiny", "clip-tiny"
+EMBEDDED = (WAN_TINY, CLIP_TINY)
 """The models that are installed with this package."""
 FAULTS_SHOWN = 10
 """An error lists at most this many wrong fields."""
@@ -41,7 +36,8 @@ FlowShift = Annotated[float, Field(gt=0, le=100)]
 Strength = Annotated[float, Field(ge=0, le=4)]
 """How much of a LoRA is added to the weights; 1 is what was tuned."""
 FrameCount = Annotated[int, Field(ge=5), AfterValidator(_packs_into_latent_frames)]
-PixelSize = Annotated[int, Field(ge=16), AfterValidator(_divides_into_tokens)]
+PixelSize = Annotated[int, Field(ge=16)]
+"""A multiple of what the backbone packs into a token, which is checked when the backbone is found."""
 
 
 class Section(BaseModel):
@@ -53,8 +49,10 @@ class Section(BaseModel):
 class BackboneParams(Section):
     """The frozen video model."""
 
-    path: str = "wan-tiny"
+    path: str = WAN_TINY
     """A `WanPipeline` folder or hub id; `wan-tiny` is the embedded backbone."""
+    revision: str | None = None
+    """Commit, branch or tag of a hub id; null: its main branch."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Precision of the transformer; the VAE runs in float32."""
     device: str = "auto"
@@ -175,15 +173,11 @@ class RenderParams(Section):
 class EvaluateParams(Section):
     """Metrics of the rendered videos."""
 
-    scorer: str = "clip-tiny"
-    """A transformers `CLIPModel` folder; `clip-tiny` is the embedded one."""
+    scorer: str = CLIP_TINY
+    """A transformers `CLIPModel` folder or hub id; `clip-tiny` is the embedded one, which knows wan-tiny's clips alone.
+    Where it cannot be had, the metrics of CLIP are left out."""
     cotracker: str = ""
     """A CoTracker3 checkpoint as safetensors, by which points are tracked; empty: Lucas-Kanade, with no download."""
-
-    @property
-    def scorer_folder(self) -> Path:
-        """The scorer's folder."""
-        return find_embedded(self.scorer)
 
     @property
     def tracker(self) -> Path | None:

@@ -51,7 +51,9 @@ def nightly(
             logger.error("%s", list_faults(chosen))
         if not chosen.clips:
             return Completed(message="nothing failed in the last run")
-        open_workspace(settings, store)  # a wrong backbone folder ends the run before any clip fails for it
+        work = open_workspace(settings, store)  # a wrong backbone folder ends the run before any clip fails for it
+        if work.scorer.fault:
+            logger.warning("%s", work.scorer.fault)
         cluster = choose_cluster(runner, address, resource)
         callback = _LoggingCallback(len(chosen.clips))
         summary = run_catalog_flow(chosen, settings, store, out, force=tuple(force), callback=callback, cluster=cluster)

@@ -1,7 +1,9 @@
 """Tiny real models, built once a test session: a random WanPipeline folder and a random CLIPModel folder."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
+import hubserver
 import numpy as np
 import pytest
 import torch
@@ -59,6 +61,13 @@ def scorer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     CLIPImageProcessorPil(size=square, crop_size=square).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[hubserver.Hub]:
+    """A hub on loopback without any models; its cache is empty."""
+    with hubserver.serve(tmp_path / "hub cache", monkeypatch) as served:
+        yield served
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from pathlib import Path
 from effivmt.benchmark.peers import peer_module
 from effivmt.catalog import Clip
 from effivmt.config import Section
-from effivmt.pipeline.stages import RenderedVideo, embed_texts
+from effivmt.pipeline.stages import RenderedVideo, embed_clip, embed_texts
 from effivmt.pipeline.stages.tensors import load_tensor
 from effivmt.pipeline.workspace import Workspace
 from effivmt.store import Artifact
@@ -15,7 +15,7 @@ from effivmt.store import Artifact
 
 def tune(work: Workspace, clip: Clip, ingested: Artifact, *, peer: str, params: Section) -> Artifact:
     """A tuned peer's two LoRAs on all heads; files: adapter/ (the adapter folder)."""
-    caption = embed_texts(work, [clip.caption])[clip.caption]
+    caption = embed_clip(work, clip)[clip.caption]
     inputs = {
         "clip": ingested.digest("dense.safetensors"),
         "single": ingested.digest("single.safetensors"),
@@ -99,7 +99,7 @@ def _tune(
     scores = np.zeros((config["num_layers"], config["num_attention_heads"]))
     heads = HeadMap(scores, scores, scores > 0, decoupled=False)
     facts: AdapterFacts = {
-        "backbone": {"id": work.backbone.id, "digest": work.backbone.digest},
+        "backbone": work.backbone.found.facts,
         "clip": {"caption": clip.caption, "digest": digest},
         "params": {"peer": peer, **params.model_dump(mode="json")},
     }

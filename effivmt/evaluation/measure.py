@@ -23,18 +23,18 @@ from effivmt.evaluation.tracks import Tracker, track
 
 @dataclass(frozen=True)
 class MetricModels:
-    """The models that metrics are measured with: CLIP, and a point tracker."""
+    """The models that metrics are measured with: CLIP (None leaves its metrics out), and a point tracker."""
 
-    scorer: ClipScorer
+    scorer: ClipScorer | None
     tracker: Tracker
 
 
-def load_metric_models(scorer: Path, tracker: Path | None) -> MetricModels:
-    """Loads the CLIP model of a folder, and CoTracker from a checkpoint (None: Lucas-Kanade).
+def load_metric_models(scorer: Path | None, tracker: Path | None) -> MetricModels:
+    """Loads the CLIP model of a folder (None: none), and CoTracker from a checkpoint (None: Lucas-Kanade).
 
     Raises BackboneError where one cannot be used.
     """
-    return MetricModels(ClipScorer(scorer), CoTracker(tracker) if tracker else track)
+    return MetricModels(None if scorer is None else ClipScorer(scorer), CoTracker(tracker) if tracker else track)
 
 
 def measure(
@@ -43,23 +43,25 @@ def measure(
     """All metrics of one video, frames uint8 (T, H, W, 3), against the reference's frames and its own prompt.
 
     `caption` says what the reference shows; without it the appearance leakage is left out. The background leakage is
-    left out where the reference has no still, patterned background. None: not measurable, because nothing can be
-    tracked, or the reference has no edges. BackboneError where the scorer's features are not finite.
+    left out where the reference has no still, patterned background; those of CLIP, without a scorer. None: not
+    measurable, because nothing can be tracked, or the reference has no edges. BackboneError where the scorer's features
+    are not finite.
     """
-    scorer = models.scorer
-    features, prompt_features = scorer.frame_features(generated), scorer.text_features([prompt])
     metrics: dict[str, float | None] = {
-        "text_similarity": text_similarity(features, prompt_features),
-        "temporal_consistency": temporal_consistency(features),
         **vars(compare_motion(reference, generated, models.tracker)),
-        "reference_resemblance": reference_resemblance(features, scorer.frame_features(reference)),
         "sharpness": sharpness(reference, generated),
         "flicker": flicker(generated),
     }
     if (leaked := background_leakage(reference, generated)) is not None:
         metrics["background_leakage"] = leaked
-    if caption is not None:
-        metrics["appearance_leakage"] = appearance_leakage(features, scorer.text_features([caption]), prompt_features)
+    if (scorer := models.scorer) is not None:
+        features, prompt_features = scorer.frame_features(generated), scorer.text_features([prompt])
+        metrics["text_similarity"] = text_similarity(features, prompt_features)
+        metrics["temporal_consistency"] = temporal_consistency(features)
+        metrics["reference_resemblance"] = reference_resemblance(features, scorer.frame_features(reference))
+        if caption is not None:
+            shown = scorer.text_features([caption])
+            metrics["appearance_leakage"] = appearance_leakage(features, shown, prompt_features)
     if wrong := [name for name, value in metrics.items() if value is not None and not math.isfinite(value)]:
         raise BackboneError(f"the scorer or the tracker gives a {wrong[0]} that is not finite: its weights are damaged")
     return {name: None if value is None else round(float(value), 6) for name, value in metrics.items()}

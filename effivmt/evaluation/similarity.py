@@ -9,8 +9,8 @@ import torch
 from torch.nn import functional as F
 from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel, CLIPTextConfig
 
-from effivmt.errors import BackboneError, VideoError
-from effivmt.untrusted import check_sizes, read_json_object
+from effivmt.errors import VideoError
+from effivmt.evaluation.scorer_folder import check_kind, unusable
 
 BATCH = 32
 """Frames or texts in a batch of the model."""
@@ -21,7 +21,7 @@ class ClipScorer:
 
     def __init__(self, folder: Path) -> None:
         """Loads the folder; raises BackboneError if it is missing, damaged, incomplete or of another kind."""
-        _check_kind(folder)
+        check_kind(folder)
         try:
             loaded: Any = CLIPModel.from_pretrained(  # with the loading info it returns a pair, unlike its annotation
                 folder, local_files_only=True, use_safetensors=True, dtype=torch.float32, output_loading_info=True
@@ -29,11 +29,11 @@ class ClipScorer:
             self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
             self.processor = CLIPImageProcessorPil.from_pretrained(folder, local_files_only=True)
         except Exception as error:  # the libraries raise anything where a config fits no model
-            raise _unusable(folder, f"cannot be loaded ({' '.join(str(error).split())[:300]})") from error
+            raise unusable(folder, f"cannot be loaded ({' '.join(str(error).split())[:300]})") from error
         model, loading_info = loaded
-        if loading_info["missing_keys"]:
-            missing = sorted(loading_info["missing_keys"])
-            raise _unusable(folder, f"lacks {len(missing)} weights ({missing[0]} …)")
+        for keys, verb in (("missing_keys", "lacks"), ("unexpected_keys", "has unknown")):
+            if found := sorted(loading_info[keys]):
+                raise unusable(folder, f"{verb} {len(found)} weights ({found[0]} …)")
         self.model: CLIPModel = model.eval().requires_grad_(False)
 
     def frame_features(self, frames: np.ndarray) -> np.ndarray:
@@ -101,23 +101,6 @@ def reference_resemblance(frame_features: np.ndarray, reference_features: np.nda
         for features in (frame_features, reference_features)
     ]
     return float((pair[0] * pair[1]).sum(1).mean())
-
-
-def _check_kind(folder: Path) -> None:
-    try:
-        config = read_json_object(folder / "config.json")
-        check_sizes(config)
-    except (OSError, ValueError) as error:
-        raise _unusable(folder, f"has no readable config.json ({error})") from error
-    kind = config.get("model_type")
-    if kind != "clip":
-        raise _unusable(folder, f"holds a model of type {kind!s:.40}")
-
-
-def _unusable(folder: Path, reason: str) -> BackboneError:
-    return BackboneError(
-        f"scorer {folder} {reason}; give a folder saved by transformers' CLIPModel, its tokenizer and image processor"
-    )
 
 
 def _unit_rows(batches: list[torch.Tensor]) -> np.ndarray:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
@@ -19,9 +20,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from effivmt.errors import AdapterError
-from effivmt.method.adapter_manifest import AdapterFacts, read_facts
+from effivmt.method.adapter_manifest import AdapterFacts, BackboneFacts, read_facts
 from effivmt.method.dual_path import PROJECTIONS, channels_of
 from effivmt.method.heads import BRANCHES, HeadMap, load_head_map, save_head_map
+from effivmt.method.side_path import SidedLinear
 from effivmt.store.digests import sha256_file
 
 _COMFYUI_NAMES = dict(zip(PROJECTIONS, ("q", "k", "v", "o"), strict=True))
@@ -102,14 +104,22 @@ def load_adapter(folder: Path | str) -> Adapter:
     return Adapter(weights["spatial"], weights["temporal"], heads, facts)
 
 
-def check_fits(adapter: Adapter, transformer: WanTransformer3DModel, backbone_digest: str | None = None) -> None:
-    """Raises AdapterError, naming both sides, unless the adapter was made for this backbone."""
+def check_fits(adapter: Adapter, transformer: WanTransformer3DModel, backbone: BackboneFacts | None = None) -> None:
+    """Raises AdapterError, naming both sides, unless the adapter was made for this backbone.
+
+    `backbone` says whose transformer it is. Its weights must be those that the adapter was tuned on; an adapter up to
+    version 0.2 knows the digest of the whole backbone alone.
+    """
     made_for = adapter.facts.get("backbone")
-    if backbone_digest is not None and made_for is not None and made_for["digest"] != backbone_digest:
-        raise AdapterError(
-            f"the adapter was made for backbone {made_for['id']} (digest {made_for['digest'][:12]}) but "
-            f"this backbone has digest {backbone_digest[:12]}; use the backbone it was made for"
-        )
+    if backbone is not None and made_for is not None:
+        whose, asked, given = "", made_for["digest"], backbone["digest"]
+        if "transformer" in made_for and "transformer" in backbone:
+            whose, asked, given = "transformer ", made_for["transformer"], backbone["transformer"]
+        if asked != given:
+            raise AdapterError(
+                f"the adapter was made for backbone {made_for['id']} ({whose}digest {asked[:12]}) but this backbone "
+                f"has {whose}digest {given[:12]}; use the backbone it was made for"
+            )
     modules = dict(transformer.named_modules())
     for weights in (adapter.spatial, adapter.temporal):
         for module, down, up in _pairs(weights):
@@ -138,29 +148,44 @@ def check_fits(adapter: Adapter, transformer: WanTransformer3DModel, backbone_di
 def fused(
     transformer: WanTransformer3DModel, branches: Mapping[str, tuple[Mapping[str, torch.Tensor], float]]
 ) -> Iterator[WanTransformer3DModel]:
-    """Adds LoRAs to the weights of a stock transformer while the context lasts: W + strength * B A, at no cost a step.
+    """Adds LoRAs to a stock transformer while the context lasts: W + strength * B A.
 
-    `branches` maps a name to (stock-layout weights, strength). On leaving, the original bytes are back.
+    `branches` maps a name to (stock-layout weights, strength). Weights in float32 are merged, at no cost a step; beside
+    weights of lower precision the LoRAs stay in float32, as merging would round small updates away. On leaving, the
+    original bytes are back.
     """
     loras: dict[str, list[tuple[torch.Tensor, torch.Tensor, float]]] = {}
     for weights, strength in branches.values():
         for module, down, up in _pairs(weights):
             if strength != 0:
                 loras.setdefault(module, []).append((down, up, strength))
-    originals = {}
+    originals: dict[str, nn.Linear] = {}
     try:
         for module, parts in loras.items():
-            weight = transformer.get_submodule(module).get_parameter("weight")
-            delta = sum(
-                strength * (up.to(weight.device, torch.float32) @ down.to(weight.device, torch.float32))
-                for down, up, strength in parts
-            )
-            originals[module] = weight.data
-            weight.data = (weight.data.float() + delta).to(weight.dtype)
+            linear = cast(nn.Linear, transformer.get_submodule(module))
+            device = linear.weight.device
+            sides = [
+                (down.to(device, torch.float32), up.to(device, torch.float32), strength) for down, up, strength in parts
+            ]
+            originals[module] = linear
+            transformer.set_submodule(module, _with_loras(linear, sides))
         yield transformer
     finally:
         for module, original in originals.items():
-            transformer.get_submodule(module).get_parameter("weight").data = original
+            transformer.set_submodule(module, original)
+
+
+def _with_loras(linear: nn.Linear, parts: Sequence[tuple[torch.Tensor, torch.Tensor, float]]) -> nn.Linear:
+    """A Linear that computes W + the sum of strength * B A, for parts (A, B, strength) in float32; W stays as it is."""
+    if linear.weight.dtype != torch.float32:
+        down = torch.cat([down for down, _, _ in parts])
+        return SidedLinear(linear, down, torch.cat([strength * up for _, up, strength in parts], dim=1))
+    has_bias = linear.bias is not None
+    merged = nn.Linear(linear.in_features, linear.out_features, bias=has_bias, device="meta")
+    delta = sum(strength * (up @ down) for down, up, strength in parts)
+    merged.weight = nn.Parameter(linear.weight.detach() + delta, requires_grad=False)
+    merged.bias = linear.bias
+    return merged
 
 
 def to_comfyui(spatial: Mapping[str, torch.Tensor], temporal: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TypedDict, cast
+from typing import NotRequired, TypedDict, cast
 
 from effivmt.errors import AdapterError
 from effivmt.store.verification import known_sha256
@@ -18,10 +18,15 @@ MOST_BYTES = 4 * 2**30
 
 
 class BackboneFacts(TypedDict):
-    """The backbone that an adapter was made for: hub id or folder name, and digest of its weights and configs."""
+    """The backbone that an adapter was made for: hub id or folder name, and digest of its weights and configs.
+
+    transformer: digest of the transformer's weights, absent up to version 0.2; commit: of the hub, absent for a folder.
+    """
 
     id: str
     digest: str
+    transformer: NotRequired[str]
+    commit: NotRequired[str]
 
 
 class ClipFacts(TypedDict):
@@ -66,7 +71,9 @@ def read_facts(folder: Path | str) -> AdapterManifest:
         raise AdapterError(f"{folder} is no adapter of a format this version reads (effivmt-adapter, version 1)")
     backbone, files = facts.get("backbone"), facts.get("files")
     if backbone is not None and not (
-        isinstance(backbone, dict) and all(isinstance(backbone.get(name), str) for name in ("id", "digest"))
+        isinstance(backbone, dict)
+        and backbone.keys() >= {"id", "digest"}
+        and all(isinstance(backbone.get(name, ""), str) for name in BackboneFacts.__annotations__)
     ):
         raise AdapterError(f"adapter {folder}: adapter.json does not say its backbone; pull or make it again")
     if not isinstance(files, dict) or not {"spatial.safetensors", "temporal.safetensors", "heads.parquet"} <= set(

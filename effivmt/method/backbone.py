@@ -2,7 +2,6 @@
 
 import gc
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,8 +14,21 @@ from transformers import AutoTokenizer, UMT5EncoderModel
 
 from effivmt.config import BackboneParams
 from effivmt.errors import BackboneError
-from effivmt.method.backbone_folder import find_backbone
+from effivmt.method.backbone_checks import TRAIN_TIMESTEPS
+from effivmt.method.backbone_folder import BackboneFolder, find_backbone
 from effivmt.method.device import pick_device
+
+FLOW: dict[str, Any] = {
+    "prediction_type": "flow_prediction",
+    "use_flow_sigmas": True,
+    "use_karras_sigmas": False,
+    "use_exponential_sigmas": False,
+    "use_beta_sigmas": False,
+    "use_dynamic_shifting": False,
+    "shift_terminal": None,
+    "num_train_timesteps": TRAIN_TIMESTEPS,
+}
+"""Wan's settings of UniPC, with which every backbone samples: the noise levels are those that tuning draws."""
 
 
 class Backbone:
@@ -26,13 +38,16 @@ class Backbone:
     raises BackboneError where a file is damaged, or a weight is missing or of no use to the model.
     """
 
-    def __init__(self, params: BackboneParams, memo: Path | None = None) -> None:
-        """Finds the folder (downloading a hub id) and checks it; `memo` is a file that caches digests."""
-        found = find_backbone(params.path, memo)
-        self.id, self.folder, self.digest = found.id, found.path, found.digest
+    def __init__(self, params: BackboneParams, found: BackboneFolder | None = None) -> None:
+        """found: the params' folder, where it was found before; None finds it, fetching a hub id."""
+        self.found = found or find_backbone(params)
+        self.id, self.folder, self.digest = self.found.id, self.found.path, self.found.digest
         self.params = params
         self.device = pick_device(params.device, "backbone.device")
         self.dtype = getattr(torch, params.dtype)
+        if self.device.type == "cuda" and self.dtype == torch.bfloat16:
+            # The LoRAs beside bfloat16 weights are added in float32. TF32 holds bfloat16 values exactly.
+            torch.backends.cuda.matmul.allow_tf32 = True
         self._parts: dict[str, Any] = {}  # each of a type of its own
 
     @property
@@ -78,8 +93,15 @@ class Backbone:
         return ((video.permute(1, 2, 3, 0).clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).numpy()
 
     def pipeline(self, flow_shift: float) -> WanPipeline:
-        """A stock pipeline over this backbone's transformer and VAE, for prompts that are encoded already."""
-        scheduler = self._load(UniPCMultistepScheduler, "scheduler", flow_shift=flow_shift)
+        """A stock pipeline over this backbone's transformer and VAE, for prompts that are encoded already.
+
+        It samples by UniPC with Wan's flow settings, whatever scheduler the folder has; the folder's other settings
+        hold where that is a UniPC.
+        """
+        if self.found.shape.scheduler == UniPCMultistepScheduler.__name__:
+            scheduler = self._load(UniPCMultistepScheduler, "scheduler", **FLOW, flow_shift=flow_shift)
+        else:
+            scheduler = UniPCMultistepScheduler(**FLOW, flow_shift=flow_shift)
         pipeline = WanPipeline(
             tokenizer=None,  # type: ignore[arg-type]  # as above
             text_encoder=None,  # type: ignore[arg-type]

@@ -1,131 +1,164 @@
-"""A backbone's folder and the digest of its weights and configs, found without loading anything."""
+"""A backbone's folder and the digests of its weights and configs, found without loading anything."""
 
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from effivmt.config import find_embedded
-from effivmt.errors import BackboneError
-from effivmt.store.digests import canonical_json, sha256_bytes, sha256_tree
+from effivmt.config import BackboneParams, IngestParams, find_embedded
+from effivmt.errors import BackboneError, ParamsError
+from effivmt.hub import absent_files, fetch
+from effivmt.method.adapter_manifest import BackboneFacts
+from effivmt.method.backbone_checks import COMPONENTS, BackboneShape, check_configs
+from effivmt.store.digests import canonical_json, files_digest, sha256_bytes, sha256_file, visible_files
 from effivmt.store.memo import read_memo, write_memo
-from effivmt.untrusted import check_sizes, read_json_object, read_safetensors_header
+from effivmt.untrusted import read_json_object, read_safetensors_header
 
 LAYERS = {"transformer": "blocks.", "text_encoder": "encoder.block.", "vae": None}
 """The components with weights, and how the names of a layer's weights begin where `num_layers` counts the layers."""
 MOST_FILES = 256
 """A component has its weights in at most this many files; Wan 14B's transformer has 12."""
-COMPONENTS = ("tokenizer", "text_encoder", "transformer", "vae", "scheduler")
+_CONFIGS = ("model_index.json", *(f"{name}/*config.json" for name in COMPONENTS))
+_ALL = ("model_index.json", *(f"{name}/*" for name in COMPONENTS))
 
 
 @dataclass(frozen=True)
 class BackboneFolder:
-    """id: the hub id, or the folder's name; digest: of all components (a model card beside them does not count)."""
+    """A backbone on this machine.
+
+    id: the hub id, or the folder's name; digest: of all components (a model card beside them does not count);
+    transformer_digest: of the transformer's weights alone; commit: of the hub, None for a folder.
+    """
 
     id: str
     path: Path
     digest: str
+    transformer_digest: str
+    shape: BackboneShape
+    commit: str | None = None
+
+    @property
+    def facts(self) -> BackboneFacts:
+        """What an adapter and a record say of it."""
+        facts: BackboneFacts = {"id": self.id, "digest": self.digest, "transformer": self.transformer_digest}
+        return facts if self.commit is None else {**facts, "commit": self.commit}
 
 
-def find_backbone(path: str, memo: Path | None = None) -> BackboneFolder:
-    """Finds a WanPipeline folder (downloading a hub id) and digests it; `memo` is a file that caches digests.
+def find_backbone(params: BackboneParams, memo: Path | None = None, *, weights: bool = True) -> BackboneFolder:
+    """Finds a WanPipeline folder or hub id and digests it; `memo` is a file that caches the digests of files.
 
-    Raises BackboneError where there is none, or one of another kind, or one whose configs and weights do not belong
-    together: the libraries would take minutes or gigabytes to notice. DamageError, once, where `memo` was damaged.
+    Of a hub id it fetches the configs, checks them, and only then fetches the rest; weights False: not the weights,
+    whose digests the hub lists. Raises BackboneError where there is none, or one of another kind, or one whose configs
+    and weights do not belong together: the libraries would take minutes or gigabytes to notice. ParamsError for a
+    revision of a folder. DamageError, once, where `memo` was damaged.
     """
-    folder = _find_folder(path)
-    for name in LAYERS:
-        _check_model(folder, name)
-    try:
-        check_sizes(read_json_object(folder / "scheduler" / "scheduler_config.json"))
-    except (OSError, ValueError) as error:
-        raise _unusable(folder, "scheduler", " ".join(str(error).split())[:300]) from error
-    digest = _folder_digest(folder) if memo is None else _remembered_digest(folder, memo)
-    return BackboneFolder(Path(path).name if Path(path).exists() else path, folder, digest)
-
-
-def _find_folder(path: str) -> Path:
-    folder = find_embedded(path)
-    if not os.path.isdir(folder):  # unlike Path.is_dir, it never raises
-        from huggingface_hub import snapshot_download  # slow to import, and a local folder needs none of it
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-        try:
-            folder = Path(snapshot_download(path, allow_patterns=["model_index.json", *(f"{c}/*" for c in COMPONENTS)]))
-        except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-            raise BackboneError(
-                f"backbone {path} is no folder here and cannot be fetched as a hub id ({type(error).__name__}); "
-                "give a WanPipeline folder or a hub id such as Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
-            ) from error
-    try:
-        index = read_json_object(folder / "model_index.json")
-    except (OSError, ValueError) as error:
-        raise BackboneError(
-            f"backbone {folder} has no readable model_index.json; expected a WanPipeline folder"
-        ) from error
-    if index.get("_class_name") != "WanPipeline" or index.get("transformer_2") not in (None, [None, None]):
-        raise BackboneError(
-            f"backbone {folder} is a {index.get('_class_name')!s:.40}; expected a Wan-2.1 text-to-video "
-            "WanPipeline with one transformer"
+    folder, commit, name = find_embedded(params.path), None, params.path
+    local = os.path.isdir(folder)  # unlike Path.is_dir, it never raises
+    if local and params.revision is not None:
+        raise ParamsError(
+            f"backbone.revision is {params.revision!r:.80} but backbone.path {name} is a folder, which has none; leave "
+            "one out"
         )
-    missing = [name for name in COMPONENTS if not (folder / name).is_dir()]
-    if missing:
-        raise BackboneError(f"backbone {folder} lacks {', '.join(missing)}; fetch or copy the folder again")
-    return folder
-
-
-def _check_model(folder: Path, name: str) -> None:
-    """BackboneError unless a component has a sound config and weights, as many layers in one as in the other."""
+    if not local:
+        folder, commit = fetch("backbone", name, params.revision, _CONFIGS)
+    where = f"backbone {folder if local else name}"
     try:
-        config = read_json_object(folder / name / "config.json")
-        check_sizes(config)
-        tensors = _tensors(folder / name)
-    except (OSError, ValueError) as error:
-        raise _unusable(folder, name, " ".join(str(error).split())[:300]) from error
-    if (prefix := LAYERS[name]) is not None:
-        layers = {tensor.removeprefix(prefix).partition(".")[0] for tensor in tensors if tensor.startswith(prefix)}
-        if config.get("num_layers") != len(layers):
-            reason = (
-                f"its config has num_layers {config.get('num_layers')!r:.20}, its weights have {len(layers)} layers"
-            )
-            raise _unusable(folder, name, reason)
-
-
-def _tensors(part: Path) -> set[str]:
-    """The names of the tensors in a component's safetensors files; ValueError where there are none."""
-    files = sorted(part.glob("*.safetensors"))
-    if not 1 <= len(files) <= MOST_FILES:
-        raise ValueError(f"it has {len(files)} files of weights (*.safetensors), expected 1 to {MOST_FILES}")
-    names: set[str] = set()
-    for file in files:
-        try:
-            names |= read_safetensors_header(file).keys()
-        except ValueError as error:
-            raise ValueError(f"{file} {error}") from error
-    return names
-
-
-def _unusable(folder: Path, name: str, reason: str) -> BackboneError:
-    return BackboneError(
-        f"backbone {folder}: its {name} cannot be loaded ({reason}); expected a WanPipeline folder: copy it again"
+        shape = check_configs(folder)
+    except ValueError as error:
+        raise BackboneError(f"{where} {error}") from error
+    if not local:
+        fetch("backbone", name, commit or params.revision, _ALL, weights=weights)
+    absent = {}
+    if not local and not weights and not has_weights(folder):
+        absent = absent_files(name, commit, folder, _ALL)
+    else:
+        for component in LAYERS:
+            _check_model(folder, component, where)
+    digests = _file_digests(folder, memo) | absent
+    by_component = [
+        {file.partition("/")[2]: digest for file, digest in digests.items() if file.startswith(f"{component}/")}
+        for component in COMPONENTS
+    ]
+    transformer = by_component[COMPONENTS.index("transformer")]
+    return BackboneFolder(
+        id=Path(name).name if local else name,
+        path=folder,
+        digest=sha256_bytes(canonical_json([files_digest(files) for files in by_component])),
+        transformer_digest=files_digest({f: digest for f, digest in transformer.items() if f.endswith(".safetensors")}),
+        shape=shape,
+        commit=commit,
     )
 
 
-def _remembered_digest(folder: Path, memo: Path) -> str:
-    """Digest of all component files, which `memo` remembers by the files' names, sizes and modification times."""
-    stamps = [
-        (path.relative_to(folder).as_posix(), path.stat().st_size, path.stat().st_mtime_ns)
-        for name in COMPONENTS
-        for path in sorted((folder / name).rglob("*"))
-        if path.is_file()
-    ]
-    signature = sha256_bytes(canonical_json([str(folder.resolve()), stamps]))
+def has_weights(folder: Path) -> bool:
+    """Whether each component with weights has all of them here."""
+    try:
+        return all(_tensors(folder / name) for name in LAYERS)
+    except (OSError, ValueError):
+        return False
+
+
+def check_frame_size(found: BackboneFolder, ingest: IngestParams) -> None:
+    """ParamsError unless frames of this size divide into the backbone's tokens."""
+    for side, step in zip(("height", "width"), found.shape.pixel_step, strict=True):
+        if (pixels := getattr(ingest, side)) % step:
+            nearest = max(step, pixels // step * step)
+            raise ParamsError(
+                f"ingest.{side} is {pixels}, which is not a multiple of {step} (the autoencoder's scale times the "
+                f"transformer's patch, of backbone {found.id}); the nearest is {nearest}"
+            )
+
+
+def _check_model(folder: Path, name: str, where: str) -> None:
+    """BackboneError unless a component has sound weights, of as many layers as its config says."""
+    try:
+        config, tensors = read_json_object(folder / name / "config.json"), _tensors(folder / name)
+        if (prefix := LAYERS[name]) is not None:
+            layers = {tensor.removeprefix(prefix).partition(".")[0] for tensor in tensors if tensor.startswith(prefix)}
+            if (said := config.get("num_layers")) != len(layers):
+                raise ValueError(f"its config has num_layers {said!r:.20}, its weights have {len(layers)} layers")
+    except (OSError, ValueError) as error:
+        raise BackboneError(
+            f"{where}: its {name} cannot be loaded ({' '.join(str(error).split())[:300]}); expected a WanPipeline "
+            "folder: copy it again"
+        ) from error
+
+
+def _tensors(part: Path) -> set[str]:
+    """The names of the tensors in a component's safetensors files; ValueError where there are none, or not all."""
+    files = sorted(part.glob("*.safetensors"))
+    if not 1 <= len(files) <= MOST_FILES:
+        raise ValueError(f"it has {len(files)} files of weights (*.safetensors), expected 1 to {MOST_FILES}")
+    for index in sorted(part.glob("*.safetensors.index.json")):
+        listed = read_json_object(index).get("weight_map")
+        names = {str(file) for file in listed.values()} if isinstance(listed, dict) else set()
+        if missing := sorted(names - {file.name for file in files}):
+            raise ValueError(f"it lacks {missing[0]:.80}, which {index.name} lists")
+    tensors: set[str] = set()
+    for file in files:
+        try:
+            tensors |= read_safetensors_header(file).keys()
+        except ValueError as error:
+            raise ValueError(f"{file} {error}") from error
+    return tensors
+
+
+def _file_digests(folder: Path, memo: Path | None) -> dict[str, str]:
+    """SHA-256 of every file of the components, by its name in the folder.
+
+    `memo` remembers them by the file that a name leads to, its size and modification time: in the hub's cache all
+    commits lead to the same file where its bytes are the same.
+    """
+    files = {f"{name}/{file}": path for name in COMPONENTS for file, path in visible_files(folder / name).items()}
+    if memo is None:
+        return {file: sha256_file(path) for file, path in files.items()}
+    signatures = {file: _signature(path) for file, path in files.items()}
     known = read_memo(memo)
-    if signature not in known:
-        known[signature] = _folder_digest(folder)
+    if fresh := {signature: files[file] for file, signature in signatures.items() if signature not in known}:
+        known |= {signature: sha256_file(path) for signature, path in fresh.items()}
         write_memo(memo, known)
-    return known[signature]
+    return {file: known[signature] for file, signature in signatures.items()}
 
 
-def _folder_digest(folder: Path) -> str:
-    """Digest of all component files."""
-    return sha256_bytes(canonical_json([sha256_tree(folder / name) for name in COMPONENTS]))
+def _signature(path: Path) -> str:
+    status = path.stat()
+    return sha256_bytes(canonical_json([str(path.resolve()), status.st_size, status.st_mtime_ns]))

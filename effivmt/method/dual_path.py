@@ -14,6 +14,7 @@ from diffusers.models.transformers.transformer_wan import WanAttention, WanTrans
 from torch import nn
 
 from effivmt.method.heads import BRANCHES, HeadMap, self_attentions
+from effivmt.method.side_path import SidedLinear
 
 PROJECTIONS = ("to_q", "to_k", "to_v", "to_out.0")
 
@@ -106,13 +107,19 @@ def _split(attention: WanAttention, is_temporal: np.ndarray) -> None:
 
 
 def _rows(linear: nn.Linear, channels: torch.Tensor) -> nn.Linear | None:
+    if not len(channels):
+        return None
     channels = channels.to(linear.weight.device)
-    return _linear(linear.weight[channels], linear.bias[channels]) if len(channels) else None
+    half = _linear(linear.weight[channels], linear.bias[channels])
+    return SidedLinear(half, linear.down, linear.up[channels]) if isinstance(linear, SidedLinear) else half
 
 
 def _columns(linear: nn.Linear, channels: torch.Tensor, *, bias: bool) -> nn.Linear | None:
+    if not len(channels):
+        return None
     channels = channels.to(linear.weight.device)
-    return _linear(linear.weight[:, channels], linear.bias if bias else None) if len(channels) else None
+    half = _linear(linear.weight[:, channels], linear.bias if bias else None)
+    return SidedLinear(half, linear.down[:, channels], linear.up) if isinstance(linear, SidedLinear) else half
 
 
 def _linear(weight: torch.Tensor, bias: torch.Tensor | None) -> nn.Linear:

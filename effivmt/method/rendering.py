@@ -34,7 +34,7 @@ def render(
     """
     branches: dict[str, tuple[Mapping[str, torch.Tensor], float]] = {}
     if adapter is not None:
-        check_fits(adapter, backbone.transformer, backbone.digest)
+        check_fits(adapter, backbone.transformer, backbone.found.facts)
         branches["spatial"] = (adapter.spatial, params.appearance_strength)
         branches["temporal"] = (adapter.temporal, params.motion_strength)
     pipeline = backbone.pipeline(params.flow_shift)

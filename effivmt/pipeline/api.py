@@ -59,9 +59,10 @@ def evaluate_videos(
     # Decoding can take half a gigabyte, and so can torch: the frames come first.
     frames = [read_frames(Path(path), max_bytes=EVALUATE_BYTES)[0] for path in (reference, generated)]
     from effivmt.evaluation.measure import load_metric_models, measure
+    from effivmt.evaluation.scorer_folder import find_scorer
     from effivmt.method.verbosity import silence_libraries
 
     silence_libraries()
     params = params or EvaluateParams()
-    models = load_metric_models(params.scorer_folder, params.tracker)
+    models = load_metric_models(find_scorer(params.scorer).path, params.tracker)
     return measure(frames[0], frames[1], prompt, models, caption=caption)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from effivmt.catalog import Clip
 from effivmt.evaluation.metrics import MetricRow
+from effivmt.method.adapter_manifest import BackboneFacts
 from effivmt.pipeline.excerpt import Excerpt, load_excerpt
 from effivmt.pipeline.outcomes import StageRun
 from effivmt.pipeline.runner import StageRunner
@@ -19,8 +20,7 @@ class TransferResult:
     """All artifacts of one clip, and the runs of the stages that made or found them."""
 
     clip: Clip
-    backbone_id: str
-    backbone_digest: str
+    backbone: BackboneFacts
     runs: tuple[StageRun, ...]
     ingested: Artifact
     classified: Artifact
@@ -71,8 +71,7 @@ def run_clip(work: Workspace, clip: Clip, runner: StageRunner | None = None) -> 
     evaluated = runner.run(evaluate, work, clip, ingested, rendered)
     return TransferResult(
         clip=clip,
-        backbone_id=work.folder.id,
-        backbone_digest=work.folder.digest,
+        backbone=work.folder.facts,
         runs=tuple(runner.runs),
         ingested=ingested,
         classified=classified,

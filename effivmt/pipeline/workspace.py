@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from effivmt.catalog import Clip
-from effivmt.config import Params
-from effivmt.method.backbone_folder import BackboneFolder, find_backbone
+from effivmt.config import CLIP_TINY, WAN_TINY, Params
+from effivmt.errors import BackboneError, in_one_line
+from effivmt.evaluation.scorer_folder import ScorerFolder, find_scorer
+from effivmt.method.backbone_folder import BackboneFolder, check_frame_size, find_backbone
 from effivmt.pipeline.callbacks import Callback
 from effivmt.pipeline.healing import heal
 from effivmt.store import DEFAULT_STORE, Key, Store
@@ -17,12 +19,29 @@ if TYPE_CHECKING:
     from effivmt.method.backbone import Backbone
 
 
+CLIP = "openai/clip-vit-large-patch14"
+"""The scorer of footage of any kind."""
+
+
+@dataclass(frozen=True)
+class ChosenScorer:
+    """The scorer's folder, or None and, in one line, why there is none."""
+
+    folder: ScorerFolder | None
+    fault: str = ""
+
+
 @dataclass
 class LoadedBackbone:
-    """The backbone's folder and the backbone itself, once they were needed."""
+    """The backbone's folder, the backbone itself, and the scorers by name, once they were needed.
+
+    weights: whether weights may be fetched.
+    """
 
     folder: BackboneFolder | None = None
     backbone: "Backbone | None" = None
+    scorers: dict[str, ChosenScorer] = field(default_factory=dict)
+    weights: bool = True
 
 
 @dataclass(frozen=True)
@@ -41,13 +60,38 @@ class Workspace:
 
     @property
     def folder(self) -> BackboneFolder:
-        """The backbone's folder, found and digested on first use; BackboneError where it cannot be used."""
+        """The backbone's folder, found and digested on first use.
+
+        BackboneError where it cannot be used; ParamsError where the frames do not divide into its tokens.
+        """
         if self.loaded.folder is None:
             for trial in heal(self.callback):
                 with trial:
-                    self.loaded.folder = find_backbone(self.params.backbone.path, self._known_digests)
-        assert self.loaded.folder is not None
+                    known, weights = self.store.root / "backbones.json", self.loaded.weights
+                    found = find_backbone(self.params.backbone, known, weights=weights)
+            check_frame_size(found, self.params.ingest)
+            self.loaded.folder = found
         return self.loaded.folder
+
+    @property
+    def scorer(self) -> ChosenScorer:
+        """The params' scorer, found on first use; none where it cannot be had, or does not know what is rendered."""
+        name = self.params.evaluate.scorer
+        if name not in self.loaded.scorers:
+            self.loaded.scorers[name] = self._choose_scorer(name)
+        return self.loaded.scorers[name]
+
+    def _choose_scorer(self, name: str) -> ChosenScorer:
+        if name == CLIP_TINY and self.folder.id != WAN_TINY:
+            return ChosenScorer(
+                None,
+                f"the metrics of CLIP are left out: evaluate.scorer is {name}, which knows the clips of {WAN_TINY} "
+                f"alone, but the backbone is {self.folder.id}; set it to {CLIP}",
+            )
+        try:
+            return ChosenScorer(find_scorer(name, weights=self.loaded.weights))
+        except BackboneError as error:
+            return ChosenScorer(None, f"the metrics of CLIP are left out: {in_one_line(error)}")
 
     @property
     def backbone(self) -> "Backbone":
@@ -57,15 +101,8 @@ class Workspace:
             from effivmt.method.verbosity import silence_libraries
 
             silence_libraries()
-            for trial in heal(self.callback):
-                with trial:
-                    self.loaded.backbone = Backbone(self.params.backbone, self._known_digests)
-        assert self.loaded.backbone is not None
+            self.loaded.backbone = Backbone(self.params.backbone, self.folder)
         return self.loaded.backbone
-
-    @property
-    def _known_digests(self) -> Path:
-        return self.store.root / "backbones.json"
 
     def for_clip(self, clip: Clip) -> "Workspace":
         """This workspace under the clip's own seed, if the clip has one."""
@@ -85,6 +122,12 @@ class Workspace:
         versions = VERSIONS | BENCHMARK_VERSIONS
         return Key(stage, versions[stage], inputs, params, self.folder.digest)
 
+    @property
+    def adapted_precision(self) -> str:
+        """The precision of a transformer with an adapter, as keys name it."""
+        dtype = self.params.backbone.dtype
+        return dtype if dtype == "float32" else f"{dtype}, LoRA in float32"
+
     def forces(self, key: Key) -> bool:
         """Whether the artifact of this key is made again even where the store has it."""
         return key.stage in self.force
@@ -100,11 +143,14 @@ def open_workspace(
     *,
     callback: Callback | None = None,
     force: Sequence[str] = (),
+    weights: bool = True,
 ) -> Workspace:
     """A workspace with these params (default: the preset `tiny`) and this store folder, created when first needed.
 
-    Finds the backbone's folder at once, downloading a hub id; BackboneError where it cannot be used.
+    Finds the backbone's folder at once, fetching a hub id (weights False: without its weights, for keys and plans
+    alone). BackboneError where it cannot be used; ParamsError where the frames do not divide into its tokens.
     """
-    work = Workspace(Store(Path(store)), params or Params(), callback or Callback(), frozenset(force))
+    loaded = LoadedBackbone(weights=weights)
+    work = Workspace(Store(Path(store)), params or Params(), callback or Callback(), frozenset(force), loaded)
     _ = work.folder
     return work

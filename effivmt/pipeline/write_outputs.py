@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from effivmt.report.clip_page import Report, Timing
 
-LAYOUT = 4
+LAYOUT = 5
 """Raised whenever the same results make other files."""
 PACKAGES = ("torch", "diffusers", "peft", "transformers")
 """Packages whose versions the report shows, besides our own."""
@@ -49,7 +49,7 @@ def _made_of(work: Workspace, result: TransferResult) -> str:
     """Digest of all that the folder's content depends on, timings apart."""
     artifacts = [[run.stage, *(artifact.content_digest for artifact in run.artifacts)] for run in result.runs]
     clip = result.clip.model_dump(mode="json", exclude={"video", "appearance_images"})
-    parts = [__version__, LAYOUT, clip, artifacts, result.backbone_id, work.params.model_dump(mode="json")]
+    parts = [__version__, LAYOUT, clip, artifacts, result.backbone, work.params.model_dump(mode="json")]
     return sha256_bytes(canonical_json(parts))
 
 
@@ -110,7 +110,7 @@ def _record(work: Workspace, result: TransferResult, outputs: Outputs, made_of: 
             "sha256": result.video_digest,
             "excerpt": asdict(result.excerpt),
         },
-        "backbone": {"id": result.backbone_id, "digest": result.backbone_digest},
+        "backbone": result.backbone,
         "params": work.params.model_dump(mode="json"),
         "stages": {stage: StageTiming(seconds=it.seconds, cached=it.cached) for stage, it in timings.items()},
         "versions": _versions(),
@@ -168,8 +168,8 @@ def _report(work: Workspace, result: TransferResult, outputs: Outputs) -> "Repor
         caption=result.clip.caption,
         excerpt=result.excerpt.describe(),
         reference=outputs.reference,
-        backbone_id=result.backbone_id,
-        backbone_digest=result.backbone_digest,
+        backbone_id=result.backbone["id"],
+        backbone_digest=result.backbone["digest"],
         results=results,
         head_map=outputs.heads,
         losses={f"{stage} {name}": curve for stage, curves in result.losses.items() for name, curve in curves.items()},

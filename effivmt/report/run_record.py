@@ -33,10 +33,12 @@ class StageTiming(TypedDict):
 
 
 class BackboneIdentity(TypedDict):
-    """A backbone's hub id or folder name, and the digest of its weights and configs."""
+    """A backbone's hub id or folder name, the digest of its weights and configs, and what `BackboneFacts` has more."""
 
     id: str
     digest: str
+    transformer: NotRequired[str]
+    commit: NotRequired[str]
 
 
 class VideoIdentity(TypedDict):

@@ -36,7 +36,12 @@ def sha256_tree(folder: str | Path) -> str:
     Links count as what they point to (hub caches are made of links); hidden entries are left out (downloaders keep
     timestamps there). StoreError for a link to a folder around it or a special file; OSError for what cannot be read.
     """
-    return files_digest({name: sha256_file(path) for name, path in _visible_files(Path(folder), "", ())})
+    return files_digest({name: sha256_file(path) for name, path in visible_files(folder).items()})
+
+
+def visible_files(folder: str | Path) -> dict[str, Path]:
+    """The files that `sha256_tree` reads, by their relative posix names; raises what it raises."""
+    return dict(_visible_files(Path(folder), "", ()))
 
 
 def plain(value: object, where: str) -> Any:

@@ -55,7 +55,7 @@ def bench(
     from effivmt.pipeline.workspace import open_workspace
     from effivmt.versions import __version__, git_commit
     from effivmt_flows.cli import bench_console
-    from effivmt_flows.cli.progress import damage_notices
+    from effivmt_flows.cli.progress import damage_notices, say_scorer_fault
 
     picked = runner.pick(load_catalog(catalog).only(tuple(only)), clips, prompts)
     beside = catalog.parent / FILE
@@ -77,7 +77,9 @@ def bench(
         peers=peers or (beside if beside.is_file() else None),
         overrides=overrides,
     )
-    folder = open_workspace(jobs[0].params, store).folder  # a wrong backbone ends the run before the first job
+    work = open_workspace(jobs[0].params, store)  # a wrong backbone ends the run before the first job
+    folder = work.folder
+    say_scorer_fault(work.scorer.fault, quiet=quiet)
     info = RunInfo(suite_name(suite), folder.id, folder.digest, __version__, git_commit(), workers)
     for trial in heal(damage_notices(quiet=quiet)):
         with trial:

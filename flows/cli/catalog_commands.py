@@ -53,7 +53,7 @@ def run(
     from effivmt.catalog import read_catalog
     from effivmt.pipeline.selection import select_clips
     from effivmt.pipeline.workspace import open_workspace
-    from effivmt_flows.cli.progress import clip_progress, damage_notices
+    from effivmt_flows.cli.progress import clip_progress, damage_notices, say_scorer_fault
     from effivmt_flows.cli.tables import print_faults, print_plan, print_run
     from effivmt_tasks.cluster import choose_cluster
 
@@ -62,7 +62,8 @@ def run(
     if not chosen.clips:
         print("nothing failed in the last run")
         return
-    work = open_workspace(settings, store, callback=damage_notices(quiet=quiet), force=force)
+    work = open_workspace(settings, store, callback=damage_notices(quiet=quiet), force=force, weights=not dry_run)
+    say_scorer_fault(work.scorer.fault, quiet=quiet)
     print_faults(chosen)
     if dry_run:
         print_plan(work, chosen)
@@ -144,7 +145,7 @@ def stage(
     from effivmt.pipeline.stage_run import run_stage_over
     from effivmt.pipeline.stages import STAGES
     from effivmt.pipeline.workspace import open_workspace
-    from effivmt_flows.cli.progress import clip_progress, damage_notices
+    from effivmt_flows.cli.progress import clip_progress, damage_notices, say_scorer_fault
     from effivmt_flows.cli.tables import print_faults, print_run
 
     if name not in STAGES:
@@ -152,6 +153,8 @@ def stage(
     chosen = read_catalog(catalog)
     print_faults(chosen)
     work = open_workspace(settings, store, callback=damage_notices(quiet=quiet))
+    if name == "evaluate":
+        say_scorer_fault(work.scorer.fault, quiet=quiet)
     with clip_progress(len(chosen.clips), quiet=quiet) as callback:
         summary = run_stage_over(replace(work, callback=callback), chosen, name, out)
     print_run(summary, chosen, out / name, quiet=quiet)

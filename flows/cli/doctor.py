@@ -15,7 +15,6 @@ from packaging.specifiers import SpecifierSet
 
 from effivmt.config import DEFAULT_FILE, Params, find_embedded, load_params
 from effivmt.errors import EffiVMTError
-from effivmt.untrusted import read_json_object
 from effivmt_tasks.tracking.location import check_reachable, public_uri, tracking_uri
 
 SHOWN = ("torch", "diffusers", "peft", "transformers", "prefect", "mlflow", "dvc", "fastapi", "sqlalchemy")
@@ -88,28 +87,23 @@ def check_backbone(params: Params) -> Check:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
-    from effivmt.method.backbone import Backbone
-    from effivmt.method.backbone_folder import COMPONENTS
+    from effivmt.method.backbone_folder import COMPONENTS, find_backbone, has_weights
+    from effivmt.method.device import pick_device
 
-    path, again = params.backbone.path, "copy or download the backbone again"
-    if not find_embedded(path).is_dir():
+    path, revision = params.backbone.path, params.backbone.revision
+    if not (folder := find_embedded(path)).is_dir():
         try:
-            snapshot_download(path, local_files_only=True)
+            folder = Path(snapshot_download(path, revision=revision, local_files_only=True))
         except HFValidationError:
             advice = "set backbone.path to a WanPipeline folder or a hub id"
             return Check("backbone", f"{path} is neither a folder nor a hub id; {advice}", ok=False)
         except LocalEntryNotFoundError:
-            return Check("backbone", f"{path} is not on this machine; hf download {path}", ok=False)
-    backbone = Backbone(params.backbone)
-    for component in COMPONENTS:
-        folder = backbone.folder / component
-        for index in folder.glob("*.safetensors.index.json"):
-            parts = set(read_json_object(index)["weight_map"].values())
-            if missing := sorted(part for part in parts if not (folder / part).is_file()):
-                return Check("backbone", f"{folder} lacks {missing[0]}; {again}", ok=False)
-    return Check(
-        "backbone", f"{backbone.id}: {', '.join(COMPONENTS)}; digest {backbone.digest[:12]}; {backbone.device}"
-    )
+            folder = None
+        if folder is None or not has_weights(folder):
+            chosen = f" --revision {revision}" if revision else ""
+            return Check("backbone", f"{path} is not on this machine; hf download {path}{chosen}", ok=False)
+    found, device = find_backbone(params.backbone), pick_device(params.backbone.device, "backbone.device")
+    return Check("backbone", f"{found.id}: {', '.join(COMPONENTS)}; digest {found.digest[:12]}; {device}")
 
 
 def check_folder(name: str, folder: Path) -> Check:
@@ -174,10 +168,14 @@ def _gpu() -> Check:
 
 def _scorer(params: Params) -> Check:
     from effivmt.evaluation.measure import load_metric_models
+    from effivmt.evaluation.scorer_folder import find_scorer, has_weights
     from effivmt.method.verbosity import silence_libraries
 
     silence_libraries()
-    load_metric_models(params.evaluate.scorer_folder, params.evaluate.tracker)
+    scorer = find_scorer(name := params.evaluate.scorer, weights=False).path
+    if not has_weights(scorer):
+        return Check("scorer", f"{name} is not on this machine; hf download {name}", ok=False)
+    load_metric_models(scorer, params.evaluate.tracker)
     return Check("scorer", " and ".join(filter(None, (params.evaluate.scorer, params.evaluate.cotracker))))
 
 

@@ -7,7 +7,7 @@ import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from effivmt.config import Params
+from effivmt.config import Params, find_embedded
 from effivmt.errors import ParamsError
 from effivmt.media.figures import contact_sheet
 from effivmt.media.video import write_image
@@ -124,7 +124,7 @@ def run_judge(folder: Path, samples: int, params: Params, sheet: Path) -> None:
         table.add_row(f"reconstruction, {kind}", f"{psnr:.1f} dB")
         for name, share in shares(answers).items() if answers else ():
             table.add_row(f"reconstruction, {name}", f"{share:.3f} of {len(answers)} plain objects")
-    model, tokenizer = load_scorer(params.evaluate.scorer_folder)
+    model, tokenizer = load_scorer(find_embedded(params.evaluate.scorer))
     accuracy = score_accuracy(model, tokenizer, hard_questions(QUESTIONS, seed=WORLD))
     table.add_row("scorer: right caption of 32", f"{accuracy:.3f} of {QUESTIONS} questions")
     console = results_console()

@@ -73,6 +73,12 @@ def damage_notices(*, quiet: bool) -> Callback:
     return Callback() if quiet else DamageLines()
 
 
+def say_scorer_fault(fault: str, *, quiet: bool) -> None:
+    """Tells on stderr why there is no scorer, where there is none; of nothing at all when quiet."""
+    if fault and not quiet:
+        say(fault, sys.stderr)
+
+
 class DamageLines(Callback):
     """One line for what was damaged, and for a tuning that diverged."""
 

@@ -28,8 +28,9 @@ class MotionAdapter(PythonModel):
         self._adapter = Path(context.artifacts["adapter"])
         backbone = effivmt.read_manifest(self._adapter)["backbone"]
         params = effivmt.Params.model_validate(context.model_config)
-        path = os.environ.get(BACKBONE) or params.backbone.path
-        params = params.model_copy(update={"backbone": params.backbone.model_copy(update={"path": path})})
+        if path := os.environ.get(BACKBONE):
+            other = params.backbone.model_copy(update={"path": path, "revision": None})
+            params = params.model_copy(update={"backbone": other})
         try:
             with TemporaryDirectory(prefix="effivmt-") as folder:  # the working folder stays as it is
                 self._work = effivmt.open_workspace(params, folder)

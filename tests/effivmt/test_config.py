@@ -127,7 +127,7 @@ class TestLoadParams:
         [
             ("ingest.num_frames=16", r"ingest\.num_frames: .*16 is not of the form 4k\+1; the nearest below is 13"),
             ("ingest.num_frames=1", r"ingest\.num_frames: .*greater than or equal to 5"),
-            ("ingest.height=100", r"ingest\.height: .*100 is not a multiple of 16; the nearest below is 96"),
+            ("ingest.height=15", r"ingest\.height: .*greater than or equal to 16"),
             ("ingest.fps=0", r"ingest\.fps: .*greater than 0"),
             ("sampling.frames=85", r"sampling\.frames is 85 but ingest\.num_frames is 81"),
             ("sampling.mode=sparse", r"sampling\.mode: .*'anchored', 'latent', 'pixel' or 'dense'"),

@@ -40,7 +40,7 @@ def test_a_transfer_a_rendering_and_metrics(workspace: Workspace, clip: effivmt.
     assert stages == ["ingest", "heads", "spatial", "temporal", "render", "evaluate"] and not result.cached
     assert len(result.metrics) == 2 and all(video.is_file() for video in outputs.videos)
     adapter = str(outputs.adapter)
-    assert effivmt.read_manifest(adapter)["backbone"]["id"] == result.backbone_id
+    assert effivmt.read_manifest(adapter)["backbone"]["id"] == result.backbone["id"]
     assert effivmt.load_adapter(adapter).temporal
     alone = work.params.render.model_copy(update={"baseline": False})
     params = work.params.model_copy(update={"render": alone})

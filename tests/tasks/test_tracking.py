@@ -97,7 +97,7 @@ def test_mlflow_keeps_params_and_tags(runs: Runs) -> None:
     assert kept == {
         "clip": "zigzag",
         "caption": runs.clip.caption,
-        "backbone_digest": runs.first[0].backbone_digest,
+        "backbone_digest": runs.first[0].backbone["digest"],
         "prompt_1": PROMPTS[0],
         "prompt_2": PROMPTS[1],
     }

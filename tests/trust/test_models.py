@@ -15,6 +15,7 @@ from pyarrow import parquet
 from safetensors.torch import save_file
 from trial import measured
 
+from effivmt.config import BackboneParams
 from effivmt.errors import AdapterError, BackboneError
 from effivmt.method.adapter import load_adapter
 from effivmt.method.adapter_manifest import read_facts
@@ -135,7 +136,7 @@ def test_a_backbone_of_a_stranger(backbone_folder, tmp_path, kind):
     BACKBONES[kind](folder)
     started = time.process_time()
     with pytest.raises(BackboneError, match=f"backbone {folder}") as caught:
-        find_backbone(str(folder))
+        find_backbone(BackboneParams(path=str(folder)))
     assert time.process_time() - started < SECONDS and "\n" not in str(caught.value)
 
 

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from trial import effivmt
 
-from effivmt.config import Params, load_params
+from effivmt.config import BackboneParams, Params, load_params
 from effivmt.errors import BackboneError, ParamsError, StoreError
 from effivmt.method.backbone_folder import find_backbone
 from effivmt.store.digests import sha256_tree
@@ -58,7 +58,7 @@ def test_an_override_of_a_stranger(override):
 def test_a_path_that_cannot_be_one():
     for path in ("a" * 5000, "a\0b"):
         with pytest.raises(BackboneError, match="no folder here"):
-            find_backbone(path)
+            find_backbone(BackboneParams(path=path))
         with pytest.raises(ParamsError, match=r"cannot be read|null byte"):
             load_params(path)
 

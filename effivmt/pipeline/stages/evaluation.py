@@ -9,12 +9,12 @@ from effivmt.pipeline.stages.rendering import RenderedVideo
 from effivmt.pipeline.stages.tensors import load_tensor
 from effivmt.pipeline.workspace import Workspace
 from effivmt.store import Artifact, Key
-from effivmt.store.digests import canonical_json, sha256_file, sha256_tree
+from effivmt.store.digests import canonical_json, sha256_file
 
 
 def evaluate_key(work: Workspace, clip: Clip, ingested: Artifact, rendered: Sequence[RenderedVideo]) -> Key:
     """The store key."""
-    scorer, tracker = work.params.evaluate.scorer_folder, work.params.evaluate.tracker
+    scorer, tracker = work.scorer.folder, work.params.evaluate.tracker
     videos = {
         f"video_{i}_{kind}": artifact.digest("video.mp4")
         for i, video in enumerate(rendered)
@@ -23,7 +23,7 @@ def evaluate_key(work: Workspace, clip: Clip, ingested: Artifact, rendered: Sequ
     inputs = {
         "clip": ingested.digest("frames.safetensors"),
         **videos,
-        "scorer": sha256_tree(scorer) if scorer.is_dir() else "none",
+        "scorer": "none" if scorer is None else scorer.digest,
     }
     if tracker is not None:
         inputs["tracker"] = sha256_file(tracker) if tracker.is_file() else "none"
@@ -35,7 +35,8 @@ def evaluate(work: Workspace, clip: Clip, ingested: Artifact, rendered: Sequence
     """Metrics of every rendered video, with the adapter and without; files: metrics.json.
 
     metrics.json is a list with an object per video: prompt, seed, and the metrics `adapter` and, where it was rendered
-    without the adapter too, `baseline`. A metric that could not be measured is null.
+    without the adapter too, `baseline`. A metric that could not be measured is null; without a scorer that fits
+    (`Workspace.scorer`) those of CLIP are left out.
     """
     key = evaluate_key(work, clip, ingested, rendered)
     make = partial(_evaluate, work, caption=clip.caption, ingested=ingested, rendered=rendered)
@@ -57,7 +58,8 @@ def _evaluate(
     work.backbone.keep("transformer", "vae")
     params, progress = work.params.evaluate, work.progress("evaluate")
     reference = load_tensor(ingested, "frames").numpy()
-    models = load_metric_models(params.scorer_folder, params.tracker)
+    scorer = work.scorer.folder
+    models = load_metric_models(None if scorer is None else scorer.path, params.tracker)
     rows = []
     for video in rendered:
         measured = {

@@ -9,7 +9,7 @@ from effivmt.catalog import Clip
 from effivmt.errors import BackboneError, EffiVMTError
 from effivmt.pipeline.stages.ingestion import ingest
 from effivmt.pipeline.stages.tensors import load_tensor
-from effivmt.pipeline.stages.text_embedding import embed_texts
+from effivmt.pipeline.stages.text_embedding import embed_clip, embed_texts
 from effivmt.pipeline.workspace import Workspace
 from effivmt.store import Artifact, Key
 
@@ -52,10 +52,12 @@ def scope_clips(work: Workspace, clip: Clip) -> list[Clip]:
 def heads(work: Workspace, clip: Clip, ingested: Artifact) -> Artifact:
     """Classifies the backbone's heads on this clip, or once for the backbone; files: heads.parquet, heads.png.
 
-    heads.png shows the classification; heads.parquet says which heads each branch gets, by `heads.split`.
+    Embeds the texts of the later stages too (`embed_clip`). heads.png shows the classification; heads.parquet says
+    which heads each branch gets, by `heads.split`.
     """
+    texts = embed_clip(work, clip)
     if work.params.heads.scope == "clip":
-        sources = [HeadSource(ingested, embed_texts(work, [clip.caption])[clip.caption])]
+        sources = [HeadSource(ingested, texts[clip.caption])]
     else:
         unnamed = embed_texts(work, [""])[""]
         sources = [HeadSource(ingest(work, other), unnamed) for other in scope_clips(work, clip)]

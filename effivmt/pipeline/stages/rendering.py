@@ -88,7 +88,7 @@ def render_key(work: Workspace, job: RenderJob) -> Key:
         "render": params.model_dump(exclude=unread),
         "seed": job.seed,
         "ingest": work.params.ingest.model_dump(),
-        "precision": work.params.backbone.dtype,
+        "precision": work.adapted_precision if adapter else work.params.backbone.dtype,
     }
     inputs = {
         "prompt": job.embedding.digest("embedding.safetensors"),

@@ -36,7 +36,7 @@ def temporal_key(work: Workspace, inputs: TemporalInputs) -> Key:
         "heads": inputs.classified.digest("heads.parquet"),
         "spatial": inputs.appearance.digest("spatial.safetensors"),
     }
-    settings = tuning_settings(work, work.params.temporal)
+    settings = tuning_settings(work, work.params.temporal) | {"precision": work.adapted_precision}
     settings |= {"sampling": work.params.sampling.model_dump(), "num_frames": work.params.ingest.num_frames}
     return work.key("temporal", digests, settings)
 
@@ -80,7 +80,7 @@ def _tune(work: Workspace, out: Path, scratch: Path, *, clip: Clip, inputs: Temp
             on_divergence=work.callback.on_divergence,
         )
     facts: AdapterFacts = {
-        "backbone": {"id": backbone.id, "digest": backbone.digest},
+        "backbone": backbone.found.facts,
         "clip": {"caption": clip.caption, "digest": digest},
         "ranks": {"spatial": params.spatial.rank if looks else 0, "temporal": params.temporal.rank},
         "params": params.model_dump(mode="json", include={"seed", "sampling", "spatial", "temporal"}),

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
+from effivmt.catalog import Clip
 from effivmt.pipeline.workspace import Workspace
 from effivmt.store import Artifact, Key
 from effivmt.store.digests import sha256_bytes
@@ -13,6 +14,14 @@ def text_key(work: Workspace, text: str) -> Key:
     """The store key."""
     settings = {"max_sequence_length": work.params.backbone.max_sequence_length, "dtype": work.params.backbone.dtype}
     return work.key("text", {"text": sha256_bytes(text.encode())}, settings)
+
+
+def embed_clip(work: Workspace, clip: Clip) -> dict[str, Artifact]:
+    """The embeddings of all texts of a clip, its prompts' and the negative prompt's among them.
+
+    Made together, before the transformer is loaded: the text encoder, most of a small backbone, is loaded once a clip.
+    """
+    return embed_texts(work, [clip.caption, *clip.prompts, work.params.render.negative_prompt])
 
 
 def embed_texts(work: Workspace, texts: Iterable[str]) -> dict[str, Artifact]:

@@ -1,13 +1,22 @@
 """Rendering is the stock pipeline's, decided by prompt, seed, strengths and the adapter alone."""
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
-from diffusers import UniPCMultistepScheduler, WanPipeline
+from diffusers import (
+    DPMSolverMultistepScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    UniPCMultistepScheduler,
+    WanPipeline,
+)
 from safetensors.torch import save as to_bytes
 
 from effivmt.config import IngestParams, RenderParams
 from effivmt.method.adapter import Adapter, to_stock_layout
+from effivmt.method.backbone import Backbone
 from effivmt.method.dual_path import dual_path
 from effivmt.method.heads import label_heads
 from effivmt.method.rendering import render
@@ -107,6 +116,21 @@ class TestRender:
         ).frames[0]
         found = frames_of(backbone, None, prompts, seed=7, guidance_scale=guidance)
         assert np.array_equal(found, (expected * 255).round().astype(np.uint8))
+
+    @pytest.mark.parametrize("kind", [FlowMatchEulerDiscreteScheduler, DPMSolverMultistepScheduler])
+    def test_another_flow_scheduler_in_the_folder_gives_the_same_frames(self, backbone, prompts, tmp_path, kind):
+        folder = Path(shutil.copytree(backbone.folder, tmp_path / "copy"))
+        flow = {} if kind is FlowMatchEulerDiscreteScheduler else {"prediction_type": "flow_prediction"}
+        kind(**flow).save_pretrained(folder / "scheduler")
+        other = Backbone(backbone.params.model_copy(update={"path": str(folder)}))
+        assert other.found.shape.scheduler == kind.__name__
+        assert frames_of(other, None, prompts).tobytes() == frames_of(backbone, None, prompts).tobytes()
+
+    def test_a_unipc_that_says_nothing_of_flow_sigmas_samples_with_them(self, backbone, prompts, tmp_path):
+        folder = Path(shutil.copytree(backbone.folder, tmp_path / "copy"))
+        UniPCMultistepScheduler(prediction_type="flow_prediction").save_pretrained(folder / "scheduler")
+        other = Backbone(backbone.params.model_copy(update={"path": str(folder)}))
+        assert frames_of(other, None, prompts).tobytes() == frames_of(backbone, None, prompts).tobytes()
 
     def test_prompt_negative_prompt_shift_and_guidance_count(self, backbone, prompts):
         default = frames_of(backbone, None, prompts)

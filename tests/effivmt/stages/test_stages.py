@@ -53,7 +53,7 @@ class TestTransfer:
         assert any(weight.any() for weight in adapter.temporal.values())
         heads = load_head_map(done.heads.file("heads.parquet"))
         assert np.array_equal(adapter.heads.is_temporal, heads.is_temporal)
-        assert adapter.facts["backbone"] == {"id": "wan-random", "digest": backbone.digest}
+        assert adapter.facts["backbone"] == backbone.found.facts
         assert adapter.facts["ranks"] == {"spatial": 2, "temporal": 2}
 
     def test_the_video_is_what_rendering_gives(self, done, params, clip, backbone, tmp_path):

@@ -77,7 +77,9 @@ class TestFolder:
         with pytest.raises(AdapterError, match="does not list the adapter's files"):
             load_adapter(broken)
 
-    @pytest.mark.parametrize("made_for", ["wan", [], {"id": "wan"}, {"digest": "5f"}])
+    @pytest.mark.parametrize(
+        "made_for", ["wan", [], {"id": "wan"}, {"digest": "5f"}, {"id": "", "digest": "", "commit": 1}]
+    )
     def test_a_backbone_without_id_and_digest_is_an_error(self, broken, made_for):
         edit_facts(broken, lambda facts: facts.update(backbone=made_for))
         with pytest.raises(AdapterError, match=r"adapter\.json does not say its backbone; pull or make it again"):
@@ -111,12 +113,22 @@ class TestFolder:
 
 class TestCheckFits:
     def test_accepts_its_own_backbone(self, backbone, tuned):
-        check_fits(load_adapter(tuned.folder), backbone.transformer, backbone.digest)
+        check_fits(load_adapter(tuned.folder), backbone.transformer, backbone.found.facts)
 
     def test_another_digest_is_named_beside_this_one(self, backbone, tuned):
         message = rf"made for backbone wan-random \(digest {backbone.digest[:12]}\) but .* digest ffffffffffff;"
         with pytest.raises(AdapterError, match=message):
-            check_fits(load_adapter(tuned.folder), backbone.transformer, "f" * 64)
+            check_fits(load_adapter(tuned.folder), backbone.transformer, backbone.found.facts | {"digest": "f" * 64})
+
+    def test_only_the_transformers_weights_count_where_the_adapter_knows_their_digest(self, backbone, broken):
+        """Another text encoder, autoencoder or commit of the hub is no other transformer."""
+        edit_facts(broken, lambda facts: facts.update(backbone=dict(backbone.found.facts)))
+        adapter, other = load_adapter(broken), backbone.found.facts | {"digest": "f" * 64, "commit": "1" * 40}
+        check_fits(adapter, backbone.transformer, other)
+        with pytest.raises(
+            AdapterError, match=r"transformer digest \w{12}\) but this backbone has transformer digest ee"
+        ):
+            check_fits(adapter, backbone.transformer, other | {"transformer": "e" * 64})
 
     @pytest.mark.parametrize(
         ("change", "message"),

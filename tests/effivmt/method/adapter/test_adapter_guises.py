@@ -175,6 +175,9 @@ class TestFused:
             p[f"transformer.{name}.lora_B.weight"] @ p[f"transformer.{name}.lora_A.weight"] for p in parts
         )  # fmt: skip
         with fused(transformer, {branch: (getattr(adapter, branch), 1.0) for branch in BRANCHES}):
-            merged = transformer.get_submodule(name).weight
-            assert merged.dtype == torch.bfloat16
-            assert torch.equal(merged, (weight.float() + delta).bfloat16())
+            module = transformer.get_submodule(name)
+            assert torch.equal(module.weight, weight) and module.weight.dtype == torch.bfloat16
+            x = torch.randn(64, weight.shape[1], generator=torch.Generator().manual_seed(0)).bfloat16()
+            found, exact = module(x), x.float() @ (weight.float() + delta).T + module.bias.float()
+            assert found.dtype == torch.bfloat16
+            assert (found == exact.bfloat16()).float().mean() > 0.99  # sums in another order may round otherwise
