@@ -2,10 +2,13 @@
 
 import json
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from effivmt.config import IngestParams
-from effivmt.media.video import VideoInfo
 from effivmt.store import Artifact
+
+if TYPE_CHECKING:
+    from effivmt.media.video import VideoInfo
 
 FILE = "excerpt.json"
 """The file of the ingest artifact that holds an excerpt."""
@@ -43,7 +46,7 @@ class Excerpt:
         return f"{frames} at {self.fps:g} fps, {self.start:.2f} to {self.end:.2f} s of {self.duration:.2f} s, {picture}"
 
 
-def take(info: VideoInfo, num_frames: int, params: IngestParams, *, start: float) -> Excerpt:
+def take(info: "VideoInfo", num_frames: int, params: IngestParams, *, start: float) -> Excerpt:
     """The excerpt of `num_frames` frames from `start` (seconds) of a video, as `media.video.read_clip` takes it."""
     ratio = params.width / params.height / info.aspect
     return Excerpt(
