@@ -147,6 +147,8 @@ def read_catalog(path: Path | str) -> Catalog:
                 clips.append(clip)
     except OSError as error:
         raise CatalogError(f"catalog {path} cannot be read ({error.strerror or error})") from error
+    except _WrongHeading as error:
+        raise CatalogError(f"catalog {path}: {error}") from error
     except (ValueError, csv.Error) as error:  # not UTF-8, not Parquet (pyarrow's errors are ValueErrors), too large
         raise CatalogError(f"catalog {path} is damaged: {' '.join(str(error).split())[:300]}") from error
     if number == 0:
@@ -163,6 +165,10 @@ def list_faults(catalog: Catalog) -> str:
     lines = [str(fault) for fault in catalog.faults[:FAULTS_SHOWN]]
     lines += [f"and {count - FAULTS_SHOWN} more"] if count > FAULTS_SHOWN else []
     return "\n  ".join([f"catalog {printable(str(catalog.path))} has {count} fault{'s' * (count > 1)}:", *lines])
+
+
+class _WrongHeading(ValueError):
+    """The columns of a table are not those of a catalog."""
 
 
 @dataclass(frozen=True)
@@ -236,7 +242,7 @@ def _read_csv(path: Path) -> Iterator[object]:
 
 
 def _check_heading(names: Sequence[str]) -> None:
-    """ValueError where the columns of a table are not those of a catalog: one fault, not one in each row."""
+    """_WrongHeading where the columns of a table are not those of a catalog: one fault, not one in each row."""
     missing = [name for name in REQUIRED if name not in names]
     unknown = [printable(name[:60]) or "(a column without a name)" for name in names if name not in REQUIRED + OPTIONAL]
     if not missing and not unknown:
@@ -244,7 +250,7 @@ def _check_heading(names: Sequence[str]) -> None:
     faults = [f"lacks {', '.join(missing)}"] if missing else []
     faults += [f"has {', '.join(unknown[:FAULTS_SHOWN])}"] if unknown else []
     comma = "; separate the columns by commas" if any(";" in name or "\t" in name for name in names) else ""
-    raise ValueError(
+    raise _WrongHeading(
         f"the heading {' and '.join(faults)}; expected {', '.join(REQUIRED)} and, where you need them, "
         f"{', '.join(OPTIONAL)}, in small letters{comma}"
     )

@@ -42,7 +42,7 @@ def test_failures_are_told_and_retried(project: Path, catalog: Path) -> None:
 
 def test_wrong_use_exits_2(project: Path, catalog: Path) -> None:
     wrong = catalog.parent / "wrong.csv"
-    wrong.write_text("clip,video\na b,../x.mp4\n", encoding="utf-8")
+    wrong.write_text("clip,video,caption,prompts\na b,../x.mp4,,c\n", encoding="utf-8")
     for ended, told in (
         (effivmt("run", wrong, "--params", project / "params.yaml"), "row 1, column caption: is missing"),
         (run(project, catalog, "--only", "nobody"), "no such clip"),
