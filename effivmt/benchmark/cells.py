@@ -37,8 +37,9 @@ class Cell:
     """One video, or the error of one that failed.
 
     metrics: by name, None where not measurable; preparing_seconds, rendering_seconds: of its artifacts before and in
-    rendering, without evaluation and text encoding; processor_seconds: CPU seconds of both; peak_bytes: the most resident memory that one of them
-    took; either None where an artifact's record does not have it. video: the artifact with video.mp4; adapter: the one
+    rendering, without evaluation and text encoding; processor_seconds: CPU seconds of both; peak_bytes: the most
+    resident memory that one of them took; either None where an artifact's record does not have it. video: the artifact
+    with video.mp4; adapter: the one
     with the weights, None where a method tunes nothing. A failed cell has only an `error`.
     """
 
