@@ -142,10 +142,10 @@ class TestDivergence:
 
     def test_the_weights_after_the_last_update_count(self, transformer, stage):
         before = state_of(transformer)
-        with pytest.raises(
-            EffiVMTError,
-            match=rf"{stage.name} tuning .* nan after the last of 1 steps, even at 0\.125 of {stage.name}\.learning_rate=1e",
-        ):
+        fault = (
+            rf"{stage.name} tuning .* nan after the last of 1 steps, even at 0\.125 of {stage.name}\.learning_rate=1e"
+        )
+        with pytest.raises(EffiVMTError, match=fault):
             stage(transformer, learning_rate=1e30, steps=1)
         assert len(stage.notices) == 3 and state_of(transformer) == before
 
