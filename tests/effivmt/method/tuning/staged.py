@@ -30,13 +30,15 @@ class Stage:
         self.name, self.clip, self.checkpoint = name, clip, checkpoint
 
     def __call__(self, transformer, heads=None, progress=None, sampling=SAMPLING, **changes) -> TuningResult:
-        settings = {**SIZE, **changes}
+        """Tunes with these changes of the params, also with such as the params refuse."""
+        self.notices = []
         common = {"seed": 0, "clip": "clip", "checkpoint": self.checkpoint, "progress": progress}
+        common["on_divergence"] = self.notices.append
         heads = heads or head_map()
         if self.name == "spatial":
-            params = SpatialParams(**settings)
+            params = SpatialParams(**SIZE).model_copy(update=changes)
             return tune_spatial(transformer, heads, self.clip["single"], self.clip["caption"], params=params, **common)
-        params = TemporalParams(**settings)
+        params = TemporalParams(**SIZE).model_copy(update=changes)
         latents, caption = self.clip["dense"], self.clip["caption"]
         return tune_temporal(
             transformer, heads, latents, caption, params=params, sampling=sampling, num_frames=FRAMES, **common

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from staged import FRAMES, MAPS, SAMPLING, Stage, head_map, state_of
+from staged import FRAMES, MAPS, SAMPLING, Stage, bytes_of, head_map, state_of
 
 from effivmt.errors import EffiVMTError
 from effivmt.method import losses
@@ -11,7 +11,7 @@ from effivmt.method.adapter import fused, to_stock_layout
 from effivmt.method.dual_path import branch_parameters, dual_path
 from effivmt.method.rope import time_positions_of
 from effivmt.method.seeding import generator
-from effivmt.method.tuning import add_lora, sparse_batch
+from effivmt.method.tuning import SHARE, add_lora, sparse_batch
 
 
 class TestAddLora:
@@ -100,12 +100,57 @@ class TestLearning:
             ends.append(np.mean(tuned.losses["motion"][-15:]))
         assert ends[1] < ends[0]
 
-    def test_divergence_is_an_error_and_leaves_nothing(self, transformer, stage):
+    def test_damaged_inputs_are_an_error_and_leave_nothing(self, transformer, stage):
         before = state_of(transformer)
         stage.clip = {**stage.clip, "caption": stage.clip["caption"] * float("nan")}
         with pytest.raises(EffiVMTError, match=rf"{stage.name} tuning diverged: its loss is nan at step 1 of 4"):
             stage(transformer)
-        assert state_of(transformer) == before and not stage.checkpoint.exists()
+        assert state_of(transformer) == before and not stage.checkpoint.exists() and not stage.notices
+
+
+class TestDivergence:
+    """At a rate of 1e5 the random transformer overflows in four steps, at an eighth of it not."""
+
+    @pytest.mark.parametrize("save_every", [1, 100])
+    def test_goes_on_at_half_the_rate(self, transformer, stage, save_every):
+        tuned = stage(transformer, learning_rate=1e5, save_every=save_every)
+        notice = stage.notices[0]
+        assert notice.startswith(f"{stage.name} tuning diverged: its loss is nan ") and notice.endswith(
+            "half the rate, 50000"
+        )
+        assert len(tuned.losses[SHARE]) == len(tuned.losses["denoising"]) == 4 and tuned.losses[SHARE][
+            -1
+        ] == 0.5 ** len(stage.notices)
+        assert all(weight.isfinite().all() for weight in tuned.weights.values())
+
+    @pytest.mark.parametrize("killed_at", [2, 4, 5])
+    def test_killed_around_it_ends_with_the_same_bytes(self, transformer, stage, killed_at):
+        whole, calls = stage(transformer, learning_rate=1e5), []
+        stage.checkpoint.unlink()
+
+        def die(done: int, total: int) -> None:
+            calls.append(done)
+            if len(calls) == killed_at:
+                raise KeyboardInterrupt
+
+        try:
+            stage(transformer, progress=die, learning_rate=1e5)
+        except KeyboardInterrupt:
+            resumed = stage(transformer, learning_rate=1e5)
+            assert bytes_of(resumed) == bytes_of(whole) and resumed.losses == whole.losses
+        assert len(calls) >= min(killed_at, 4)
+
+    def test_the_weights_after_the_last_update_count(self, transformer, stage):
+        before = state_of(transformer)
+        fault = (
+            rf"{stage.name} tuning .* nan after the last of 1 steps, even at 0\.125 of {stage.name}\.learning_rate=1e"
+        )
+        with pytest.raises(EffiVMTError, match=fault):
+            stage(transformer, learning_rate=1e30, steps=1)
+        assert len(stage.notices) == 3 and state_of(transformer) == before
+
+    def test_a_run_that_never_diverged_has_no_share(self, transformer, stage):
+        assert SHARE not in stage(transformer).losses and not stage.notices
 
 
 class TestIsolation:
