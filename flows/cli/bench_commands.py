@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from effivmt.errors import ParamsError
 from effivmt_flows.cli.options import STORE, Overrides, ParamsSource, Quiet, StoreFolder
 
 if TYPE_CHECKING:
@@ -107,7 +108,10 @@ def _search(
     from effivmt_flows.cli import bench_console
 
     jobs = plan(clips, params, overrides)
-    folder = open_workspace(jobs[0].params, store).folder
+    work = open_workspace(jobs[0].params, store)
+    folder = work.folder
+    if work.scorer.fault:
+        raise ParamsError(f"--search compares by text similarity, but {work.scorer.fault}")
     with bench_console.job_progress(len(jobs), quiet=quiet) as on_job_end:
         rows = choose(runner.run(store, jobs, workers, on_job_end))
     names, prompts = ", ".join(clip.clip for clip in clips), sum(len(clip.prompts) for clip in clips)
