@@ -74,8 +74,8 @@ def _camera_scenes() -> list[Scene]:
         others = [colour for colour in GROUNDS if colour not in (ground.colour, "black")]  # on black no pattern shows
         prompts = (
             f"a view of a striped {others[0]} ground",
-            f"a view of a checkered {others[1]} ground with a red star",
-            f"a view of a spotted {others[0]} ground with a yellow circle",
+            f"a view of a checkered {others[1]} ground with a white star",
+            f"a view of a spotted {others[0]} ground with a green triangle",
         )
         draw = lambda g=ground, f=family: draw_camera_clip(g, camera_path(f, NUM_FRAMES))  # noqa: E731
         scenes.append(_scene(family, "camera", number, caption, prompts=prompts, draw=draw))

@@ -12,6 +12,9 @@ from effivmt.evaluation.tracks import Tracker, Tracks, track
 
 STILL = 0.05
 """A point that moves well below this far over a whole clip, in frame widths, counts as standing still."""
+MOST_FRAMES = 33
+"""Longer clips are compared at every second, third, ... frame: a track drifts with every step, and where steps are far
+below a pixel their directions are noise."""
 SHARED = 0.25
 """Share of a track's frames in which another track must be visible for their distance to count."""
 
@@ -23,7 +26,7 @@ class MotionScores:
     motion_fidelity is the published metric; two_sided_motion_fidelity also requires every reference track to be found;
     foreground_motion_fidelity is two-sided over what moves against the ground. trajectory_error is in frame widths, in
     [0, 1], 0 is best. motion_amount and reference_motion_amount are the mean path of the foreground in frame widths a
-    frame: a still result shows as motion_amount near 0. None: not measurable.
+    compared frame: a still result shows as motion_amount near 0. None: not measurable.
     """
 
     motion_fidelity: float | None
@@ -40,8 +43,10 @@ def compare_motion(
     """Tracks two clips, uint8 (T, H, W, 3) of any sizes and lengths, and scores the second against the first.
 
     The generated frame is stretched onto the reference frame, and the longer clip is resampled in time to the length
-    of the shorter. Raises VideoError as the tracker does.
+    of the shorter. Of a clip of more than `MOST_FRAMES` frames some are left out (`compared`). Raises VideoError as the
+    tracker does.
     """
+    reference_frames, generated_frames = compared(reference_frames), compared(generated_frames)
     height, width = reference_frames.shape[1:3]
     length = min(len(reference_frames), len(generated_frames))
     reference, generated = (
@@ -57,6 +62,11 @@ def compare_motion(
         motion_amount=motion_amount(moving_generated),
         reference_motion_amount=motion_amount(moving),
     )
+
+
+def compared(frames: np.ndarray) -> np.ndarray:
+    """Of frames (T, ...) every n-th from the first on, with the least n that leaves `MOST_FRAMES` or fewer."""
+    return frames[:: max(1, -(-(len(frames) - 1) // (MOST_FRAMES - 1)))]
 
 
 def in_frame_widths(tracks: Tracks, width: int, height: int, aspect: float) -> Tracks:

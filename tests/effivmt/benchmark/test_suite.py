@@ -10,7 +10,7 @@ from effivmt.benchmark.paths import OBJECTS
 from effivmt.benchmark.scene import CLASSES, NUM_FRAMES, DrawnClip
 from effivmt.benchmark.suite import quick, suite
 from effivmt.benchmark.tuning import tuning_scenes
-from effivmt.evaluation.motion import MotionScores, compare_motion
+from effivmt.evaluation.motion import MotionScores, compare_motion, compared
 from effivmt.evaluation.tracks import track
 from effivmt.world.looks import GROUND_PATTERNS, OBJECT_PATTERNS, names_held_out
 from effivmt.world.motions import HELD_OUT, NAMED, SIZE
@@ -61,7 +61,7 @@ def test_clips_are_whole(name):
     assert drawn.mask.shape == drawn.frames.shape[:3] and drawn.mask.any((1, 2)).all()
     assert drawn.tracks.shape[1:] == (NUM_FRAMES, 2) and drawn.visible.mean() > 0.4
     moved = np.linalg.norm(np.diff(drawn.tracks, axis=1), axis=-1)
-    assert moved.mean(0).max() > 0.3 and moved.max() < 16  # something moves, nothing jumps
+    assert moved.mean(0).max() > 9.6 / (NUM_FRAMES - 1) and moved.max() < 16  # something moves, nothing jumps
     assert np.array_equal(drawn.frames, scene.draw().frames)
     if scene.unsaid:
         assert not PATTERNS & set(scene.caption.split())
@@ -81,6 +81,8 @@ def test_the_tracker_finds_the_true_tracks(name):
     """The median error of tracked points on what moves is at most one pixel."""
     scene = SCENES[name]
     drawn = scene.draw()
+    at = compared(np.arange(NUM_FRAMES))
+    drawn = DrawnClip(drawn.frames[at], drawn.tracks[:, at], drawn.visible[:, at], drawn.mask[at])
     found = track(drawn.frames)
     errors = []
     for points, seen in zip(found.points + 0.5, found.visible, strict=True):
@@ -104,7 +106,7 @@ def test_a_clip_is_like_itself_and_unlike_another_and_a_still(name):
     assert min(fidelities(same)) >= 0.99 and same.trajectory_error < 1e-6
     unrelated = SCENES[QUICK[(QUICK.index(name) + 3) % len(QUICK)]].draw().frames
     for other in (compare_motion(frames, unrelated), compare_motion(frames, np.repeat(frames[:1], NUM_FRAMES, 0))):
-        assert other.foreground_motion_fidelity < 0.75 and other.trajectory_error > 0.08
+        assert other.foreground_motion_fidelity < 0.75 and other.trajectory_error > 0.075
     assert other.motion_amount == 0.0 < same.motion_amount
 
 
