@@ -75,7 +75,8 @@ def test_frames_that_are_not_finite_or_all_black_are_refused(backbone, monkeypat
 
 def test_a_backbone_that_is_not_finite_is_named_by_the_stage_that_meets_it(workspace, clip, monkeypatch):
     ingested = stages.ingest(workspace, clip)
-    stages.embed_texts(workspace, [clip.caption])  # it releases what else is loaded
+    negative = workspace.params.render.negative_prompt
+    stages.embed_texts(workspace, [clip.caption, *clip.prompts, negative])  # it releases what else is loaded
     work, parts = workspace, workspace.backbone._parts
     vae, transformer = copy.deepcopy(work.backbone.vae), copy.deepcopy(work.backbone.transformer)
     torch.nn.init.constant_(vae.encoder.conv_out.bias, float("nan"))

@@ -83,7 +83,11 @@ sys.exit(line.main(["hang", sys.argv[1]]))
 def stopped(folder: Path, number: signal.Signals, *ahead: str) -> tuple[int, str]:
     """Exit code and stderr of a command that holds a lock of the store and gets a signal twice."""
     process = subprocess.Popen(
-        [*ahead, sys.executable, "-c", HANGING, str(folder)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*ahead, sys.executable, "-c", HANGING, str(folder)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # nohup may run these tests
     )
     assert process.stdout is not None and process.stdout.readline() == "working\n"
     assert list((folder / "locks").iterdir())
