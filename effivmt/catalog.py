@@ -20,7 +20,7 @@ from pydantic import ConfigDict, Field, StringConstraints, ValidationError, fiel
 
 from effivmt.config import Section
 from effivmt.errors import CatalogError, printable
-from effivmt.untrusted import open_regular, parse_json, read_text
+from effivmt.untrusted import open_regular, parse_json, read_text, unpacked_bytes
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2000)]
 _ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
@@ -271,8 +271,7 @@ def _read_parquet(path: Path) -> Iterator[object]:
     with open_regular(path) as file:
         table = parquet.ParquetFile(file)
         facts = table.metadata
-        parts = [facts.row_group(i).column(j) for i in range(facts.num_row_groups) for j in range(facts.num_columns)]
-        if facts.num_rows > MOST_ROWS or sum(part.total_uncompressed_size for part in parts) > MOST_BYTES:
+        if facts.num_rows > MOST_ROWS or unpacked_bytes(facts) > MOST_BYTES:
             raise ValueError(f"has {facts.num_rows} rows, or more than {MOST_BYTES // 2**20} MiB; divide it")
         _check_heading(table.schema_arrow.names)
         for batch in table.iter_batches(batch_size=_BATCH):

@@ -10,9 +10,12 @@ import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import yaml
+
+if TYPE_CHECKING:
+    from pyarrow.parquet import FileMetaData
 
 MIB = 2**20
 JSON_BYTES = 2 * MIB
@@ -157,6 +160,12 @@ def read_safetensors_header(path: Path) -> dict[str, TensorEntry]:
     if total != 8 + length + end:
         raise ValueError(f"has {total} bytes, expected {8 + length + end}: it is cut short or has been added to")
     return entries
+
+
+def unpacked_bytes(facts: "FileMetaData") -> int:
+    """The bytes that all columns of a Parquet file have once they are unpacked, by its metadata."""
+    columns = [facts.row_group(i).column(j) for i in range(facts.num_row_groups) for j in range(facts.num_columns)]
+    return sum(column.total_uncompressed_size for column in columns)
 
 
 def check_sizes(config: Mapping[str, object]) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from effivmt.errors import EffiVMTError, ParamsError
-from effivmt.store.files import write_errors
+from effivmt.store.disk_errors import write_errors
 from effivmt.versions import __version__
 
 if TYPE_CHECKING:

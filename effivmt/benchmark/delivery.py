@@ -19,7 +19,8 @@ from effivmt.benchmark.tuning import tuning_scenes
 from effivmt.catalog import Clip
 from effivmt.media.video import write_image, write_video
 from effivmt.store.artifact import Artifact
-from effivmt.store.files import atomic_write, copy_verified, write_errors
+from effivmt.store.disk_errors import write_errors
+from effivmt.store.files import atomic_write, copy_verified
 
 
 def write_comparison(out: Path, run: RunInfo, methods: Sequence[Method], *, results: Sequence[JobResult]) -> Summary:

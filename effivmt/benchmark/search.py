@@ -20,7 +20,8 @@ from effivmt.benchmark.peers import PEERS, peer_params
 from effivmt.benchmark.statistics import clip_means
 from effivmt.catalog import Clip
 from effivmt.evaluation.metrics import METRICS, finite_metrics
-from effivmt.store.files import atomic_write, write_errors
+from effivmt.store.disk_errors import write_errors
+from effivmt.store.files import atomic_write
 
 Candidate = Mapping[str, float | list[float]]
 """Values of a method's params, by name."""

@@ -108,7 +108,7 @@ def check_fits(adapter: Adapter, transformer: WanTransformer3DModel, backbone: B
     """Raises AdapterError, naming both sides, unless the adapter was made for this backbone.
 
     `backbone` says whose transformer it is. Its weights must be those that the adapter was tuned on; an adapter up to
-    version 0.2 knows the digest of the whole backbone alone.
+    version 0.1 knows the digest of the whole backbone alone.
     """
     made_for = adapter.facts.get("backbone")
     if backbone is not None and made_for is not None:

@@ -20,7 +20,7 @@ MOST_BYTES = 4 * 2**30
 class BackboneFacts(TypedDict):
     """The backbone that an adapter was made for: hub id or folder name, and digest of its weights and configs.
 
-    transformer: digest of the transformer's weights, absent up to version 0.2; commit: of the hub, absent for a folder.
+    transformer: digest of the transformer's weights, absent up to version 0.1; commit: of the hub, absent for a folder.
     """
 
     id: str

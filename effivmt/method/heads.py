@@ -22,7 +22,7 @@ from diffusers.models.transformers.transformer_wan import WanAttention, WanTrans
 
 from effivmt.errors import AdapterError, EffiVMTError
 from effivmt.method.rope import rotate
-from effivmt.untrusted import open_regular
+from effivmt.untrusted import open_regular, unpacked_bytes
 
 BRANCHES = ("spatial", "temporal")
 BOTH = "both"
@@ -167,8 +167,9 @@ def temporal_template(rows: torch.Tensor, frames: int, frame_tokens: int, width:
 
 
 def spatial_template(rows: torch.Tensor, temporal: torch.Tensor, tokens: int) -> torch.Tensor:
-    """Keys int64 as many as `temporal` (rows, keys) has: per query the nearest tokens of the flattened sequence, less
-    itself and its keys in `temporal`; of two that are equally near, the later."""
+    """Keys int64 (rows, K), K as in the keys `temporal` (rows, K): per query the K nearest tokens of the flattened
+    sequence of `tokens` tokens, less itself and its keys in `temporal`; of two that are equally near, the later.
+    """
     places = torch.arange(tokens)
     distance = 2 * (places - rows[:, None]).abs() + (places < rows[:, None])
     distance.scatter_(1, rows[:, None], 2 * tokens).scatter_(1, temporal, 2 * tokens)
@@ -213,8 +214,7 @@ def _read_bounded(source: BinaryIO) -> pa.Table:
     """The columns of a head map; ValueError where it has too many rows or bytes, or a branch of another name."""
     file = pq.ParquetFile(source, read_dictionary=["branch"])  # a long text in every row costs nothing until it is cast
     facts = file.metadata
-    parts = [facts.row_group(i).column(j) for i in range(facts.num_row_groups) for j in range(facts.num_columns)]
-    size = sum(part.total_uncompressed_size for part in parts)
+    size = unpacked_bytes(facts)
     if facts.num_rows > _MOST_HEADS or size > _MOST_BYTES:
         raise ValueError(f"it has {facts.num_rows} rows and {size} bytes, expected at most {_MOST_HEADS} rows")
     table = file.read(columns=list(_COLUMNS))

@@ -22,7 +22,8 @@ from effivmt.pipeline.transfer import run_clip
 from effivmt.pipeline.workspace import Workspace
 from effivmt.pipeline.write_outputs import write_outputs
 from effivmt.report.run_report import write_run_report
-from effivmt.store.files import atomic_write, write_errors
+from effivmt.store.disk_errors import write_errors
+from effivmt.store.files import atomic_write
 
 
 def process_clip(work: Workspace, clip: Clip, out: Path, call: CallStage | None = None) -> ClipOutcome:

@@ -8,7 +8,8 @@ from pyarrow import parquet
 from effivmt.catalog import Catalog, Clip
 from effivmt.errors import VideoError
 from effivmt.store.digests import canonical_json, sha256_bytes, sha256_file
-from effivmt.store.files import atomic_write, write_errors
+from effivmt.store.disk_errors import write_errors
+from effivmt.store.files import atomic_write
 
 NAME = "catalog.parquet"
 SCHEMA = pa.schema(

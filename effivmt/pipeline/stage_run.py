@@ -23,7 +23,8 @@ from effivmt.pipeline.tables import write_losses, write_metrics
 from effivmt.pipeline.transfer import adapter_folder
 from effivmt.pipeline.workspace import Workspace
 from effivmt.store import Artifact
-from effivmt.store.files import atomic_write, copy_verified, write_errors
+from effivmt.store.disk_errors import write_errors
+from effivmt.store.files import atomic_write, copy_verified
 
 FILES = "files.json"
 

@@ -14,7 +14,8 @@ from effivmt.pipeline.transfer import TransferResult
 from effivmt.pipeline.workspace import Workspace
 from effivmt.report.run_record import CatalogRow, ClipMetrics, ClipRun, ResultRow, StageTiming
 from effivmt.store.digests import canonical_json, sha256_bytes
-from effivmt.store.files import atomic_write, copy_verified, write_errors
+from effivmt.store.disk_errors import write_errors
+from effivmt.store.files import atomic_write, copy_verified
 from effivmt.versions import __version__
 
 if TYPE_CHECKING:

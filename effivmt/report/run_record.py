@@ -42,7 +42,7 @@ class BackboneIdentity(TypedDict):
 
 
 class VideoIdentity(TypedDict):
-    """A reference video's file name and SHA-256, and the `Excerpt` that was taken of it (none up to version 0.2)."""
+    """A reference video's file name and SHA-256, and the `Excerpt` that was taken of it (none up to version 0.1)."""
 
     name: str
     sha256: str

@@ -4,7 +4,8 @@ import re
 from pathlib import Path
 
 from effivmt.report.run_record import read_run
-from effivmt.store.files import atomic_write, write_errors
+from effivmt.store.disk_errors import write_errors
+from effivmt.store.files import atomic_write
 
 PAGE = "report.html"
 

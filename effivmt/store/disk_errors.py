@@ -2,11 +2,11 @@
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from effivmt.errors import DiskFullError, StoreError
+from effivmt.errors import DiskFullError, EffiVMTError, StoreError
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 FULL_REMEDY = "the disk is full; free some space"
@@ -37,14 +37,40 @@ def store_errors(root: Path, *, only_full: bool = False) -> Iterator[None]:
 
     only_full: other errors stay what they are.
     """
+
+    def told(error: OSError) -> StoreError | None:
+        remedy = next((text for numbers, text in REMEDIES.items() if error.errno in numbers), "check the disk")
+        why = f"store {root}: {error}: {remedy}, or choose another folder with --store"
+        return None if only_full else StoreError(why)
+
+    with _disk_errors(lambda error: f"store {root}: {error}: {FULL_REMEDY}, or choose another with --store", told):
+        yield
+
+
+@contextmanager
+def write_errors(target: Path) -> Iterator[None]:
+    """Turns an operating-system error into an EffiVMTError that names `target`, any out-of-space into DiskFullError."""
+
+    def told(error: OSError) -> EffiVMTError:
+        return EffiVMTError(f"{target} cannot be written ({error}); choose another place with --out")
+
+    with _disk_errors(
+        lambda error: f"{target} cannot be written ({error}): {FULL_REMEDY}, or choose another place with --out", told
+    ):
+        yield
+
+
+@contextmanager
+def _disk_errors(full: Callable[[Exception], str], told: Callable[[OSError], EffiVMTError | None]) -> Iterator[None]:
+    """Raises DiskFullError with the text of `full` for any writer's out-of-space, and for another operating-system
+    error what `told` makes of it (None: the error itself)."""
     try:
         yield
     except StoreError:
         raise
     except Exception as error:
         if is_full(error):
-            raise DiskFullError(f"store {root}: {error}: {FULL_REMEDY}, or choose another with --store") from error
-        if only_full or not isinstance(error, OSError):
-            raise
-        remedy = next((text for numbers, text in REMEDIES.items() if error.errno in numbers), "check the disk")
-        raise StoreError(f"store {root}: {error}: {remedy}, or choose another folder with --store") from error
+            raise DiskFullError(full(error)) from error
+        if isinstance(error, OSError) and (better := told(error)) is not None:
+            raise better from error
+        raise

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from effivmt.errors import DamageError, DiskFullError, EffiVMTError, StoreError
+from effivmt.errors import DamageError
 from effivmt.store.artifact import Artifact
 from effivmt.store.digests import sha256_file
-from effivmt.store.disk_errors import FULL_REMEDY, is_full
+from effivmt.store.disk_errors import write_errors
 from effivmt.store.record import drop_damaged
 
 
@@ -32,23 +32,6 @@ def copy_verified(artifact: Artifact, name: str, target: Path) -> None:
         if (copied := sha256_file(temporary)) != digest:  # the file has changed since it was checked
             drop_damaged(artifact.path)
             raise DamageError(artifact.stage, source, f"has changed (sha256 {copied:.12}, expected {digest:.12})")
-
-
-@contextmanager
-def write_errors(target: Path) -> Iterator[None]:
-    """Turns an operating-system error into an EffiVMTError that names `target`, any out-of-space into DiskFullError."""
-    try:
-        yield
-    except StoreError:
-        raise
-    except Exception as error:
-        if is_full(error):
-            raise DiskFullError(
-                f"{target} cannot be written ({error}): {FULL_REMEDY}, or choose another place with --out"
-            ) from error
-        if not isinstance(error, OSError):
-            raise
-        raise EffiVMTError(f"{target} cannot be written ({error}); choose another place with --out") from error
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from pathlib import Path
 from effivmt.errors import AdapterError, EffiVMTError, ParamsError
 from effivmt.method.adapter_manifest import read_facts
 from effivmt.store.digests import sha256_file
-from effivmt.store.files import write_errors
+from effivmt.store.disk_errors import write_errors
 from effivmt_tasks.tracking.location import check_reachable, database_file, public_uri, tracking_uri
 
 ADAPTER_SHA256 = "adapter_sha256"
