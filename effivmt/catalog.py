@@ -19,10 +19,12 @@ from typing import Annotated
 from pydantic import ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from effivmt.config import Section
-from effivmt.errors import CatalogError, printable
+from effivmt.errors import CatalogError, ParamsError, printable
 from effivmt.untrusted import open_regular, parse_json, read_text, unpacked_bytes
 
-Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2000)]
+MOST_CHARACTERS = 2000
+"""A caption or prompt has at most this many."""
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MOST_CHARACTERS)]
 _ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
 REQUIRED = ("clip", "video", "caption", "prompts")
 OPTIONAL = ("class", "start", "end", "appearance_images", "seed")
@@ -104,6 +106,18 @@ class Catalog:
         if unknown := [name for name in names if name not in known]:
             raise CatalogError(f"--only {unknown[0]}: catalog {self.path} has no such clip")
         return Catalog(self.path, tuple(clip for clip in self.clips if clip.clip in names)) if names else self
+
+
+def check_text(text: str) -> None:
+    """ParamsError for a caption or prompt that no clip may have: too long, or with characters that are no Unicode."""
+    fault = f"has {len(text)} characters, expected at most {MOST_CHARACTERS}; shorten it"
+    if len(text) <= MOST_CHARACTERS:
+        try:
+            text.encode()
+            return
+        except UnicodeEncodeError as error:
+            fault = f"has a character that is no Unicode at place {error.start}; write it as UTF-8"
+    raise ParamsError(f"the text {text!r:.60} {fault}")
 
 
 def load_catalog(path: Path | str) -> Catalog:
@@ -227,6 +241,7 @@ def _place(root: Path, given: str) -> tuple[Path, str]:
 
 def _read_csv(path: Path) -> Iterator[object]:
     """Empty cells count as not given, and rows of empty cells, which spreadsheets leave at the end, as no rows."""
+    csv.field_size_limit(MOST_BYTES)  # at the module's own limit of 128 KiB, one long cell would end the reading
     reader = csv.DictReader(io.StringIO(read_text(path, MOST_BYTES, "utf-8-sig"), newline=""), strict=True)
     _check_heading(reader.fieldnames or ())
     for row in reader:

@@ -16,7 +16,7 @@ from typing import cast
 import torch
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save_file
 from torch import nn
 
 from effivmt.errors import AdapterError
@@ -24,7 +24,7 @@ from effivmt.method.adapter_manifest import AdapterFacts, BackboneFacts, read_fa
 from effivmt.method.dual_path import PROJECTIONS, channels_of
 from effivmt.method.heads import BRANCHES, HeadMap, load_head_map, save_head_map
 from effivmt.method.side_path import SidedLinear
-from effivmt.store.digests import sha256_file
+from effivmt.store.digests import sha256_bytes, sha256_file
 
 _COMFYUI_NAMES = dict(zip(PROJECTIONS, ("q", "k", "v", "o"), strict=True))
 
@@ -92,9 +92,12 @@ def load_adapter(folder: Path | str) -> Adapter:
     heads, weights = load_head_map(folder / "heads.parquet"), {}
     for branch in BRANCHES:
         try:
-            weights[branch] = load_file(folder / f"{branch}.safetensors")
+            content = (folder / f"{branch}.safetensors").read_bytes()  # not mapped: it would change with the file
+            weights[branch] = load(content)
         except (OSError, SafetensorError) as error:
             raise AdapterError(f"adapter file {folder / branch}.safetensors cannot be read: {error}") from error
+        if sha256_bytes(content) != facts["files"][f"{branch}.safetensors"]:
+            raise AdapterError(f"adapter {folder}: its {branch} branch has changed while it was read; try again")
         if not all(tensor.isfinite().all() for tensor in weights[branch].values()):
             raise AdapterError(f"adapter {folder}: a weight of its {branch} branch is not finite; tune it again")
         if weights[branch] and not any(down.any() and up.any() for _, down, up in _pairs(weights[branch])):

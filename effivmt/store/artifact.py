@@ -1,7 +1,8 @@
 """A pipeline step's result, and the key that identifies it: all that the result depends on."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -86,6 +87,26 @@ class Artifact:
             if fault_of(path, sha256):  # no other process has made it again meanwhile
                 raise DamageError(self.stage, path, fault)
         return path
+
+    def read(self, name: str) -> bytes:
+        """The published content of a listed file, whatever happens to the file meanwhile; errors as of `file`."""
+        with self.opened(name) as path:
+            content = path.read_bytes()
+        if (found := sha256_bytes(content)) != self.digest(name):
+            raise DamageError(self.stage, path, f"has changed (sha256 {found:.12}) while it was read")
+        return content
+
+    @contextmanager
+    def opened(self, name: str) -> Iterator[Path]:
+        """Path of a listed file, checked as by `file` before and after it is read; errors as of `file`.
+
+        What a reader raises because the file changed under it gives way to the DamageError.
+        """
+        path = self.file(name)
+        try:
+            yield path
+        finally:
+            self.file(name)
 
     def folder(self, name: str) -> Path:
         """Path of a folder of listed files, each checked as by `file`; errors as of `file`."""

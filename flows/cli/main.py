@@ -13,6 +13,8 @@ from effivmt.versions import __version__
 from effivmt_flows.cli import bench_commands, catalog_commands, clip_commands, registry_commands, upkeep_commands
 from effivmt_flows.cli.stopping import stopped_by_signals
 
+ENGINE = ("httpx", "httpcore", "prefect", "websockets")
+"""The packages whose errors come from Prefect's server: whatever else raises them turns them into our own."""
 INTERRUPTED = 130
 """The exit code that typer gives a command that KeyboardInterrupt has ended."""
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -78,8 +80,15 @@ def main(arguments: list[str] | None = None) -> int:
         print(f'error: this needs the package {package}: pip install "effivmt[full]"', file=sys.stderr)
         return 1
     except Exception as error:
-        if not is_full(error):
+        if is_full(error):
+            print(f"error: {FULL_REMEDY} ({in_one_line(error)})", file=sys.stderr)
+        elif type(error).__module__.partition(".")[0] in ENGINE:
+            print(
+                f"error: Prefect's server has gone or failed ({in_one_line(error)}); what is done is in the store: when "
+                "the server is back, or with --engine local, the same command goes on",
+                file=sys.stderr,
+            )
+        else:
             raise
-        print(f"error: {FULL_REMEDY} ({in_one_line(error)})", file=sys.stderr)
         return 1
     return 0

@@ -10,7 +10,8 @@ from effivmt.errors import BackboneError, VideoError
 from effivmt.pipeline.excerpt import take
 from effivmt.pipeline.workspace import Workspace
 from effivmt.store import Artifact, Key
-from effivmt.store.digests import sha256_file, sha256_tree
+from effivmt.store.digests import sha256_tree
+from effivmt.store.verification import known_sha256
 
 
 def ingest_key(work: Workspace, clip: Clip) -> Key:
@@ -18,7 +19,7 @@ def ingest_key(work: Workspace, clip: Clip) -> Key:
     sampling = work.params.sampling
     if not clip.video.is_file():
         raise VideoError(f"video {clip.video} does not exist or is no file; give the path of a video file")
-    inputs = {"clip": sha256_file(clip.video)}
+    inputs = {"clip": known_sha256(clip.video)}
     if clip.appearance_images is not None:
         if not clip.appearance_images.is_dir():
             raise VideoError(f"appearance images {clip.appearance_images} is no folder; give a folder of images")
@@ -37,10 +38,10 @@ def ingest(work: Workspace, clip: Clip) -> Artifact:
     that it has. VideoError where it has none.
     """
     key = ingest_key(work, clip)
-    return work.store.build(key, partial(_ingest, work, clip=clip), force=work.forces(key))
+    return work.store.build(key, partial(_ingest, work, clip=clip, key=key), force=work.forces(key))
 
 
-def _ingest(work: Workspace, out: Path, _scratch: Path, *, clip: Clip) -> None:
+def _ingest(work: Workspace, out: Path, _scratch: Path, *, clip: Clip, key: Key) -> None:
     import numpy as np
     import torch
     from safetensors.torch import save_file
@@ -81,3 +82,5 @@ def _ingest(work: Workspace, out: Path, _scratch: Path, *, clip: Clip) -> None:
     (out / "probe.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
     excerpt = take(info, len(frames), params, start=clip.start)
     (out / "excerpt.json").write_text(json.dumps(asdict(excerpt), indent=1), encoding="utf-8")
+    if ingest_key(work, clip) != key:
+        raise VideoError(f"video {clip.video} or its images have changed while they were read; run again")

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from effivmt.errors import AdapterError
 from effivmt.method.adapter_manifest import read_facts
 from effivmt.pipeline.stages.tensors import load_tensor
 from effivmt.pipeline.stages.text_embedding import embed_texts
@@ -41,11 +42,13 @@ class AdapterFolder:
     loaded: "Adapter | None" = field(default=None, repr=False)
 
     def load(self) -> "Adapter":
-        """The weights, loaded once."""
+        """The weights, loaded once; AdapterError where the folder is no longer the one that was opened."""
         from effivmt.method.adapter import load_adapter
 
         if self.loaded is None:
             self.loaded = load_adapter(self.path)
+            if open_adapter(self.path).digests != self.digests:
+                raise AdapterError(f"adapter {self.path} has been replaced by another meanwhile; try again")
         return self.loaded
 
 

@@ -64,7 +64,8 @@ def _tune(work: Workspace, out: Path, scratch: Path, *, inputs: SpatialInputs) -
         (out / "losses.json").write_bytes(canonical_json({}))
         return
     work.backbone.keep("transformer")
-    heads = load_head_map(inputs.classified.file("heads.parquet"))
+    with inputs.classified.opened("heads.parquet") as path:
+        heads = load_head_map(path)
     tuned = tune_spatial(
         work.backbone.transformer,
         heads,

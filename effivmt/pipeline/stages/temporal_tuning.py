@@ -6,7 +6,7 @@ from pathlib import Path
 
 from effivmt.catalog import Clip
 from effivmt.pipeline.stages.spatial_tuning import tuning_settings
-from effivmt.pipeline.stages.tensors import load_tensor
+from effivmt.pipeline.stages.tensors import load_tensor, load_tensors
 from effivmt.pipeline.stages.text_embedding import embed_texts
 from effivmt.pipeline.workspace import Workspace
 from effivmt.store import Artifact, Key
@@ -52,8 +52,6 @@ def temporal(
 
 
 def _tune(work: Workspace, out: Path, scratch: Path, *, clip: Clip, inputs: TemporalInputs) -> None:
-    from safetensors.torch import load_file
-
     from effivmt.method.adapter import fused, save_adapter, to_stock_layout
     from effivmt.method.adapter_manifest import AdapterFacts
     from effivmt.method.heads import load_head_map
@@ -62,8 +60,9 @@ def _tune(work: Workspace, out: Path, scratch: Path, *, clip: Clip, inputs: Temp
     backbone, params = work.backbone, work.params
     backbone.keep("transformer")
     digest = inputs.ingested.digest(f"{latents_name(work)}.safetensors")
-    heads = load_head_map(inputs.classified.file("heads.parquet"))
-    looks = load_file(inputs.appearance.file("spatial.safetensors"))
+    with inputs.classified.opened("heads.parquet") as path:
+        heads = load_head_map(path)
+    looks = load_tensors(inputs.appearance, "spatial")
     with fused(backbone.transformer, {"spatial": (looks, 1.0)}) as transformer:
         tuned = tune_temporal(
             transformer,

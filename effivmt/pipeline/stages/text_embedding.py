@@ -4,14 +4,15 @@ from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
-from effivmt.catalog import Clip
+from effivmt.catalog import Clip, check_text
 from effivmt.pipeline.workspace import Workspace
 from effivmt.store import Artifact, Key
 from effivmt.store.digests import sha256_bytes
 
 
 def text_key(work: Workspace, text: str) -> Key:
-    """The store key."""
+    """The store key; ParamsError for a text that is too long or no Unicode."""
+    check_text(text)
     settings = {"max_sequence_length": work.params.backbone.max_sequence_length, "dtype": work.params.backbone.dtype}
     return work.key("text", {"text": sha256_bytes(text.encode())}, settings)
 

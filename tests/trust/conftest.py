@@ -1,0 +1,80 @@
+"""Counts the tries of each area, and how many held; `make trust` prints them at its end."""
+
+import threading
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import trial
+from trial import Tries
+
+from effivmt.store.memory import peak_bytes, reset_peak
+
+SAMPLED = 0.05
+"""Seconds between two looks at this process's peak memory, which every stage resets."""
+
+
+@dataclass
+class Area:
+    """What the tests of one file did."""
+
+    tries: Counter[str] = field(default_factory=Counter)
+    seconds: float = 0.0
+    peak: int = 0
+
+
+AREAS: dict[str, Area] = defaultdict(Area)
+
+
+@pytest.fixture
+def tries() -> Tries:
+    return Tries()
+
+
+@pytest.fixture(autouse=True)
+def _counted(request: pytest.FixtureRequest, tries: Tries) -> Iterator[None]:
+    """The tries and the peak memory of one test: of this process, or of those that it has measured."""
+    trial.PEAKS.clear()
+    reset_peak()
+    seen, ended = [peak_bytes()], threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(SAMPLED):
+            seen.append(max(seen.pop(), peak_bytes()))
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    yield
+    ended.set()
+    watcher.join()
+    area = AREAS[request.path.stem.removeprefix("test_").replace("_", " ")]
+    area.peak = max(area.peak, *(trial.PEAKS or [seen[0], peak_bytes()]))
+    request.node.user_properties.append(("tries", tries.counted or 1))
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    area = AREAS[Path(report.location[0]).stem.removeprefix("test_").replace("_", " ")]
+    area.seconds += report.duration
+    if report.when == "teardown":
+        area.tries["made"] += dict(report.user_properties).get("tries", 0)
+    elif report.failed:
+        area.tries["failed"] += 1
+    elif report.skipped:
+        area.tries["skipped"] += 1
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if "not slow" in config.option.markexpr:
+        return
+    heading = f"{'area':<24}{'tries':>8}{'held':>8}{'seconds':>9}{'peak MiB':>10}"
+    terminalreporter.section("trust")
+    terminalreporter.line(heading)
+    total = Area()
+    for name, area in [*sorted(AREAS.items()), ("all", total)]:
+        made = area.tries["made"] - area.tries["skipped"]
+        held, peak = made - area.tries["failed"], area.peak // 2**20
+        terminalreporter.line(f"{name:<24}{made:>8}{held:>8}{area.seconds:>9.0f}{peak:>10}")
+        total.tries += area.tries
+        total.seconds, total.peak = total.seconds + area.seconds, max(total.peak, area.peak)
