@@ -119,8 +119,8 @@ def failed_before(out: Path) -> list[str]:
         ) from error
     if failed != listed:
         raise EffiVMTError(
-            f"{RUN} and {QUARANTINE} in {out} name different clips as failed: a run was cut short, or a file has changed; "
-            "run without --retry-failed"
+            f"{RUN} and {QUARANTINE} in {out} name different clips as failed: a run was cut short, or a file has "
+            "changed; run without --retry-failed"
         )
     return failed
 

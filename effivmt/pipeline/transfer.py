@@ -84,7 +84,7 @@ def run_clip(work: Workspace, clip: Clip, runner: StageRunner | None = None) -> 
 
 @contextmanager
 def adapter_folder(tuned: Artifact) -> Iterator[Path]:
-    """The adapter folder in the artifact of a tuning stage; DamageError where a file of it is damaged, or becomes so."""
+    """The adapter folder in the artifact of a tuning stage; DamageError where a file of it is, or becomes, damaged."""
     try:
         yield tuned.folder("adapter")
     finally:

@@ -84,8 +84,8 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"error: {FULL_REMEDY} ({in_one_line(error)})", file=sys.stderr)
         elif type(error).__module__.partition(".")[0] in ENGINE:
             print(
-                f"error: Prefect's server has gone or failed ({in_one_line(error)}); what is done is in the store: when "
-                "the server is back, or with --engine local, the same command goes on",
+                f"error: Prefect's server has gone or failed ({in_one_line(error)}); what is done is in the store: the "
+                "same command goes on when the server is back, or with --engine local",
                 file=sys.stderr,
             )
         else:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import trial
+from project import Project, made_project
 from trial import Tries
 
 from effivmt.store.memory import peak_bytes, reset_peak
@@ -31,6 +32,23 @@ AREAS: dict[str, Area] = defaultdict(Area)
 @pytest.fixture
 def tries() -> Tries:
     return Tries()
+
+
+@pytest.fixture(scope="session")
+def whole_project(
+    tmp_path_factory: pytest.TempPathFactory, backbone_folder: Path, scorer_folder: Path, sample_video: Path
+) -> Project:
+    """Made by the first test that asks."""
+    root, pristine = tmp_path_factory.mktemp("project"), tmp_path_factory.mktemp("pristine")
+    return made_project(root, pristine, backbone=backbone_folder, scorer=scorer_folder, video=sample_video)
+
+
+@pytest.fixture
+def project(whole_project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """The session's project, as it was made."""
+    whole_project.enter(monkeypatch)
+    whole_project.restore()
+    return whole_project
 
 
 @pytest.fixture(autouse=True)
