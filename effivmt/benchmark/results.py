@@ -143,8 +143,8 @@ def row_of(result: JobResult, cell: Cell, unsaid: bool | None) -> Row:
             "processor_seconds": cell.processor_seconds,
             "peak_bytes": cell.peak_bytes,
         },
-        adapter=None if cell.adapter is None else cell.adapter.key,
-        video=None if cell.video is None else cell.video.key,
+        adapter=cell.adapter_key,
+        video=cell.video_key,
     )
 
 

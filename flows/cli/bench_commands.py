@@ -28,6 +28,12 @@ def bench(
     peers: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Peers' params; default: peers.yaml beside the catalog.")
     ] = None,
+    finished: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Keeps a row file of each method and clip here; what it has is not run again."
+        ),
+    ] = None,
     search: Annotated[
         bool, typer.Option("--search", help="Tries each method's candidates instead; writes the best to --peers.")
     ] = False,
@@ -49,6 +55,7 @@ def bench(
     chosen, catalog = choose(method, ablation), suite_catalog(suite)
     from effivmt.benchmark import runner
     from effivmt.benchmark.delivery import write_comparison
+    from effivmt.benchmark.finished import FinishedJobs
     from effivmt.benchmark.peers import FILE
     from effivmt.benchmark.results import RunInfo
     from effivmt.catalog import load_catalog
@@ -85,7 +92,8 @@ def bench(
     for trial in heal(damage_notices(quiet=quiet)):
         with trial:
             with bench_console.job_progress(len(jobs), quiet=quiet) as on_job_end:
-                done = runner.run(store, jobs, workers, on_job_end)
+                kept = None if finished is None else FinishedJobs(finished)
+                done = runner.run(store, jobs, workers, on_job_end, finished=kept)
             summary = write_comparison(out, info, chosen, results=done)
     bench_console.print_summary(summary, out, quiet=quiet)
     if summary["failures"]:
