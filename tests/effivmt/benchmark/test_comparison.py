@@ -127,7 +127,7 @@ class TestMethods:
         assert len(frames) == work.params.ingest.num_frames
         write_video(tmp_path / "copy.mp4", frames, work.params.ingest.fps)
         assert (tmp_path / "copy.mp4").read_bytes() == found.video.file("video.mp4").read_bytes()
-        assert found.preparing_seconds == ingested.seconds and found.adapter is None
+        assert found.preparing_seconds == ingested.seconds and found.adapter_key is None
 
     def test_motion_director_renders_without_its_looks(self, done, store, params, clip):
         made = job(params, "motion-director", clip)
@@ -208,7 +208,7 @@ class TestResults:
             None,
         )
         assert first["motion_fidelity"] == done[OURS].cells[0].metrics["motion_fidelity"]
-        assert first["video"] == done[OURS].cells[0].video.key and first["adapter"] == done[OURS].cells[0].adapter.key
+        assert first["video"] == done[OURS].cells[0].video.key and first["adapter"] == done[OURS].cells[0].adapter_key
         (failed,) = (row for row in rows if row["error"])
         assert failed["method"] == "smm" and failed["motion_fidelity"] is None and failed["seconds"] is None
 
