@@ -8,7 +8,8 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from effivmt.benchmark.cells import Cell, Job, JobResult
-from effivmt.config import Params, Section
+from effivmt.benchmark.settings import Setting, settings_of
+from effivmt.config import Params
 from effivmt.errors import EffiVMTError
 from effivmt.pipeline.workspace import Workspace
 from effivmt.store.digests import sha256_file
@@ -16,13 +17,6 @@ from effivmt.store.disk_errors import write_errors
 from effivmt.store.files import atomic_write
 from effivmt.untrusted import read_json
 from effivmt.versions import BENCHMARK_VERSIONS, VERSIONS, git_commit
-
-READ_OF_BACKBONE = {"dtype", "max_sequence_length"}
-"""Params of the section `backbone` that a result depends on; its digest stands for the others."""
-
-
-Setting = bool | int | float | str | None | list[int | float | str]
-"""The value of a param."""
 
 
 class _File(BaseModel):
@@ -90,7 +84,7 @@ class FinishedJobs:
                 f"{path} is not the file of a finished job: delete it, and the job runs again"
             ) from error
         if not _same(
-            kept.about, _about(work, job), defaults=_settings(Params(), type(job.peer)() if job.peer else None)
+            kept.about, _about(work, job), defaults=settings_of(Params(), type(job.peer)() if job.peer else None)
         ):
             return None
         cells = [Cell(job.method.name, job.clip.clip, **cell.model_dump()) for cell in kept.cells]
@@ -121,7 +115,7 @@ def _about(work: Workspace, job: Job) -> About:
         backbone=work.folder.digest,
         scorer=None if scorer is None else scorer.digest,
         maker=job.method.maker,
-        settings=_settings(job.params, job.peer)
+        settings=settings_of(job.params, job.peer)
         | {"clip.start": job.clip.start, "clip.end": job.clip.end, "clip.seed": job.clip.seed},
         versions=VERSIONS | BENCHMARK_VERSIONS,
     )
@@ -130,18 +124,6 @@ def _about(work: Workspace, job: Job) -> About:
 def _reads_more(job: Job) -> bool:
     params = job.params
     return bool(job.clip.appearance_images or params.heads.scope_clips or params.evaluate.cotracker)
-
-
-def _settings(params: Params, peer: Section | None) -> dict[str, Setting]:
-    """The settings of params and peer by `section.key`, but those that no result depends on."""
-    tree = params.model_dump(mode="json", exclude={"evaluate": True, "render": {"baseline"}})
-    tree["backbone"] = {name: tree["backbone"][name] for name in READ_OF_BACKBONE}
-    if peer is not None:
-        tree["peer"] = peer.model_dump(mode="json", exclude={"save_every"})
-    settings: dict[str, Setting] = {"seed": tree.pop("seed")}
-    for section, values in tree.items():
-        settings |= {f"{section}.{name}": value for name, value in values.items()}
-    return settings
 
 
 def _same(kept: About, now: About, *, defaults: Mapping[str, Setting]) -> bool:

@@ -44,7 +44,7 @@ def bench(
     quiet: Quiet = False,
 ) -> None:
     """Compares methods on the same clips, with the same backbone, in one run; a stopped run resumes."""
-    from effivmt.benchmark.methods import METHODS, choose
+    from effivmt.benchmark.methods import METHODS, OURS, choose
     from effivmt.benchmark.suites import suite_catalog, suite_name
 
     if names:
@@ -58,6 +58,7 @@ def bench(
     from effivmt.benchmark.finished import FinishedJobs
     from effivmt.benchmark.peers import FILE
     from effivmt.benchmark.results import RunInfo
+    from effivmt.benchmark.settings import settings_of
     from effivmt.catalog import load_catalog
     from effivmt.pipeline.healing import heal
     from effivmt.pipeline.workspace import open_workspace
@@ -88,7 +89,8 @@ def bench(
     work = open_workspace(jobs[0].params, store)  # a wrong backbone ends the run before the first job
     folder = work.folder
     say_scorer_fault(work.scorer.fault, quiet=quiet)
-    info = RunInfo(suite_name(suite), folder.id, folder.digest, __version__, git_commit(), workers)
+    settings = settings_of(next(job.params for job in jobs if job.method.name == OURS))
+    info = RunInfo(suite_name(suite), folder.id, folder.digest, __version__, git_commit(), workers, settings)
     for trial in heal(damage_notices(quiet=quiet)):
         with trial:
             with bench_console.job_progress(len(jobs), quiet=quiet) as on_job_end:

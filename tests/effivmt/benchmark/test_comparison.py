@@ -30,7 +30,7 @@ from effivmt.pipeline.workspace import LoadedBackbone, Workspace
 from effivmt.store.store import Store
 
 RUN = [name for name, method in METHODS.items() if method.kind != "sweep"]
-ABOUT = RunInfo("tiny", "wan-random", "0" * 64, "0.1.0", "abc123", 1)
+ABOUT = RunInfo("tiny", "wan-random", "0" * 64, "0.1.0", "abc123", 1, {"seed": 0})
 KNOBS = {"motion_director": ("steps=2", "rank=2"), "ditflow": ("adam_steps=1",), "smm": ("adam_steps=1",)}
 
 

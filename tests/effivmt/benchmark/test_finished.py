@@ -18,7 +18,7 @@ from effivmt.pipeline.workspace import LoadedBackbone, Workspace
 from effivmt.store.store import Store
 from effivmt.versions import VERSIONS
 
-ABOUT = RunInfo("tiny", "wan-random", "0" * 64, "0.1.0", "abc123", 1)
+ABOUT = RunInfo("tiny", "wan-random", "0" * 64, "0.1.0", "abc123", 1, {"seed": 0})
 
 
 @pytest.fixture(scope="module")
