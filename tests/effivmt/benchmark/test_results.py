@@ -54,8 +54,8 @@ def test_the_fields_of_results_json(rows: list[Row]) -> None:
     )
     document = json.loads(json.dumps(summary))
     assert list(document) == [
-        "suite", "backbone", "backbone_digest", "version", "commit", "workers", "settings", "clips", "prompts", "seeds", "level",
-        "draws", "claims", "methods", "failures",
+        "suite", "backbone", "backbone_digest", "version", "commit", "workers", "settings", "clips", "prompts",
+        "seeds", "level", "draws", "claims", "methods", "failures",
     ]  # fmt: skip
     assert list(document["claims"][0]) == ["claim", "measure", "first", "times", "verdict", "other", "estimate"]
     smm = document["methods"]["smm"]
