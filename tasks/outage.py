@@ -2,7 +2,6 @@
 
 import logging
 import time
-from typing import Any
 
 from prefect.client.orchestration import get_client
 from prefect.events import Event
@@ -14,13 +13,10 @@ PAUSE = 30.0
 """Seconds for which events are dropped after one could not be sent. Each would cost 7 s, and a run has 20 a clip."""
 
 
-def expect_outage(address: str | None = None) -> None:
-    """Makes this process end soon, and without pages of errors, once the server at `address` is gone.
-
-    address: of its API; None for that of the settings, where they name one.
-    """
-    if address := address or PREFECT_API_URL.value():
-        EventsWorker.set_client_override(_BriefEventsClient, api_url=address)
+def expect_outage() -> None:
+    """Makes this process end soon, and without pages of errors, once the server that the settings name is gone."""
+    if PREFECT_API_URL.value():
+        EventsWorker.set_client_override(_BriefEventsClient)
     logging.raiseExceptions = False  # Prefect says on stderr of each batch of logs that it could not be sent
 
 
@@ -37,8 +33,13 @@ def server_fault() -> str:
 class _BriefEventsClient(PrefectEventsClient):
     """Sends events; those that come soon after one could not be sent are dropped, and with them what Prefect shows."""
 
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(**settings)
+    def __init__(self) -> None:
+        address = PREFECT_API_URL.value()
+        if not address:  # another run of this process has its own server
+            from prefect.server.api.server import SubprocessASGIServer  # slow to import
+
+            address = SubprocessASGIServer().api_url
+        super().__init__(address)
         self._silent_until = 0.0
 
     async def _emit(self, event: Event) -> None:

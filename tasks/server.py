@@ -30,7 +30,7 @@ def reach_server(*, needed_by: str = "") -> None:
         fault = error
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    expect_outage(named)
+    expect_outage()
     if fault is not None:
         other = "" if needed_by else ", unset PREFECT_API_URL, or run without an engine: --engine local"
         raise EffiVMTError(

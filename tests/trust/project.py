@@ -64,6 +64,8 @@ class Project:
             "render": ["render", root / "out/first/adapter", "--prompt", PROMPT, "--out", root / "r.mp4", *places[:4]],
             "render model": ["render", model, "--prompt", PROMPT, "--out", root / "r.mp4", *places[:4]],
             "evaluate": ["evaluate", root / "a.mp4", root / "out/first/video-1.mp4", "--prompt", PROMPT, *given],
+            "merge": ["merge", *[root / "out/first/adapter"] * 2, "--out", root / "merged", *places[:4]],
+            "animate": ["animate", root / "out/first", "--out", root / "animated.gif"],
             "pull": ["pull", model, "--out", root / "pulled"],
             "sync": ["sync", root / "out"],
             "doctor": ["doctor", *given, "--store", root / "store"],

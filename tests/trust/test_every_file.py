@@ -22,7 +22,7 @@ INPUTS = {
     "wan/model_index.json": ("transfer", "dry run", "render", "doctor"),
     "wan/*/*": ("transfer", "doctor"),
     "clip/*": ("stage", "evaluate"),
-    "out/first/adapter/*": ("render", "sync"),
+    "out/first/adapter/*": ("render", "merge", "sync"),
 }
 """Pattern of files that others make -> the commands that read them."""
 OURS = {
@@ -30,7 +30,7 @@ OURS = {
     "store/temporal/*/adapter/*": ("run", "dry run"),
     "store/backbones.json": ("run", "dry run", "render"),
     "store/pulled/*/*": ("render model",),
-    "out/first/*": ("run", "sync"),
+    "out/first/*": ("run", "animate", "sync"),
     "out/run.json": ("run", "retry", "sync"),
     "out/quarantine.csv": ("run", "retry"),
     "out/catalog.parquet": ("run", "sync"),
