@@ -53,7 +53,7 @@ def prefect_server(folder: Path, port: int = 0) -> Iterator[dict[str, str]]:
     own = {"PREFECT_HOME": str(folder / "prefect"), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
     start = ("-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", port)
     with started(folder / "server.log", *start, **own):
-        until(lambda: _answers(f"http://127.0.0.1:{port}/api/health"), 120, folder / "server.log")
+        until(lambda: _answers(f"http://127.0.0.1:{port}/api/health"), 400, folder / "server.log")
         yield own | {"PREFECT_API_URL": f"http://127.0.0.1:{port}/api"}
 
 
