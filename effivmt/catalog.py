@@ -163,7 +163,7 @@ def read_catalog(path: Path | str) -> Catalog:
         raise CatalogError(f"catalog {path} cannot be read ({error.strerror or error})") from error
     except _WrongHeading as error:
         raise CatalogError(f"catalog {path}: {error}") from error
-    except (ValueError, csv.Error) as error:  # not UTF-8, not Parquet (pyarrow's errors are ValueErrors), too large
+    except (ValueError, csv.Error) as error:  # not UTF-8, not Parquet, too large
         raise CatalogError(f"catalog {path} is damaged: {' '.join(str(error).split())[:300]}") from error
     if number == 0:
         raise CatalogError(f"catalog {path} has no clips; add at least one row")
@@ -281,7 +281,16 @@ def _read_jsonl(path: Path) -> Iterator[object]:
 
 
 def _read_parquet(path: Path) -> Iterator[object]:
-    from pyarrow import parquet  # slow to import
+    import pyarrow  # slow to import
+
+    try:
+        yield from _rows_of_parquet(path)
+    except pyarrow.ArrowException as error:  # not all of them are ValueErrors
+        raise ValueError(str(error)) from error
+
+
+def _rows_of_parquet(path: Path) -> Iterator[object]:
+    from pyarrow import parquet
 
     with open_regular(path) as file:
         table = parquet.ParquetFile(file)

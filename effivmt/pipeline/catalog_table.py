@@ -58,7 +58,7 @@ def _signature_in(path: Path) -> bytes | None:
     try:
         with open_regular(path) as file:
             return (parquet.read_schema(file).metadata or {}).get(b"signature")
-    except (OSError, ValueError):  # errors of pyarrow are of these kinds
+    except (OSError, ValueError, pa.ArrowException):
         return None
 
 
