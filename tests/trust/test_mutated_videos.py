@@ -9,7 +9,7 @@ from trial import Tries, measured
 
 PEAK = 10**9
 SECONDS = 60.0
-MUTANTS = 1400
+MUTANTS = 2100
 
 
 def test_some_mutants(tmp_path: Path, tries: Tries) -> None:
