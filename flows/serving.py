@@ -8,16 +8,20 @@ import time
 from collections.abc import Mapping
 from contextlib import redirect_stdout
 
+import httpx
 from prefect.client.schemas.schedules import CronSchedule
+from prefect.exceptions import PrefectException
 from prefect.runner import Runner
 from prefect.schedules import Cron
 from prefect.types.entrypoint import EntrypointType
 from pydantic import ValidationError
 
-from effivmt.errors import EffiVMTError, ParamsError
+from effivmt.errors import EffiVMTError, ParamsError, in_one_line
 from effivmt_flows.nightly import nightly
 from effivmt_tasks.outage import server_fault
 
+GIVEN_UP = "Service exceeded error threshold."
+"""What Prefect's runner raises when the server has failed three times in a row."""
 WAIT = 10.0
 """Seconds between two looks whether a server that is gone is back."""
 
@@ -54,16 +58,25 @@ def serve(name: str, cron: str, timezone: str, parameters: Mapping[str, object])
                 asyncio.run(_run(runner, stopping))
             return
         except Exception as error:  # a group of many kinds, where a task of the runner has failed
-            if not (fault := server_fault()):
+            if not (fault := server_fault() or _fault_in(error)):
                 raise
             if stopping.is_set():
                 raise EffiVMTError(
                     f"Prefect's server does not answer ({fault}): stopped, but its schedule could not be paused"
                 ) from error
         print(f"Prefect's server does not answer ({fault}): waiting for it", file=sys.stderr, flush=True)
+        time.sleep(WAIT)
         while server_fault():
             time.sleep(WAIT)
         print("Prefect's server answers again", file=sys.stderr, flush=True)
+
+
+def _fault_in(error: BaseException) -> str:
+    """What the server, which may be back, did wrong, in one line; empty for an error that comes from elsewhere."""
+    if isinstance(error, BaseExceptionGroup):
+        return next(filter(None, map(_fault_in, error.exceptions)), "")
+    gone = isinstance(error, httpx.HTTPError | PrefectException) or str(error) == GIVEN_UP
+    return in_one_line(error)[:200] if gone else ""
 
 
 async def _run(runner: Runner, stopping: asyncio.Event) -> None:

@@ -142,7 +142,9 @@ class Backbone:
         """What `from_pretrained` of `kind`, a class of diffusers or transformers, returns."""
         try:
             if kind is AutoTokenizer:
-                return kind.from_pretrained(self.folder / name, local_files_only=True, **options)
+                tokenizer = kind.from_pretrained(self.folder / name, local_files_only=True, **options)
+                tokenizer(["☃"], padding="max_length", max_length=8, truncation=True)  # it needs its special tokens
+                return tokenizer
             return kind.from_pretrained(self.folder, subfolder=name, local_files_only=True, **options)
         except Exception as error:  # the libraries raise anything where a config fits no model
             raise self._unusable(name, " ".join(str(error).split())[:300]) from error

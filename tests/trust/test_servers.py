@@ -104,7 +104,7 @@ def test_serve_outlives_its_server_and_a_kill(unrecorded: Project, tmp_path: Pat
         with started(log, *serve, **environment) as serving:
             until(lambda: list((tmp_path / "store").glob("scratch/*/spatial.safetensors")), SECONDS, log)
             server.close()
-            until(lambda: "does not answer" in log.read_text(), SECONDS, log)
+            until(lambda: "Prefect's server does not answer" in log.read_text(), SECONDS, log)
             environment = server.enter_context(prefect_server(tmp_path, port)) | own
             until(lambda: "answers again" in log.read_text(), SECONDS, log)
             until(lambda: statuses(out) == {"first": "hit"}, SECONDS, log)
