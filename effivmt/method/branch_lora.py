@@ -20,13 +20,30 @@ PROJECTIONS = ("to_q", "to_k", "to_v", "to_out.0")
 
 
 @dataclass(frozen=True)
+class HeadChannels:
+    """The channels of some of `count` heads: `own` int64 (n,) in stock order; None: of all."""
+
+    own: torch.Tensor | None
+    count: int
+
+    def of(self, x: torch.Tensor) -> torch.Tensor:
+        """The channels (S, c) of x (S, C)."""
+        return x if self.own is None else x.unflatten(1, (self.count, -1)).index_select(1, self.own).flatten(1)
+
+    def add(self, y: torch.Tensor, inner: torch.Tensor, weight: torch.Tensor) -> None:
+        """Adds inner (S, R) times weight (R, c) in place to the channels of y (S, C)."""
+        if self.own is None:
+            y.addmm_(inner, weight)
+        else:
+            added = (inner @ weight).unflatten(1, (len(self.own), -1))
+            y.view(len(y), self.count, -1).index_add_(1, self.own, added)
+
+
+@dataclass(frozen=True)
 class BranchLora:
-    """float32 leaves of one layer: A (3, R, C) and B (3, c, R) of q, k and v, A (R, c) and B (C, R) of the output.
+    """float32 leaves of one layer: A (3, R, C) and B (3, c, R) of q, k and v, A (R, c) and B (C, R) of the output."""
 
-    c are the channels of `heads`, int64 (n,) in stock order; None: of all heads.
-    """
-
-    heads: torch.Tensor | None
+    heads: HeadChannels
     down: torch.Tensor
     up: torch.Tensor
     out_down: torch.Tensor
@@ -49,8 +66,9 @@ class BranchLora:
         }
 
 
-def empty_lora(width: int, channels: int, rank: int, heads: torch.Tensor | None, device: torch.device) -> BranchLora:
-    """A LoRA of `rank` on `channels` of the `width` channels of a self-attention, of no values yet."""
+def empty_lora(width: int, rank: int, heads: HeadChannels, device: torch.device) -> BranchLora:
+    """A LoRA of `rank` on some heads of a self-attention of `width` channels, of no values yet."""
+    channels = width if heads.own is None else len(heads.own) * width // heads.count
     shapes = ((3, rank, width), (3, channels, rank), (rank, channels), (width, rank))
     return BranchLora(heads, *(torch.empty(shape, device=device, requires_grad=True) for shape in shapes))
 
@@ -61,35 +79,34 @@ def project_in(
     """q, k and v (B, S, C) of x (B, S, C), before norm and RoPE."""
     down, up, heads = (None, None, None) if lora is None else (lora.down, lora.up, lora.heads)
     linears = (attention.to_q, attention.to_k, attention.to_v)
-    return _ProjectIn.apply(x, down, up, heads, attention.heads, linears)  # type: ignore[no-untyped-call, no-any-return]  # torch's
+    return _ProjectIn.apply(x, down, up, heads, linears)  # type: ignore[no-untyped-call, no-any-return]  # torch's
 
 
 def project_out(x: torch.Tensor, attention: WanAttention, lora: BranchLora | None) -> torch.Tensor:
     """The output (B, S, C) of a self-attention whose heads gave x (B, S, C)."""
     if lora is None:
         return attention.to_out[0](x)  # type: ignore[no-any-return]  # a Linear, torch says Module
-    return _ProjectOut.apply(x, lora.out_down, lora.out_up, lora.heads, attention.heads, attention.to_out[0])  # type: ignore[no-untyped-call, no-any-return]  # torch's
+    return _ProjectOut.apply(x, lora.out_down, lora.out_up, lora.heads, attention.to_out[0])  # type: ignore[no-untyped-call, no-any-return]  # torch's
 
 
 class _ProjectIn(torch.autograd.Function):
     """x W^T + b for q, k and v, with x A^T B^T added to the channels of some heads."""
 
     @staticmethod
-    def forward(
+    def forward(  # noqa: PLR0917  (torch calls it by position)
         ctx: Any,
         x: torch.Tensor,
         down: torch.Tensor | None,
         up: torch.Tensor | None,
-        heads: torch.Tensor | None,
-        num_heads: int,
+        heads: HeadChannels | None,
         linears: Sequence[nn.Linear],
     ) -> tuple[torch.Tensor, ...]:
         outputs = tuple(linear(x) for linear in linears)
-        ctx.heads, ctx.num_heads, ctx.linears = heads, num_heads, linears
-        if down is not None and up is not None:
+        ctx.heads, ctx.linears = heads, linears
+        if down is not None and up is not None and heads is not None:
             inner = x.flatten(0, 1) @ down.flatten(0, 1).T.to(x.dtype)
             for y, part, weight in zip(outputs, inner.chunk(3, dim=1), up.to(x.dtype), strict=True):
-                _add_to_heads(y, part, weight.T, heads, num_heads)
+                heads.add(y.view(-1, y.shape[-1]), part, weight.T)
             ctx.save_for_backward(x, inner, down, up)
         return outputs
 
@@ -100,9 +117,9 @@ class _ProjectIn(torch.autograd.Function):
         x_gradient = down_gradient = up_gradient = None
         if ctx.needs_input_grad[0]:
             x_gradient = _input_gradient(flat, ctx.linears)
-        if ctx.saved_tensors:
+        if ctx.heads is not None:
             x, inner, down, up = ctx.saved_tensors
-            own = [_of_heads(gradient, ctx.heads, ctx.num_heads) for gradient in flat]
+            own = [ctx.heads.of(gradient) for gradient in flat]
             up_gradient = torch.stack(
                 [gradient.T @ part for gradient, part in zip(own, inner.chunk(3, dim=1), strict=True)]
             )
@@ -115,26 +132,20 @@ class _ProjectIn(torch.autograd.Function):
                 x_gradient.addmm_(inner_gradient, down.flatten(0, 1).to(x.dtype))
         if x_gradient is not None:
             x_gradient = x_gradient.view(gradients[0].shape[:-1] + x_gradient.shape[-1:])
-        return x_gradient, down_gradient, up_gradient, None, None, None
+        return x_gradient, down_gradient, up_gradient, None, None
 
 
 class _ProjectOut(torch.autograd.Function):
     """x W^T + b, with A^T B^T applied to the channels of some heads of x."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        x: torch.Tensor,
-        down: torch.Tensor,
-        up: torch.Tensor,
-        heads: torch.Tensor | None,
-        num_heads: int,
-        linear: nn.Linear,
+    def forward(  # noqa: PLR0917  (torch calls it by position)
+        ctx: Any, x: torch.Tensor, down: torch.Tensor, up: torch.Tensor, heads: HeadChannels, linear: nn.Linear
     ) -> torch.Tensor:
         y: torch.Tensor = linear(x)
-        inner = _of_heads(x.flatten(0, 1), heads, num_heads) @ down.T.to(x.dtype)
+        inner = heads.of(x.flatten(0, 1)) @ down.T.to(x.dtype)
         y.view(-1, y.shape[-1]).addmm_(inner, up.T.to(x.dtype))
-        ctx.heads, ctx.num_heads, ctx.linear = heads, num_heads, linear
+        ctx.heads, ctx.linear = heads, linear
         ctx.save_for_backward(x, inner, down, up)
         return y
 
@@ -144,13 +155,14 @@ class _ProjectOut(torch.autograd.Function):
         x, inner, down, up = ctx.saved_tensors
         flat = gradient.reshape(-1, gradient.shape[-1])
         inner_gradient = flat @ up.to(x.dtype)
-        own = _of_heads(x.flatten(0, 1), ctx.heads, ctx.num_heads)
+        own = ctx.heads.of(x.flatten(0, 1))
         x_gradient = None
         if ctx.needs_input_grad[0]:
-            x_gradient = _input_gradient([flat], [ctx.linear]).view(x.shape)
-            _add_to_heads(x_gradient, inner_gradient, down.to(x.dtype), ctx.heads, ctx.num_heads)
+            x_gradient = _input_gradient([flat], [ctx.linear])
+            ctx.heads.add(x_gradient, inner_gradient, down.to(x.dtype))
+            x_gradient = x_gradient.view(x.shape)
         down_gradient, up_gradient = (inner_gradient.T @ own).to(down.dtype), (flat.T @ inner).to(up.dtype)
-        return x_gradient, down_gradient, up_gradient, None, None, None
+        return x_gradient, down_gradient, up_gradient, None, None
 
 
 def _input_gradient(gradients: Sequence[torch.Tensor], linears: Sequence[nn.Linear]) -> torch.Tensor:
@@ -162,19 +174,3 @@ def _input_gradient(gradients: Sequence[torch.Tensor], linears: Sequence[nn.Line
         if isinstance(linear, SidedLinear):
             total += (gradient.to(linear.up.dtype) @ linear.up @ linear.down).to(total.dtype)
     return total
-
-
-def _of_heads(x: torch.Tensor, heads: torch.Tensor | None, num_heads: int) -> torch.Tensor:
-    """The channels (S, c) of some heads of x (S, C)."""
-    return x if heads is None else x.unflatten(1, (num_heads, -1)).index_select(1, heads).flatten(1)
-
-
-def _add_to_heads(
-    y: torch.Tensor, inner: torch.Tensor, weight: torch.Tensor, heads: torch.Tensor | None, num_heads: int
-) -> None:
-    """Adds inner (S, R) times weight (R, c) in place to the channels of some heads of y (B, S, C)."""
-    if heads is None:
-        y.view(-1, y.shape[-1]).addmm_(inner, weight)
-    else:
-        added = (inner @ weight).unflatten(1, (len(heads), -1))
-        y.view(-1, num_heads, y.shape[-1] // num_heads).index_add_(1, heads, added)

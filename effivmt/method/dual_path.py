@@ -15,7 +15,7 @@ import torch
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel, WanTransformerBlock
 
 from effivmt.errors import EffiVMTError
-from effivmt.method.branch_lora import empty_lora
+from effivmt.method.branch_lora import HeadChannels, empty_lora
 from effivmt.method.heads import BRANCHES, HeadMap
 from effivmt.method.tuned_block import TunedBlock
 
@@ -56,14 +56,13 @@ def add_lora(
     width = config["num_attention_heads"] * config["attention_head_dim"]
     weights: dict[str, torch.Tensor] = {}
     for layer, tuned in enumerate(tuned_blocks(transformer)):
-        heads, count = None, config["num_attention_heads"]
+        own = None
         if branch is not None:
             assert branch in BRANCHES and tuned.is_temporal is not None
-            own = np.flatnonzero(tuned.is_temporal == (branch == "temporal"))
-            heads, count = torch.from_numpy(own).to(transformer.device), len(own)
-        if count:
-            channels = count * config["attention_head_dim"]
-            tuned.lora = empty_lora(width, channels, rank, heads, transformer.device)
+            own = torch.from_numpy(np.flatnonzero(tuned.is_temporal == (branch == "temporal"))).to(transformer.device)
+        if own is None or len(own):
+            heads = HeadChannels(own, config["num_attention_heads"])
+            tuned.lora = empty_lora(width, rank, heads, transformer.device)
             for name, weight in tuned.lora.weights.items():
                 projection, side = name.rsplit(".", 1)
                 path = projection if branch is None else f"{projection}.{branch}"

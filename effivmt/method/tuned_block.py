@@ -58,7 +58,7 @@ class TunedBlock:
     def _self_attention(self, x: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
         attention = self.block.attn1
         q, k, v = project_in(x, attention, self.lora)
-        turn = torch.complex(rotary[0][..., 0::2], rotary[1][..., 1::2])
+        turn = torch.complex(rotary[0][..., 0::2].float(), rotary[1][..., 1::2].float())
         q = _RotatedNorm.apply(q, attention.norm_q.weight, turn, attention.norm_q.eps)  # type: ignore[no-untyped-call]
         k = _RotatedNorm.apply(k, attention.norm_k.weight, turn, attention.norm_k.eps)  # type: ignore[no-untyped-call]
         heads = _attend(attention, q, k, v.unflatten(2, (attention.heads, -1)))
@@ -91,13 +91,15 @@ def _modulated(hidden: torch.Tensor, shift: torch.Tensor, scale: torch.Tensor, e
 
 
 class _RotatedNorm(torch.autograd.Function):
-    """RMSNorm of x (B, S, C) over all channels, then RoPE: the pairs of channels are turned by complex (B, S, 1, D / 2).
+    """RMSNorm of x (B, S, C) over its channels, then RoPE: complex (B, S, 1, D / 2) turns the pairs of channels.
 
     It gives (B, S, N, D), and (B, S, C) where `turn` is None and nothing is turned; no gradient of the weight.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, turn: torch.Tensor | None, eps: float) -> torch.Tensor:
+    def forward(  # noqa: PLR0917  (torch calls it by position)
+        ctx: Any, x: torch.Tensor, weight: torch.Tensor, turn: torch.Tensor | None, eps: float
+    ) -> torch.Tensor:
         wide = x.float()
         mean_square = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square() / x.shape[-1]
         inverse = (mean_square + eps).rsqrt()
