@@ -79,14 +79,14 @@ def project_in(
     """q, k and v (B, S, C) of x (B, S, C), before norm and RoPE."""
     down, up, heads = (None, None, None) if lora is None else (lora.down, lora.up, lora.heads)
     linears = (attention.to_q, attention.to_k, attention.to_v)
-    return _ProjectIn.apply(x, down, up, heads, linears)  # type: ignore[no-untyped-call, no-any-return]  # torch's
+    return _ProjectIn.apply(x, down, up, heads, linears)
 
 
 def project_out(x: torch.Tensor, attention: WanAttention, lora: BranchLora | None) -> torch.Tensor:
     """The output (B, S, C) of a self-attention whose heads gave x (B, S, C)."""
     if lora is None:
-        return attention.to_out[0](x)  # type: ignore[no-any-return]  # a Linear, torch says Module
-    return _ProjectOut.apply(x, lora.out_down, lora.out_up, lora.heads, attention.to_out[0])  # type: ignore[no-untyped-call, no-any-return]  # torch's
+        return attention.to_out[0](x)
+    return _ProjectOut.apply(x, lora.out_down, lora.out_up, lora.heads, attention.to_out[0])
 
 
 class _ProjectIn(torch.autograd.Function):
@@ -111,7 +111,7 @@ class _ProjectIn(torch.autograd.Function):
         return outputs
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]  # torch's
+    @once_differentiable
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         flat = [gradient.reshape(-1, gradient.shape[-1]) for gradient in gradients]
         x_gradient = down_gradient = up_gradient = None
@@ -150,7 +150,7 @@ class _ProjectOut(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]  # torch's
+    @once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, inner, down, up = ctx.saved_tensors
         flat = gradient.reshape(-1, gradient.shape[-1])

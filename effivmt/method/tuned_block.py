@@ -5,12 +5,12 @@ norm of q and k and their RoPE are one function with a backward pass of its own,
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from diffusers.models.attention_dispatch import dispatch_attention_fn
-from diffusers.models.transformers.transformer_wan import WanAttention, WanTransformerBlock
+from diffusers.models.transformers.transformer_wan import WanAttention, WanAttnProcessor, WanTransformerBlock
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
@@ -59,14 +59,14 @@ class TunedBlock:
         attention = self.block.attn1
         q, k, v = project_in(x, attention, self.lora)
         turn = torch.complex(rotary[0][..., 0::2].float(), rotary[1][..., 1::2].float())
-        q = _RotatedNorm.apply(q, attention.norm_q.weight, turn, attention.norm_q.eps)  # type: ignore[no-untyped-call]
-        k = _RotatedNorm.apply(k, attention.norm_k.weight, turn, attention.norm_k.eps)  # type: ignore[no-untyped-call]
+        q = _RotatedNorm.apply(q, attention.norm_q.weight, turn, attention.norm_q.eps)
+        k = _RotatedNorm.apply(k, attention.norm_k.weight, turn, attention.norm_k.eps)
         heads = _attend(attention, q, k, v.unflatten(2, (attention.heads, -1)))
         return project_out(heads.flatten(2), attention, self.lora)
 
     def _cross_attention(self, x: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
         attention = self.block.attn2
-        q = _RotatedNorm.apply(attention.to_q(x), attention.norm_q.weight, None, attention.norm_q.eps)  # type: ignore[no-untyped-call]
+        q = _RotatedNorm.apply(attention.to_q(x), attention.norm_q.weight, None, attention.norm_q.eps)
         if self.text is None:
             heads = _attend(attention, q.unflatten(2, (attention.heads, -1)), *_keys_and_values(attention, text))
         else:  # one sequence of all samples' queries
@@ -76,7 +76,8 @@ class TunedBlock:
 
 def _attend(attention: WanAttention, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
     """softmax(q k^T / sqrt(D)) v over (B, S, N, D), by the backend that is set in diffusers."""
-    return dispatch_attention_fn(q, k, v, backend=attention.processor._attention_backend)
+    processor = cast(WanAttnProcessor, attention.processor)
+    return dispatch_attention_fn(q, k, v, backend=processor._attention_backend)
 
 
 def _keys_and_values(attention: WanAttention, text: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -111,7 +112,7 @@ class _RotatedNorm(torch.autograd.Function):
         return y.type_as(x)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]  # torch's
+    @once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, inverse, weight, turn = ctx.saved_tensors
         wide = gradient.float()
