@@ -62,12 +62,12 @@ def tune_apart(
     """
     if not (start / "model_index.json").is_file():
         raise BackboneError(f"{start} is no WanPipeline folder; give --start one, such as data/wan-tiny")
-    pipeline = WanPipeline.from_pretrained(start, torch_dtype=torch.float32)
+    pipeline = WanPipeline.from_pretrained(start, dtype=torch.float32)
     text_encoder = pipeline.text_encoder.to(device).requires_grad_(False)
     examples = _examples(pipeline.vae.to(device).eval(), pipeline.tokenizer, effort.clips, device)
     losses, tuned = {}, {}
     for expert in experts_of(BOUNDARY):
-        transformer = WanTransformer3DModel.from_pretrained(start, subfolder="transformer", torch_dtype=torch.float32)
+        transformer = WanTransformer3DModel.from_pretrained(start, subfolder="transformer", dtype=torch.float32)
         tuned[expert.component] = transformer.to(device)
         done = None if report is None else partial(report, expert.name)
         losses[expert.name] = _tune(transformer, text_encoder, examples, expert=expert, effort=effort, report=done)
