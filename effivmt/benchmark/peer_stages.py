@@ -71,7 +71,7 @@ def render(work: Workspace, ingested: Artifact, prompt: str, *, peer: str, param
 def _check_one_transformer(work: Workspace, peer: str) -> None:
     if work.folder.shape.boundary is not None:
         raise BackboneError(
-            f"backbone {work.folder.id} has two transformers, and {peer} is made for one; compare it on another backbone"
+            f"backbone {work.folder.id} has two transformers but {peer} takes one; compare it on another backbone"
         )
 
 

@@ -2,22 +2,20 @@
 
 import json
 import shutil
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from diffusers import UniPCMultistepScheduler, WanPipeline
+from exporting import by_card, fused_all, stock, video
 from safetensors.torch import load_file, save_file
 
 from effivmt.benchmark import peer_stages
 from effivmt.benchmark.baselines.motion_director import MotionDirectorParams
 from effivmt.config import Params
 from effivmt.errors import AdapterError, BackboneError
-from effivmt.method.adapter import Adapter, check_fits, fused, load_adapter
+from effivmt.method.adapter import Adapter, check_fits, load_adapter
 from effivmt.method.adapter_manifest import read_facts
 from effivmt.method.backbone import Backbone
 from effivmt.method.heads import load_head_map
@@ -91,55 +89,12 @@ def prompts(both) -> list[torch.Tensor]:
     return both.work.backbone.encode_texts(["a red square", "blur"])
 
 
-def video(pipeline: WanPipeline, prompts: list[torch.Tensor], **options: float) -> np.ndarray:
-    """Frames float32 (T, H, W, 3) in [0, 1] of four steps, of which two are above the boundary."""
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline(
-        prompt_embeds=prompts[0][None],
-        negative_prompt_embeds=prompts[1][None],
-        height=32,
-        width=32,
-        num_frames=9,
-        num_inference_steps=4,
-        guidance_scale=4.0,
-        generator=torch.Generator().manual_seed(5),
-        output_type="np",
-        **options,
-    ).frames[0]
-
-
 def ours(made: Made, prompts: list[torch.Tensor], **options: float) -> np.ndarray:
     """The frames uint8 that rendering gives with all of the adapter."""
     params = made.work.params
     settings = params.render.model_copy(update={"steps": 4, "appearance_strength": 1.0} | options)
     size = params.ingest.model_copy(update={"num_frames": 9})
     return render(made.work.backbone, made.adapter, *prompts, params=settings, size=size, seed=5)
-
-
-def stock(folder: Path) -> WanPipeline:
-    scheduler = UniPCMultistepScheduler.from_pretrained(folder, subfolder="scheduler", flow_shift=5.0)
-    return WanPipeline.from_pretrained(folder, scheduler=scheduler)
-
-
-def by_card(made: Made) -> WanPipeline:
-    """A stock pipeline with the adapter, loaded by the very code of the adapter's model card."""
-    code = (made.folder / "README.md").read_text().split("```")[1].removeprefix("python\n")
-    namespace = {"WanPipeline": WanPipeline, "FOLDER": str(made.folder), "BACKBONE": str(made.work.folder.path)}
-    exec(code, namespace)  # ours, from the folder that the test has just made
-    pipeline = namespace["pipe"]
-    pipeline.scheduler = UniPCMultistepScheduler.from_config(pipeline.scheduler.config, flow_shift=5.0)
-    return pipeline
-
-
-@contextmanager
-def fused_all(backbone: Backbone, adapter: Adapter) -> Iterator[None]:
-    """All of an adapter merged into the backbone's transformers at full strength."""
-    with ExitStack() as merged:
-        for expert, pair in zip(backbone.experts, (adapter, adapter.low_noise), strict=True):
-            if pair is not None:
-                branches = {"spatial": (pair.spatial, 1.0), "temporal": (pair.temporal, 1.0)}
-                merged.enter_context(fused(backbone.transformer_of(expert), branches))
-        yield
 
 
 class TestStages:
@@ -189,7 +144,9 @@ class TestStages:
         assert json.loads(outputs.record.read_text())["backbone"]["transformer_2"]
 
     def test_peers_say_that_they_are_made_for_one(self, both, zigzag):
-        with pytest.raises(BackboneError, match="has two transformers, and motion_director is made for one"):
+        with pytest.raises(
+            BackboneError, match="has two transformers but motion_director takes one; compare it on another"
+        ):
             peer_stages.tune(
                 both.work, zigzag, both.result.ingested, peer="motion_director", params=MotionDirectorParams()
             )
@@ -233,7 +190,7 @@ class TestExports:
     @pytest.mark.parametrize("made", ["both", "high"])
     def test_the_cards_code_gives_the_same_video(self, request, made, prompts):
         made = request.getfixturevalue(made)
-        pipeline = by_card(made)
+        pipeline = by_card(made.folder, made.work.folder.path)
         expected = video(pipeline, prompts)
         backbone, adapter = made.work.backbone, made.adapter
         found = ours(made, prompts)
@@ -261,7 +218,7 @@ class TestExports:
             assert keys and all(key.startswith("diffusion_model.blocks.") and ".self_attn." in key for key in keys)
 
     def test_the_guidance_of_the_second_is_its_own(self, both, prompts):
-        expected = video(by_card(both), prompts, guidance_scale_2=1.5)
+        expected = video(by_card(both.folder, both.work.folder.path), prompts, guidance_scale_2=1.5)
         found = ours(both, prompts, guidance_scale_2=1.5)
         assert np.abs(found - expected * 255.0).max() <= 0.51
         assert not np.array_equal(found, ours(both, prompts))
