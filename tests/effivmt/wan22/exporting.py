@@ -48,7 +48,7 @@ def by_card(adapter: Path, backbone: Path) -> WanPipeline:
 def fused_all(backbone: Backbone, adapter: Adapter) -> Iterator[None]:
     """All of an adapter merged into the backbone's transformers at full strength."""
     with ExitStack() as merged:
-        for expert, pair in zip(backbone.experts, (adapter, adapter.low_noise), strict=True):
+        for expert, pair in zip(backbone.experts, (adapter, adapter.low_noise), strict=False):
             if pair is not None:
                 branches = {"spatial": (pair.spatial, 1.0), "temporal": (pair.temporal, 1.0)}
                 merged.enter_context(fused(backbone.transformer_of(expert), branches))

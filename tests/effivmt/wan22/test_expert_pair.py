@@ -85,4 +85,4 @@ def test_a_trained_pair_is_tuned_and_exported_to_the_last_digits(sample_video, z
         found = video(work.backbone.pipeline(5.0), prompts, side=64)
     errors = [np.abs(found - other).max() for other in (expected, video(files, prompts, side=64))]
     print(f"max abs errors {errors[0]:.1e} (diffusers), {errors[1]:.1e} (ComfyUI's keys)")
-    assert max(errors) <= 1e-5 and np.abs(found - plain).max() > 0.01
+    assert max(errors) <= 1e-5 and np.abs(found - plain).max() > 1e-3

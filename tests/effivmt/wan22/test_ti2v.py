@@ -4,8 +4,7 @@ import json
 
 import numpy as np
 import pytest
-import torch
-from diffusers import UniPCMultistepScheduler, WanPipeline
+from exporting import by_card, fused_all, stock, video
 from safetensors.torch import load_file
 
 from effivmt.method.adapter import load_adapter
@@ -37,24 +36,17 @@ def test_the_adapter_is_of_one_transformer_and_says_what_pipeline_it_is_for(done
     assert "for a Wan-2.2 transformer" in (folder / "README.md").read_text()
 
 
-def test_stock_diffusers_gives_the_same_video(work, done):
-    folder = done.motion.path / "adapter"
-    prompt, negative = work.backbone.encode_texts(["a red square", "blur"])
-    pipeline = WanPipeline.from_pretrained(work.folder.path)
+def test_the_cards_code_gives_the_same_video(work, done):
+    folder, backbone = done.motion.path / "adapter", work.backbone
+    prompts = backbone.encode_texts(["a red square", "blur"])
+    pipeline = by_card(folder, backbone.folder)
     assert pipeline.config.expand_timesteps
-    pipeline.scheduler = UniPCMultistepScheduler.from_config(pipeline.scheduler.config, flow_shift=5.0)
-    pipeline.set_progress_bar_config(disable=True)
-
-    def video() -> np.ndarray:
-        return pipeline(
-            prompt_embeds=prompt[None], negative_prompt_embeds=negative[None], height=64, width=64, num_frames=9,
-            num_inference_steps=2, guidance_scale=4.0, generator=torch.Generator().manual_seed(5), output_type="np",
-        ).frames[0]  # fmt: skip
-
-    plain = video()
-    pipeline.load_lora_weights(folder, weight_name="comfyui.safetensors", adapter_name="both")
-    expected = video()
-    settings = work.params.render.model_copy(update={"appearance_strength": 1.0})
+    expected, plain = video(pipeline, prompts, side=64), video(stock(backbone.folder), prompts, side=64)
+    with fused_all(backbone, load_adapter(folder)):
+        error = np.abs(video(backbone.pipeline(5.0), prompts, side=64) - expected).max()
+    print(f"max abs error {error:.1e}, change by the adapter {np.abs(plain - expected).max():.4f}")
+    assert error <= 1e-5 and np.abs(plain - expected).max() > 1e-3
+    settings = work.params.render.model_copy(update={"steps": 4, "appearance_strength": 1.0})
     size = work.params.ingest.model_copy(update={"num_frames": 9})
-    found = render(work.backbone, load_adapter(folder), prompt, negative, params=settings, size=size, seed=5)
-    assert np.abs(found - expected * 255.0).max() <= 0.51 and np.abs(expected - plain).max() > 0.01
+    found = render(backbone, load_adapter(folder), *prompts, params=settings, size=size, seed=5)
+    assert np.abs(found - expected * 255.0).max() <= 0.51
