@@ -15,7 +15,7 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from diffusers.pipelines.wan.pipeline_wan import WanPipeline
-from transformers import UMT5EncoderModel
+from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
 
 from effivmt.errors import BackboneError
 from effivmt.method.experts import Expert, experts_of
@@ -121,7 +121,7 @@ def _tune(
     return losses
 
 
-def _examples(vae: AutoencoderKLWan, tokenizer: object, count: int, device: torch.device) -> Examples:
+def _examples(vae: AutoencoderKLWan, tokenizer: PreTrainedTokenizerBase, count: int, device: torch.device) -> Examples:
     """Captioned latents of `count` clips of the longest length, less those whose captions name a held-out look."""
     draw = partial(draw_clip, _WORLD, kinds=KINDS, mix=MIX, num_frames=4 * LONGEST - 3)
     clips = [clip for clip in map(draw, range(count)) if not names_held_out(clip.caption)]
