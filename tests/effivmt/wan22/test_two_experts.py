@@ -17,6 +17,7 @@ from effivmt.config import Params
 from effivmt.errors import AdapterError, BackboneError
 from effivmt.method.adapter import Adapter, check_fits, load_adapter
 from effivmt.method.adapter_manifest import read_facts
+from effivmt.method.adapter_merge import Part, merge_adapters
 from effivmt.method.backbone import Backbone
 from effivmt.method.heads import load_head_map
 from effivmt.method.rendering import render
@@ -25,6 +26,7 @@ from effivmt.pipeline import stages
 from effivmt.pipeline.api import transfer
 from effivmt.pipeline.callbacks import Callback
 from effivmt.pipeline.plan import plan_clip
+from effivmt.pipeline.stages import Strengths
 from effivmt.pipeline.transfer import TransferResult, run_clip
 from effivmt.pipeline.workspace import Workspace
 from effivmt.store.digests import sha256_file
@@ -246,6 +248,31 @@ class TestHighNoiseAlone:
         (video,) = stages.render(both.work, zigzag.prompts, high.folder)
         assert video.artifact.cached and video.artifact.key == high.result.rendered[0].artifact.key
         assert video.artifact.key != both.result.rendered[0].artifact.key
+
+
+class TestMerging:
+    def test_each_transformer_is_merged_from_the_parts_that_have_it(self, both, high, zigzag):
+        merged = stages.merge(both.work, [both.folder, high.folder], [Strengths(0.5, 1.0), Strengths(0.0, 0.25)])
+        adapter, facts = load_adapter(merged.folder("adapter")), read_facts(merged.path / "adapter")
+        assert facts["version"] == 2 and facts["pipeline"] == {"boundary_ratio": 0.875}
+        name = next(iter(both.adapter.temporal)).partition(".lora_")[0]
+        down, up = (adapter.temporal[f"{name}.lora_{side}.weight"] for side in "AB")
+        parts = [(made.adapter.temporal, motion) for made, motion in ((both, 1.0), (high, 0.25))]
+        change = sum(m * w[f"{name}.lora_B.weight"] @ w[f"{name}.lora_A.weight"] for w, m in parts)
+        assert torch.allclose(up @ down, change, atol=1e-6)
+        assert all(torch.equal(adapter.low_noise.temporal[n], w) for n, w in both.adapter.low_noise.temporal.items())
+        (video,) = stages.render(both.work, zigzag.prompts, merged.folder("adapter"))
+        assert video.artifact.file("video.mp4").is_file()
+
+    def test_without_the_seconds_part_there_is_none_of_it(self, both, high):
+        merged = stages.merge(both.work, [both.folder, high.folder], [Strengths(0.0, 0.0), Strengths(1.0, 1.0)])
+        assert load_adapter(merged.folder("adapter")).low_noise is None
+
+    def test_another_second_transformer_is_refused(self, both, high):
+        parts = [Part(both.adapter, 1.0, 1.0), Part(high.adapter, 1.0, 1.0)]
+        parts[1].adapter.facts["backbone"].pop("transformer_2")
+        with pytest.raises(AdapterError, match="whose second transformers are not the same"):
+            merge_adapters(parts)
 
 
 class TestRefusals:
