@@ -12,7 +12,7 @@ from effivmt.pipeline.outcomes import StageRun
 from effivmt.pipeline.outputs import Outputs, video_names, without_adapter
 from effivmt.pipeline.transfer import TransferResult
 from effivmt.pipeline.workspace import Workspace
-from effivmt.report.run_record import CatalogRow, ClipMetrics, ClipRun, ResultRow, StageTiming
+from effivmt.report.run_record import CatalogRow, ClipMetrics, ClipRun, ResultRow, StageTiming, named_curves
 from effivmt.store.digests import canonical_json, sha256_bytes
 from effivmt.store.disk_errors import write_errors
 from effivmt.store.files import atomic_write, copy_verified
@@ -173,7 +173,7 @@ def _report(work: Workspace, result: TransferResult, outputs: Outputs) -> "Repor
         backbone_digest=result.backbone["digest"],
         results=results,
         head_map=outputs.heads,
-        losses={f"{stage} {name}": curve for stage, curves in result.losses.items() for name, curve in curves.items()},
+        losses=named_curves(result.losses),
         timings={run.stage: _timing(run) for run in result.runs},
         params=work.params.model_dump(mode="json"),
         versions=_versions(),

@@ -38,6 +38,7 @@ class BackboneIdentity(TypedDict):
     id: str
     digest: str
     transformer: NotRequired[str]
+    transformer_2: NotRequired[str]
     commit: NotRequired[str]
 
 
@@ -86,6 +87,11 @@ class ClipMetrics(TypedDict):
     clip: str
     caption: str
     results: Sequence[ResultRow]
+
+
+def named_curves(losses: Mapping[str, Mapping[str, list[float]]]) -> dict[str, list[float]]:
+    """The curves of losses.json as a page names them, such as `temporal motion` or `temporal motion high noise`."""
+    return {f"{stage} {name.replace('_', ' ')}": curve for stage, it in losses.items() for name, curve in it.items()}
 
 
 @dataclass(frozen=True)

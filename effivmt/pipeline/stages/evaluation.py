@@ -55,7 +55,7 @@ def _evaluate(
     from effivmt.evaluation.measure import load_metric_models, measure
     from effivmt.media.video import read_frames
 
-    work.backbone.keep("transformer", "vae")
+    work.backbone.keep("transformer", "transformer_2", "vae")
     params, progress = work.params.evaluate, work.progress("evaluate")
     reference = load_tensor(ingested, "frames").numpy()
     scorer = work.scorer.folder
