@@ -24,9 +24,10 @@ import numpy as np
 from av.sidedata.sidedata import SideDataContainer
 from av.sidedata.sidedata import Type as SideDataType
 from av.stream import Disposition
-from av.video.reformatter import Interpolation
+from av.video.reformatter import ColorRange, Interpolation
 
 from effivmt.errors import VideoError
+from effivmt.media import colour
 
 CONTAINERS = "mov,mp4,matroska,webm,avi,gif,mpegts,png_pipe,jpeg_pipe,webp_pipe"
 INDEXED = ("mov", "matroska")  # containers in which a seek lands on a keyframe
@@ -43,6 +44,9 @@ CONVERSION = (  # and the way back
     | Interpolation.ACCURATE_RND
     | Interpolation.BITEXACT
 )
+MATRICES = (0, 1, 2, 3, 4, 5, 6, 7, 9, 10)  # of colours, that libav converts to RGB (ITU-T H.273)
+UNTAGGED, BT709, BT2020 = 2, 1, 9  # matrices; of BT.2020 also the primaries
+OF_BT601 = ("mjpeg", "vp8", "webp")  # codecs whose colours are of BT.601 at any size
 CLOCKWISE = {(1, 0): 0, (0, 1): 90, (-1, 0): 180, (0, -1): 270}  # degrees, by the direction that x is displayed in
 
 
@@ -71,13 +75,15 @@ class Picture(NamedTuple):
         return size if self.rotation in (0, 180) else size[::-1]
 
     def to_rgb(self, size: tuple[int, int] | None = None) -> np.ndarray:
-        """Converts to RGB uint8 (H, W, 3) as shown: turned and mirrored, in the stored colour matrix, without alpha.
+        """Converts to RGB uint8 (H, W, 3) as shown: turned and mirrored, in the stored colours, without alpha.
+
+        HDR and wide-gamut colours are those that a BT.709 display shows.
 
         size: (height, width) to scale to on the way, so that no RGB image of the frame's own size is in memory.
         """
         a, b, c, d = self.matrix
         height, width = (size if a else size[::-1]) if size else (None, None)
-        image = self.frame.reformat(width, height, format="rgb24", interpolation=CONVERSION, threads=1).to_ndarray()
+        image = _rgb(self.frame, width, height)
         if a == 0:
             image, a, d = image.transpose(1, 0, 2), c, b
         return np.ascontiguousarray(image[::d, ::a])
@@ -136,6 +142,11 @@ def decode(path: Path, start: float = 0.0) -> Iterator[Picture]:
             for picture in frames:
                 if picture.matrix[:2] not in CLOCKWISE or abs(picture.matrix[0]) != abs(picture.matrix[3]):
                     raise VideoError(f"{str(path)!r} is turned by no multiple of 90 degrees: encode it again upright")
+                if picture.frame.colorspace not in MATRICES:
+                    raise VideoError(
+                        f"{str(path)!r} has colours of a kind that cannot be read (matrix {picture.frame.colorspace} of "
+                        "ITU-T H.273, such as ICtCp of Dolby Vision): convert it to BT.709 first"
+                    )
                 if time.monotonic() > deadline:
                     raise VideoError(f"{str(path)!r} took over {TIMEOUT:.0f} s to decode: cut or shrink it first")
                 picture = picture._replace(time=picture.time - first.time)
@@ -240,6 +251,25 @@ def _bound_frames(path: Path, stream: av.VideoStream) -> None:
     codec.options = {"max_pixels": str(MAX_PIXELS)}
 
 
+def _rgb(frame: av.VideoFrame, width: int | None, height: int | None) -> np.ndarray:
+    """A frame as stored, as RGB uint8 (H, W, 3) of BT.709, at its own size or at width and height."""
+    if frame.color_trc not in (colour.PQ, colour.HLG) and frame.color_primaries not in colour.PRIMARIES:
+        return frame.reformat(width, height, format="rgb24", interpolation=CONVERSION, threads=1).to_ndarray()
+    is_rgb = frame.format.is_rgb
+    kind = "rgb48le" if is_rgb else "yuv444p16le"
+    stored = frame.reformat(width, height, format=kind, interpolation=CONVERSION, threads=1).to_ndarray(
+        channel_last=True
+    )
+    matrix = frame.colorspace if frame.colorspace in colour.LUMA else BT2020 if frame.color_primaries == BT2020 else BT709
+    shown = np.empty(stored.shape, np.uint8)
+    for top in range(0, len(stored), colour.ROWS):
+        rows = stored[top : top + colour.ROWS]
+        full = frame.color_range == ColorRange.JPEG
+        signal = rows / np.float32(65535) if is_rgb else colour.decode_yuv(rows, matrix, full=full)
+        shown[top : top + colour.ROWS] = colour.to_bt709(signal, frame.color_trc, frame.color_primaries)
+    return shown
+
+
 class _Damage(Exception):
     """The stream cannot be trusted from here on."""
 
@@ -308,10 +338,17 @@ def _frames(container: av.container.InputContainer, stream: av.VideoStream) -> I
                 raise _Damage("frames are missing")
             start = stamp * base if ahead else end
             end = start + (frame.duration * base if frame.duration else period)
+            if frame.colorspace == UNTAGGED and stream.codec_context.name not in OF_BT601 and _is_hd(frame):
+                frame.colorspace = BT709  # as players take it, where libav would take BT.601
             matrix = _display_matrix(frame)
             yield Picture(start, end - start, frame, matrix, aspect if matrix[0] else 1 / aspect)
     if announced is not None and end < whole:
         raise _Damage(f"its header announces {announced:.2f} s")
+
+
+def _is_hd(frame: av.VideoFrame) -> bool:
+    """Whether a frame without a colour matrix is shown in BT.709's: mpv's rule."""
+    return not frame.format.is_rgb and (frame.width >= 1280 or frame.height > 576)
 
 
 def _is_cut_gif(packet: av.Packet, file_size: int) -> bool:
