@@ -41,7 +41,7 @@ class Outputs:
 
     @property
     def metrics(self) -> Path:
-        """Metrics of every video, JSON: {clip, caption, results: [{video, prompt, seed, adapter}]}.
+        """Metrics of every video, JSON: {clip, caption, notices, results: [{video, prompt, seed, adapter}]}.
 
         Where the video was rendered without the adapter, too, a result also has `without_adapter` (its file) and
         `baseline` (its metrics).

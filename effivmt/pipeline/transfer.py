@@ -8,7 +8,9 @@ from effivmt.catalog import Clip
 from effivmt.evaluation.metrics import MetricRow
 from effivmt.method.adapter_manifest import BackboneFacts
 from effivmt.pipeline.excerpt import Excerpt, load_excerpt
+from effivmt.pipeline.notices import notices
 from effivmt.pipeline.outcomes import StageRun
+from effivmt.pipeline.reconstruction import load_psnr
 from effivmt.pipeline.runner import StageRunner
 from effivmt.pipeline.stages import RenderedVideo, evaluate, heads, ingest, render, spatial, temporal
 from effivmt.pipeline.workspace import Workspace
@@ -43,6 +45,11 @@ class TransferResult:
     def excerpt(self) -> Excerpt:
         """What was taken of the reference video."""
         return load_excerpt(self.ingested)
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What a user has to be told of the results, one line for each matter."""
+        return notices(load_psnr(self.ingested), self.metrics)
 
     @property
     def metrics(self) -> list[MetricRow]:
