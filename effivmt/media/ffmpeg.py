@@ -260,7 +260,9 @@ def _rgb(frame: av.VideoFrame, width: int | None, height: int | None) -> np.ndar
     stored = frame.reformat(width, height, format=kind, interpolation=CONVERSION, threads=1).to_ndarray(
         channel_last=True
     )
-    matrix = frame.colorspace if frame.colorspace in colour.LUMA else BT2020 if frame.color_primaries == BT2020 else BT709
+    matrix = (
+        frame.colorspace if frame.colorspace in colour.LUMA else BT2020 if frame.color_primaries == BT2020 else BT709
+    )
     shown = np.empty(stored.shape, np.uint8)
     for top in range(0, len(stored), colour.ROWS):
         rows = stored[top : top + colour.ROWS]

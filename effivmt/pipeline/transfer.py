@@ -12,7 +12,7 @@ from effivmt.pipeline.notices import notices
 from effivmt.pipeline.outcomes import StageRun
 from effivmt.pipeline.reconstruction import load_psnr
 from effivmt.pipeline.runner import StageRunner
-from effivmt.pipeline.stages import RenderedVideo, evaluate, heads, ingest, render, spatial, temporal
+from effivmt.pipeline.stages import RenderedVideo, check_texts, evaluate, heads, ingest, render, spatial, temporal
 from effivmt.pipeline.workspace import Workspace
 from effivmt.store import Artifact
 
@@ -69,6 +69,7 @@ class TransferResult:
 def run_clip(work: Workspace, clip: Clip, runner: StageRunner | None = None) -> TransferResult:
     """Takes one clip through all stages; raises the EffiVMTError of the first that fails."""
     work, runner = work.for_clip(clip), runner or StageRunner(work.callback)
+    check_texts(work, (clip.caption, *clip.prompts))
     ingested = runner.run(ingest, work, clip)
     classified = runner.run(heads, work, clip, ingested)
     work = work.for_frames(load_excerpt(ingested).num_frames)

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from effivmt.catalog import Catalog, list_faults
+from effivmt.catalog import Catalog, list_faults, list_ignored
 from effivmt.evaluation.metrics import KINDS, METRICS, ordered
 from effivmt.pipeline.outcomes import RunSummary
 from effivmt.pipeline.outputs import Outputs
@@ -52,7 +52,9 @@ def print_plan(work: Workspace, catalog: Catalog) -> None:
 
 
 def print_faults(catalog: Catalog) -> None:
-    """Prints the faults of a catalog's rows on stderr, a page at most."""
+    """Prints the faults of a catalog's rows and the columns that are ignored on stderr, a page at most."""
+    if ignored := list_ignored(catalog):
+        print(ignored, file=sys.stderr, flush=True)
     if catalog.faults:
         good = len(catalog.clips)
         print(f"{list_faults(catalog)}\n  {good} clip{'s' * (good != 1)} without a fault", file=sys.stderr, flush=True)

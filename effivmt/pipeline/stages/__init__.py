@@ -13,13 +13,14 @@ from effivmt.pipeline.stages.ingestion import ingest
 from effivmt.pipeline.stages.rendering import RenderedVideo, render
 from effivmt.pipeline.stages.spatial_tuning import spatial
 from effivmt.pipeline.stages.temporal_tuning import temporal
-from effivmt.pipeline.stages.text_embedding import embed_clip, embed_texts
+from effivmt.pipeline.stages.text_embedding import check_texts, embed_clip, embed_texts
 
 STAGES = ("ingest", "heads", "spatial", "temporal", "render", "evaluate")
 
 __all__ = [
     "STAGES",
     "RenderedVideo",
+    "check_texts",
     "embed_clip",
     "embed_texts",
     "evaluate",

@@ -42,7 +42,7 @@ def evaluate(work: Workspace, clip: Clip, ingested: Artifact, rendered: Sequence
     (`Workspace.scorer`) those of CLIP are left out.
     """
     key = evaluate_key(work, clip, ingested, rendered)
-    make = partial(_evaluate, work, caption=clip.caption, ingested=ingested, rendered=rendered)
+    make = partial(_evaluate, work, caption=clip.caption or None, ingested=ingested, rendered=rendered)
     return work.store.build(key, make, force=work.forces(key))
 
 
@@ -51,7 +51,7 @@ def _evaluate(
     out: Path,
     _scratch: Path,
     *,
-    caption: str,
+    caption: str | None,
     ingested: Artifact,
     rendered: Sequence[RenderedVideo],
 ) -> None:

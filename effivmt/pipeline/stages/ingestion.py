@@ -31,6 +31,15 @@ def ingest_key(work: Workspace, clip: Clip) -> Key:
     return work.key("ingest", inputs, settings)
 
 
+def check_video(clip: Clip) -> None:
+    """VideoError where a clip's video has no frame that can be decoded, or ends before the clip begins."""
+    from effivmt.media.video import probe
+
+    lasting = probe(clip.video).duration
+    if clip.start >= lasting:
+        raise VideoError(f"start is {clip.start:g} s, but {str(clip.video)!r} has {lasting:.2f} s: correct the trim")
+
+
 def ingest(work: Workspace, clip: Clip) -> Artifact:
     """Decodes, trims and resamples a clip and encodes it: whole, its frames one by one, and its sampled frames.
 

@@ -46,7 +46,9 @@ def film(
         context = stream.codec_context
         context.colorspace, context.color_trc = given["colorspace"], given["trc"]
         context.color_primaries, context.color_range = given["primaries"], 2 if full else 1
-        planes = np.concatenate([np.full((height, width), y), np.full((height // 4, width), u), np.full((height // 4, width), v)])
+        planes = np.concatenate(
+            [np.full((height, width), y), np.full((height // 4, width), u), np.full((height // 4, width), v)]
+        )
         frame = av.VideoFrame.from_ndarray(planes.astype(np.uint8 if bits == 8 else np.uint16), stream.pix_fmt)
         frame.color_range, frame.colorspace = 2 if full else 1, given["colorspace"]
         for number in range(6):
