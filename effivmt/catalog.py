@@ -40,7 +40,7 @@ FAULTS_SHOWN = 20
 
 
 def clip_id(name: str) -> str:
-    """The id of a clip that is named by its file: what an id may have of the name, and a digest where letters are lost."""
+    """The id of a clip that is named by its file: what an id may have of it, and a digest where letters are lost."""
     kept = re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-")[:80]
     return kept if name.isascii() and kept else "-".join(filter(None, (kept, id_digest(name))))
 

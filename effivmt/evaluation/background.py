@@ -18,8 +18,8 @@ CHANGED = 0.12
 GRID = 8
 """Cells along each side of the frame, to measure how far edges spread."""
 PATTERNED = 0.5
-"""Share of the cells that must have edges for a background to be patterned. Objects on a plain ground have at most 0.45,
-camera clips 0.8 or more (motionbench-mini)."""
+"""Share of the cells that must have edges for a background to be patterned. In motionbench-mini objects on a plain
+ground have at most 0.45, camera clips 0.8 or more."""
 PAIRS = 32
 """Frames of a moving background that are compared, at most."""
 

@@ -144,8 +144,8 @@ def decode(path: Path, start: float = 0.0) -> Iterator[Picture]:
                     raise VideoError(f"{str(path)!r} is turned by no multiple of 90 degrees: encode it again upright")
                 if picture.frame.colorspace not in MATRICES:
                     raise VideoError(
-                        f"{str(path)!r} has colours of a kind that cannot be read (matrix {picture.frame.colorspace} of "
-                        "ITU-T H.273, such as ICtCp of Dolby Vision): convert it to BT.709 first"
+                        f"{str(path)!r} has colours of a kind that cannot be read (matrix {picture.frame.colorspace} "
+                        "of ITU-T H.273, such as ICtCp of Dolby Vision): convert it to BT.709 first"
                     )
                 if time.monotonic() > deadline:
                     raise VideoError(f"{str(path)!r} took over {TIMEOUT:.0f} s to decode: cut or shrink it first")

@@ -20,8 +20,8 @@ def _little_kept(psnr: float) -> list[str]:
     if psnr >= KEPT:
         return []
     return [
-        f"this backbone keeps little of this clip: its autoencoder gives it back with {psnr:.1f} dB, below {KEPT:g} dB; "
-        "results will show little of its motion"
+        f"this backbone keeps little of this clip: its autoencoder gives it back with {psnr:.1f} dB, below {KEPT:g} "
+        "dB; results will show little of its motion"
     ]
 
 

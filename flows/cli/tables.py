@@ -87,7 +87,7 @@ def print_run(summary: RunSummary, ran: Catalog, out: Path, *, quiet: bool) -> N
 
 
 def print_transfer(result: TransferResult, outputs: Outputs) -> None:
-    """Prints the stages with their seconds, the metrics, notices, what was taken of the video, and the results' paths."""
+    """Prints the stages with their seconds, the metrics, notices, what was taken of the video, and all paths."""
     console = results_console()
     stages = Table(title="Stages", title_justify="left")
     stages.add_column("stage")

@@ -38,8 +38,8 @@ def evaluate(work: Workspace, clip: Clip, ingested: Artifact, rendered: Sequence
     """Metrics of every rendered video, with the adapter and without; files: metrics.json.
 
     metrics.json is a list with an object per video: prompt, seed, and the metrics `adapter` and, where it was rendered
-    without the adapter too, `baseline`. Both tell how well the autoencoder gives the clip itself back. A metric that could not be measured is null; without a scorer that fits
-    (`Workspace.scorer`) those of CLIP are left out.
+    without the adapter too, `baseline`. Both also tell how well the autoencoder gives the clip itself back. A metric
+    that could not be measured is null; without a scorer that fits (`Workspace.scorer`) those of CLIP are left out.
     """
     key = evaluate_key(work, clip, ingested, rendered)
     make = partial(_evaluate, work, caption=clip.caption or None, ingested=ingested, rendered=rendered)

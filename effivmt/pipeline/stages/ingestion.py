@@ -44,9 +44,10 @@ def ingest(work: Workspace, clip: Clip) -> Artifact:
     """Decodes, trims and resamples a clip and encodes it: whole, its frames one by one, and its sampled frames.
 
     Files: frames.safetensors (uint8 (T, H, W, 3)), probe.json, excerpt.json (what was taken of the video),
-    reconstruction.json (how well the autoencoder gives the frames back, PSNR in dB) and the latents: dense.safetensors (1, C, F, h, w), single.safetensors (M, C, 1, h, w) and, for pixel sampling,
-    sampled.safetensors (phases, C, F', h, w). A video that is shorter than the params ask for gives the longest clip
-    that it has. VideoError where it has none.
+    reconstruction.json (how well the autoencoder gives the frames back, PSNR in dB) and the latents: dense.safetensors
+    (1, C, F, h, w), single.safetensors (M, C, 1, h, w) and, for pixel sampling, sampled.safetensors (phases, C, F', h,
+    w). A video that is shorter than the params ask for gives the longest clip that it has. VideoError where it has
+    none.
     """
     key = ingest_key(work, clip)
     return work.store.build(key, partial(_ingest, work, clip=clip), force=work.forces(key))

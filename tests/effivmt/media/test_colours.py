@@ -27,7 +27,7 @@ def film(
     tags: dict[str, int] | None = None,
     size: tuple[int, int] = (64, 64),
 ) -> Path:
-    """Writes six frames of one colour, R'G'B' from 0 to 1; tags: trc, primaries and colorspace (default: of weights)."""
+    """Writes six frames of one colour, R'G'B' from 0 to 1; tags: trc, primaries, colorspace (default: of weights)."""
     red, blue = weights
     luma = red * signal[0] + blue * signal[2] + (1 - red - blue) * signal[1]
     chroma = (signal[2] - luma) / 2 / (1 - blue), (signal[0] - luma) / 2 / (1 - red)
