@@ -31,7 +31,7 @@ def test_a_backbone_reads_what_fits_and_the_words_beyond_are_named(backbone) -> 
 
 def test_a_word_in_pieces_is_named_whole() -> None:
     folder = find_embedded("wan-tiny")
-    fault = text_fault(folder, "a purple moon &amp; xylophonist", 8)
+    fault = text_fault(folder, "a purple moon &amp; xylophonist", 14)
     assert fault.startswith("'a purple moon & xylophonist' has ") and "'xylophonist' would be lost" in fault
     assert text_fault(folder, "", 1) == text_fault(folder, "a red star", 32) == ""
 
