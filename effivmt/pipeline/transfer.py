@@ -69,6 +69,7 @@ class TransferResult:
 def run_clip(work: Workspace, clip: Clip, runner: StageRunner | None = None) -> TransferResult:
     """Takes one clip through all stages; raises the EffiVMTError of the first that fails."""
     work, runner = work.for_clip(clip), runner or StageRunner(work.callback)
+    runner.stage = "text"
     check_texts(work, (clip.caption, *clip.prompts))
     ingested = runner.run(ingest, work, clip)
     classified = runner.run(heads, work, clip, ingested)
