@@ -10,7 +10,15 @@ import typer
 from effivmt.errors import EffiVMTError, ParamsError, in_one_line, printable
 from effivmt.store.disk_errors import FULL_REMEDY, is_full
 from effivmt.versions import __version__
-from effivmt_flows.cli import bench_commands, catalog_commands, clip_commands, registry_commands, upkeep_commands
+from effivmt_flows.cli import (
+    bench_commands,
+    catalog_commands,
+    clip_commands,
+    merge_commands,
+    picture_commands,
+    registry_commands,
+    upkeep_commands,
+)
 from effivmt_flows.cli.stopping import stopped_by_signals
 
 INTERRUPTED = 130
@@ -41,7 +49,9 @@ COMMANDS = (
     catalog_commands.serve,
     catalog_commands.stage,
     clip_commands.render,
+    merge_commands.merge,
     clip_commands.evaluate,
+    picture_commands.animate,
     bench_commands.bench,
     registry_commands.pull,
     registry_commands.sync,
