@@ -5,6 +5,8 @@ display's gamma. Diffuse white of HDR is at 203 cd/m² (ITU-R BT.2408) and becom
 above 80 % of it, light is compressed so that highlights up to 1000 cd/m² keep their shape.
 """
 
+from functools import cache
+
 import numpy as np
 
 PQ, HLG = 16, 18
@@ -38,8 +40,8 @@ def to_bt709(signal: np.ndarray, transfer: int, primaries: int) -> np.ndarray:
     Transfer functions other than PQ and HLG are taken as the display's own gamma, primaries that are not in
     `PRIMARIES` as BT.709's.
     """
-    signal = np.clip(signal, 0, 1)
-    light = _LIGHT[transfer](signal) / WHITE if transfer in _LIGHT else signal**GAMMA
+    levels = np.rint(np.clip(signal, 0, 1) * np.float32(_LEVELS - 1)).astype(np.uint16)
+    light = _light(transfer)[levels]
     if primaries in PRIMARIES:
         light = light @ np.array(PRIMARIES[primaries], np.float32).T
     light = np.maximum(light, 0)
@@ -57,13 +59,22 @@ def _pq(signal: np.ndarray) -> np.ndarray:
 def _hlg(signal: np.ndarray) -> np.ndarray:
     """Light of HLG on a display of 1000 cd/m² (ARIB STD-B67), its system gamma on each colour, as zimg has it.
 
-    ITU-R BT.2100 has it on luminance, which makes strong colours up to 15 % darker.
+    ITU-R BT.2100 has it on luminance, which shows strong colours less saturated.
     """
     scene = np.where(signal <= 0.5, signal**2 / 3, (np.exp((signal - 0.55991073) / 0.17883277) + 0.28466892) / 12)
     return 1000 * scene**1.2
 
 
 _LIGHT = {PQ: _pq, HLG: _hlg}
+_LEVELS = 2**16
+"""Of a signal whose light is looked up: powers of every pixel would take as long as decoding."""
+
+
+@cache
+def _light(transfer: int) -> np.ndarray:
+    """Light of `_LEVELS` signals from 0 to 1, white 1: float32."""
+    signal = np.linspace(0, 1, _LEVELS)
+    return (_LIGHT[transfer](signal) / WHITE if transfer in _LIGHT else signal**GAMMA).astype(np.float32)
 
 
 def _compression(brightest: np.ndarray) -> np.ndarray:
