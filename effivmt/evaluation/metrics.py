@@ -60,7 +60,8 @@ METRICS = {
     "text_similarity": Metric(
         "Text similarity",
         "higher",
-        "How well the frames show what the prompt says: CLIP's cosine between prompt and frame, mean over frames.",
+        "How well the frames show what the prompt says: CLIP's cosine between prompt and frame, mean over frames. Of a "
+        "long prompt CLIP reads the beginning alone, mostly 77 tokens.",
     ),
     "temporal_consistency": Metric(
         "Temporal consistency",

@@ -84,7 +84,7 @@ class TestTransfer:
         assert again.digests() == done.digests()
         assert all(parts == {"transformer"} for name in ("heads", "spatial", "temporal") for parts in loaded[name])
         assert all(parts == {"transformer", "vae"} for parts in loaded["render"])
-        units = {"ingest": 18, "heads": 1, "spatial": 3, "temporal": 3, "render": 4, "evaluate": 1}
+        units = {"ingest": 19, "heads": 1, "spatial": 3, "temporal": 3, "render": 4, "evaluate": 1}
         assert seen == {stage: [(i + 1, total) for i in range(total)] for stage, total in units.items()}
 
     @pytest.mark.parametrize("stage", ["heads", "spatial", "temporal"])
