@@ -67,7 +67,6 @@ def test_bad_usage(arguments: tuple[str, ...], named: str) -> None:
         (("--set", "temporal.rank=0"), "temporal.rank"),
         (("--params", "nowhere.yaml"), "nowhere.yaml"),
         (("--name", "a clip"), "--name"),
-        (("--caption", " "), "--caption"),
         (("--prompt", ""), "--prompt"),
         (("--end", "0"), "--end"),
         (("--force", "paint"), "--force paint"),
