@@ -55,7 +55,7 @@ def test_what_it_cannot_do_is_told(videos: Path) -> None:
 
 
 def test_a_caption_can_be_left_out(project: Path, sample_video: Path, tmp_path: Path) -> None:
-    places = ("--params", project / "params.yaml", "--store", project / "store", "--out", tmp_path / "out")
+    places = ("--params", project / "params.yaml", "--store", tmp_path / "store", "--out", tmp_path / "out")
     ended = effivmt("transfer", sample_video, "--prompt", "a star", "--engine", "local", *places)
     assert ended.code == 0, ended.err
     (row,) = json.loads((tmp_path / "out" / "zigzag" / "metrics.json").read_text(encoding="utf-8"))["results"]

@@ -61,7 +61,7 @@ def _evaluate(
     work.backbone.keep("transformer", "vae")
     params, progress = work.params.evaluate, work.progress("evaluate")
     reference = load_tensor(ingested, "frames").numpy()
-    kept = {"reconstruction_psnr": load_psnr(ingested)}
+    kept: dict[str, float | None] = {"reconstruction_psnr": load_psnr(ingested)}
     scorer = work.scorer.folder
     models = load_metric_models(None if scorer is None else scorer.path, params.tracker)
     rows = []
