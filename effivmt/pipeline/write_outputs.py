@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from effivmt.report.clip_page import Report, Timing
 
-LAYOUT = 5
+LAYOUT = 6
 """Raised whenever the same results make other files."""
 PACKAGES = ("torch", "diffusers", "peft", "transformers")
 """Packages whose versions the report shows, besides our own."""
@@ -138,7 +138,7 @@ def _metrics(result: TransferResult, outputs: Outputs) -> ClipMetrics:
         if rendered.without_adapter is not None:
             row = {"video": video.name, "without_adapter": without_adapter(video).name, **metrics}
         rows.append(row)
-    return {"clip": result.clip.clip, "caption": result.clip.caption, "results": rows}
+    return {"clip": result.clip.clip, "caption": result.clip.caption, "notices": result.notices, "results": rows}
 
 
 def _listed_videos(metrics: Path) -> set[str]:
@@ -168,6 +168,7 @@ def _report(work: Workspace, result: TransferResult, outputs: Outputs) -> "Repor
         clip=result.clip.clip,
         caption=result.clip.caption,
         excerpt=result.excerpt.describe(),
+        notices=result.notices,
         reference=outputs.reference,
         backbone_id=result.backbone["id"],
         backbone_digest=result.backbone["digest"],

@@ -124,6 +124,7 @@ def _report(folder: Path, record: ClipRecord) -> Report:
         clip=record.clip,
         caption=record.caption,
         reference=folder / "reference.mp4",
+        notices=metrics.get("notices", ()),
         backbone_id=made["backbone"]["id"],
         backbone_digest=made["backbone"]["digest"],
         results=[

@@ -82,10 +82,11 @@ class ResultRow(MetricRow):
 
 
 class ClipMetrics(TypedDict):
-    """metrics.json of a clip's out folder."""
+    """metrics.json of a clip's out folder; notices: what has to be told of the results (none up to version 0.1)."""
 
     clip: str
     caption: str
+    notices: NotRequired[Sequence[str]]
     results: Sequence[ResultRow]
 
 
