@@ -17,6 +17,7 @@ from effivmt.pipeline.catalog_table import write_catalog_table
 from effivmt.pipeline.excerpt import Excerpt
 from effivmt.pipeline.healing import heal
 from effivmt.pipeline.outcomes import QUARANTINE, RUN, ClipOutcome, RunSummary, Status
+from effivmt.pipeline.removed_rows import removed_rows
 from effivmt.pipeline.runner import CallStage, StageRunner
 from effivmt.pipeline.transfer import run_clip
 from effivmt.pipeline.workspace import Workspace
@@ -124,7 +125,8 @@ def write_run(catalog: Catalog, outcomes: Sequence[ClipOutcome], out: Path, seco
         known = {outcome.clip: outcome for outcome in (*_earlier(out), *outcomes)}
         names = dict.fromkeys([*(clip.clip for clip in catalog.clips), *(fault.clip for fault in catalog.faults)])
         clips = [known[name] for name in names if name in known]
-        summary = replace(summarize(catalog.path.name, outcomes, seconds), clips=clips)
+        summary = summarize(catalog.path.name, outcomes, seconds)
+        summary = replace(summary, clips=clips, removed=removed_rows(catalog, out))
         with atomic_write(out / RUN) as temporary:
             temporary.write_text(json.dumps(asdict(summary), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         with atomic_write(out / QUARANTINE) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:

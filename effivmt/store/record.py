@@ -1,7 +1,10 @@
 """artifact.json: what an artifact was made from, its files with their digests, and its own checksum."""
 
 import json
+import os
 import stat
+import time
+from contextlib import suppress
 from pathlib import Path
 
 from effivmt.store.digests import canonical_json, sha256_bytes
@@ -11,6 +14,7 @@ from effivmt.store.locks import locked
 from effivmt.store.verification import fault_of, reread
 
 RECORD = "artifact.json"
+HOUR = 3600
 
 
 def seal(record: dict) -> bytes:
@@ -43,6 +47,16 @@ def fault_of_size(path: Path, size: int) -> str:
     if not stat.S_ISREG(found.st_mode):
         return "is no plain file any more"
     return "" if found.st_size == size else f"has {found.st_size} bytes of {size}"
+
+
+def mark_used(folder: Path) -> None:
+    """Notes that an artifact was used, as its record's modification time, at most once an hour.
+
+    Nothing is noted in a store that cannot be written.
+    """
+    with suppress(OSError):
+        if time.time() - (folder / RECORD).stat().st_mtime > HOUR:
+            os.utime(folder / RECORD)
 
 
 def drop_damaged(folder: Path) -> None:

@@ -21,13 +21,21 @@ from effivmt.store.disk_errors import store_errors
 from effivmt.store.durable import remove, sync
 from effivmt.store.locks import locked
 from effivmt.store.memory import peak_bytes, reset_peak
-from effivmt.store.record import RECORD, fault_of_size, read_record, seal
+from effivmt.store.record import RECORD, fault_of_size, mark_used, read_record, seal
 
 DEFAULT_STORE = Path(".effivmt/store")
 """Used where no store is named; in the working folder."""
 NEVER_COMPUTED = "never computed"
 RESUMABLE = 14 * 24 * 3600
 """Seconds for which the checkpoints of a run that was stopped, and never run again, are kept."""
+
+
+def last_change(folder: Path) -> float:
+    """When a folder, or a file in it, was last changed, in seconds since the epoch; now, where it is just deleted."""
+    try:
+        return max(path.lstat().st_mtime for path in (folder, *folder.glob("*")))
+    except FileNotFoundError:
+        return time.time()
 
 
 class Store:
@@ -54,12 +62,12 @@ class Store:
         scratch folder. An exception of `make` propagates and publishes nothing. DiskFullError when the disk is full;
         StoreError when the store is not writable, or out is empty, holds a link or special file, or an `artifact.json`.
         """
-        if not force and (found := self.find(key)):
+        if not force and (found := self._hit(key)):
             return found
         digest = key.digest
         out, scratch = self.root / "building" / digest, self.root / "scratch" / digest
         with locked(self.root, digest):
-            if not force and (found := self.find(key)):
+            if not force and (found := self._hit(key)):
                 return found
             with store_errors(self.root):
                 self._tidy()
@@ -88,6 +96,12 @@ class Store:
             finally:
                 shutil.rmtree(out, ignore_errors=True)
             return artifact
+
+    def _hit(self, key: Key) -> Artifact | None:
+        """What `find` finds; notes that it was used."""
+        if found := self.find(key):
+            mark_used(found.path)
+        return found
 
     def explain(self, key: Key) -> str:
         """Why `build` would run: "hit" (it would not), "never computed", "damaged: ...", or what has changed.
@@ -153,7 +167,7 @@ class Store:
         for path in (self.root / "building").glob("*"):
             self._remove_unless_locked(path)
         for path in (self.root / "scratch").glob("*"):
-            if time.time() - _last_change(path) > RESUMABLE:
+            if time.time() - last_change(path) > RESUMABLE:
                 self._remove_unless_locked(path)
 
     def _remove_unless_locked(self, path: Path) -> None:
@@ -184,14 +198,6 @@ def _sealed(path: Path) -> dict:
 
 def _is_folder(path: Path) -> bool:
     return path.is_dir() and not path.is_symlink()
-
-
-def _last_change(folder: Path) -> float:
-    """When a folder, or a file in it, was last changed, in seconds since the epoch; now, where it is just deleted."""
-    try:
-        return max(path.lstat().st_mtime for path in (folder, *folder.glob("*")))
-    except FileNotFoundError:
-        return time.time()
 
 
 def _versions() -> dict[str, str | None]:

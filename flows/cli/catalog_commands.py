@@ -3,7 +3,7 @@
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -26,6 +26,9 @@ from effivmt_flows.cli.options import (
     load_params,
 )
 
+if TYPE_CHECKING:
+    from effivmt.catalog import Catalog
+
 
 def run(
     catalog: Annotated[Path, typer.Argument(metavar="[CATALOG]", help="CSV, JSONL or Parquet.")] = CATALOG,
@@ -35,6 +38,9 @@ def run(
     force: Force = [],  # noqa: B006
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Runs only what failed in the last run.")
+    ] = False,
+    delete_removed: Annotated[
+        bool, typer.Option("--delete-removed", help="Deletes the results of clips that have left the catalog.")
     ] = False,
     engine: Engine = "prefect",
     runner: Runner = "threads",
@@ -58,7 +64,10 @@ def run(
     from effivmt_tasks.cluster import choose_cluster
 
     cluster = choose_cluster(runner, address, resource)
-    chosen = select_clips(read_catalog(catalog), tuple(only), out if retry_failed else None)
+    whole = read_catalog(catalog)
+    if delete_removed:
+        _delete_removed(whole, out, dry_run=dry_run)
+    chosen = select_clips(whole, tuple(only), out if retry_failed else None)
     if not chosen.clips:
         print("nothing failed in the last run")
         return
@@ -160,6 +169,19 @@ def stage(
     print_run(summary, chosen, out / name, quiet=quiet)
     if summary.failed:
         raise typer.Exit(1)
+
+
+def _delete_removed(catalog: "Catalog", out: Path, *, dry_run: bool) -> None:
+    from effivmt.pipeline.removed_rows import delete_results, removed_rows
+    from effivmt_flows.cli.terminal import say
+
+    if catalog.faults:
+        raise ParamsError(f"--delete-removed needs a catalog without faults, but {catalog.path}: {catalog.faults[0]}")
+    gone = removed_rows(catalog, out)
+    if not dry_run:
+        delete_results(out, gone)
+    for clip in gone:
+        say(f"{'would delete' if dry_run else 'deleted'} {out / clip}: no longer in the catalog", sys.stderr)
 
 
 def _absolute(params: str | None) -> str:

@@ -10,7 +10,14 @@ import typer
 from effivmt.errors import EffiVMTError, ParamsError, in_one_line, printable
 from effivmt.store.disk_errors import FULL_REMEDY, is_full
 from effivmt.versions import __version__
-from effivmt_flows.cli import bench_commands, catalog_commands, clip_commands, registry_commands, upkeep_commands
+from effivmt_flows.cli import (
+    bench_commands,
+    catalog_commands,
+    clip_commands,
+    registry_commands,
+    store_commands,
+    upkeep_commands,
+)
 from effivmt_flows.cli.stopping import stopped_by_signals
 
 INTERRUPTED = 130
@@ -49,6 +56,7 @@ COMMANDS = (
 )
 for _command in COMMANDS:
     app.command()(_command)
+app.add_typer(store_commands.app, name="store")
 
 
 def main(arguments: list[str] | None = None) -> int:
