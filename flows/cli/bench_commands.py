@@ -14,9 +14,15 @@ if TYPE_CHECKING:
 
 def bench(
     suite: Annotated[str, typer.Option(metavar="NAME", help="mini, quick, or a catalog file.")] = "mini",
-    method: Annotated[list[str], typer.Option(metavar="NAME", help="A method, or all; repeatable.")] = [],  # noqa: B006
+    method: Annotated[
+        list[str], typer.Option(metavar="NAME|FILE.py", help="A method, all, or a file with one; repeatable.")
+    ] = [],  # noqa: B006
     ablation: Annotated[
         list[str], typer.Option(metavar="NAME", help="An ablation, control or sweep, a kind, or all; repeatable.")
+    ] = [],  # noqa: B006
+    variant: Annotated[
+        list[str],
+        typer.Option(metavar="NAME:SECTION.KEY=VALUE", help="Adds EffiVMT with this parameter by a name; repeatable."),
     ] = [],  # noqa: B006
     only: Annotated[list[str], typer.Option(metavar="CLIP", help="Only this clip; repeatable.")] = [],  # noqa: B006
     clips: Annotated[int | None, typer.Option(metavar="N", min=1, help="Clips at most, of each class in turn.")] = None,
@@ -46,7 +52,7 @@ def bench(
             changed = f" ({', '.join(it.overrides)})" if it.overrides else ""
             print(f"{it.kind:<9} {name:<20} {it.title}{changed}")
         return
-    chosen, catalog = choose(method, ablation), suite_catalog(suite)
+    chosen, catalog = choose(method, ablation, variant), suite_catalog(suite)
     from effivmt.benchmark import runner
     from effivmt.benchmark.delivery import write_comparison
     from effivmt.benchmark.peers import FILE
