@@ -56,7 +56,7 @@ def pick(catalog: Catalog, clips: int | None, prompts: int | None) -> list[Clip]
 
 
 def run(
-    store: Path,
+    store: Store,
     jobs: Sequence[Job],
     workers: int,
     on_job_end: Callable[[JobResult], None],
@@ -76,14 +76,14 @@ def run(
     return [ended[number] for number in range(len(jobs))]
 
 
-def _here(store: Path, jobs: Sequence[Job], finished: FinishedJobs | None) -> Iterator[tuple[int, JobResult]]:
+def _here(store: Store, jobs: Sequence[Job], finished: FinishedJobs | None) -> Iterator[tuple[int, JobResult]]:
     loaded = LoadedBackbone()
     for number, job in enumerate(jobs):
-        yield number, _run_one(Workspace(Store(store), job.params, loaded=loaded), job, finished)
+        yield number, _run_one(Workspace(store, job.params, loaded=loaded), job, finished)
 
 
 def _elsewhere(
-    store: Path, jobs: Sequence[Job], workers: int, finished: FinishedJobs | None
+    store: Store, jobs: Sequence[Job], workers: int, finished: FinishedJobs | None
 ) -> Iterator[tuple[int, JobResult]]:
     context, others = multiprocessing.get_context("spawn"), multiprocessing.active_children()
     files = tuple(dict.fromkeys(str(job.method.file) for job in jobs if job.method.file))
@@ -128,8 +128,8 @@ def _end_with(parent: multiprocessing.process.BaseProcess) -> None:
     os._exit(1)
 
 
-def _run_in_worker(store: Path, job: Job, finished: FinishedJobs | None) -> JobResult:
-    return _run_one(Workspace(Store(store), job.params, loaded=_LOADED), job, finished)
+def _run_in_worker(store: Store, job: Job, finished: FinishedJobs | None) -> JobResult:
+    return _run_one(Workspace(store, job.params, loaded=_LOADED), job, finished)
 
 
 def _run_one(work: Workspace, job: Job, finished: FinishedJobs | None) -> JobResult:

@@ -23,19 +23,26 @@ def seal(record: dict) -> bytes:
     return json.dumps(sealed, indent=1, sort_keys=True).encode("ascii")
 
 
+def unseal(content: bytes) -> dict | None:
+    """The record in the content of an artifact.json; None if it fails its own checksum."""
+    try:
+        record = json.loads(content)
+        checksum = record.pop("checksum")
+        return record if checksum == sha256_bytes(canonical_json(record)) else None
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None
+
+
 def read_record(folder: Path, holding: bytes = b"") -> dict | None:
     """An artifact's record; None if it is absent, lacks the text `holding`, or fails its own checksum."""
     try:
         if not stat.S_ISREG((folder / RECORD).lstat().st_mode):
             return None
         content = (folder / RECORD).read_bytes()
-        if holding not in content:  # a search is many times faster than parsing every record of a catalog
-            return None
-        record = json.loads(content)
-        checksum = record.pop("checksum")
-        return record if checksum == sha256_bytes(canonical_json(record)) else None
-    except (FileNotFoundError, NotADirectoryError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    # a search is many times faster than parsing every record of a catalog
+    return unseal(content) if holding in content else None
 
 
 def fault_of_size(path: Path, size: int) -> str:

@@ -71,6 +71,7 @@ def bench(
     from effivmt.versions import __version__, git_commit
     from effivmt_flows.cli import bench_console
     from effivmt_flows.cli.progress import damage_notices, say_scorer_fault
+    from effivmt_tasks.stores import open_store
 
     picked = runner.pick(load_catalog(catalog).only(tuple(only)), clips, prompts)
     beside = catalog.parent / FILE
@@ -92,7 +93,8 @@ def bench(
         peers=peers or (beside if beside.is_file() else None),
         overrides=overrides,
     )
-    work = open_workspace(jobs[0].params, store)  # a wrong backbone ends the run before the first job
+    opened = open_store(store)
+    work = open_workspace(jobs[0].params, opened)  # a wrong backbone ends the run before the first job
     folder = work.folder
     say_scorer_fault(work.scorer.fault, quiet=quiet)
     settings = settings_of(next(job.params for job in jobs if job.method.name == OURS))
@@ -101,7 +103,7 @@ def bench(
         with trial:
             with bench_console.job_progress(len(jobs), quiet=quiet) as on_job_end:
                 kept = None if finished is None else FinishedJobs(finished)
-                done = runner.run(store, jobs, workers, on_job_end, finished=kept)
+                done = runner.run(opened, jobs, workers, on_job_end, finished=kept)
             summary = write_comparison(out, info, chosen, results=done)
     bench_console.print_summary(summary, out, quiet=quiet)
     if summary["failures"]:
@@ -122,14 +124,16 @@ def _search(
     from effivmt.benchmark.search import choose, plan, write_chosen
     from effivmt.pipeline.workspace import open_workspace
     from effivmt_flows.cli import bench_console
+    from effivmt_tasks.stores import open_store
 
     jobs = plan(clips, params, overrides)
-    work = open_workspace(jobs[0].params, store)
+    opened = open_store(store)
+    work = open_workspace(jobs[0].params, opened)
     folder = work.folder
     if work.scorer.fault:
         raise ParamsError(f"--search compares by text similarity, but {work.scorer.fault}")
     with bench_console.job_progress(len(jobs), quiet=quiet) as on_job_end:
-        rows = choose(runner.run(store, jobs, workers, on_job_end))
+        rows = choose(runner.run(opened, jobs, workers, on_job_end))
     names, prompts = ", ".join(clip.clip for clip in clips), sum(len(clip.prompts) for clip in clips)
     write_chosen(peers, rows, f"Chosen on {names} (prompts: {prompts}) with {folder.id} ({folder.digest[:12]}).")
     bench_console.print_search(rows, peers, quiet=quiet)

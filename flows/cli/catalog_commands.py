@@ -62,6 +62,7 @@ def run(
     from effivmt_flows.cli.progress import clip_progress, damage_notices, say_scorer_fault
     from effivmt_flows.cli.tables import print_faults, print_plan, print_run
     from effivmt_tasks.cluster import choose_cluster
+    from effivmt_tasks.stores import open_store
 
     cluster = choose_cluster(runner, address, resource)
     whole = read_catalog(catalog)
@@ -71,7 +72,9 @@ def run(
     if not chosen.clips:
         print("nothing failed in the last run")
         return
-    work = open_workspace(settings, store, callback=damage_notices(quiet=quiet), force=force, weights=not dry_run)
+    work = open_workspace(
+        settings, open_store(store), callback=damage_notices(quiet=quiet), force=force, weights=not dry_run
+    )
     say_scorer_fault(work.scorer.fault, quiet=quiet)
     print_faults(chosen)
     if dry_run:
@@ -121,11 +124,12 @@ def serve(
     from effivmt_flows.serving import serve as serve_runs
     from effivmt_tasks.cluster import choose_cluster
     from effivmt_tasks.server import reach_server
+    from effivmt_tasks.stores import open_store
 
     check_schedule(cron, timezone)
     choose_cluster(runner, address, resource)
     clips = load_catalog(catalog).clips
-    open_workspace(settings, store)
+    open_workspace(settings, open_store(store))
     reach_server(needed_by="effivmt serve")
     files = {"catalog": catalog, "store": store, "out": out}
     parameters: dict[str, object] = {option: str(path.resolve()) for option, path in files.items()}
@@ -156,12 +160,13 @@ def stage(
     from effivmt.pipeline.workspace import open_workspace
     from effivmt_flows.cli.progress import clip_progress, damage_notices, say_scorer_fault
     from effivmt_flows.cli.tables import print_faults, print_run
+    from effivmt_tasks.stores import open_store
 
     if name not in STAGES:
         raise ParamsError(f"NAME is {name!r}; expected one of {', '.join(STAGES)}")
     chosen = read_catalog(catalog)
     print_faults(chosen)
-    work = open_workspace(settings, store, callback=damage_notices(quiet=quiet))
+    work = open_workspace(settings, open_store(store), callback=damage_notices(quiet=quiet))
     if name == "evaluate":
         say_scorer_fault(work.scorer.fault, quiet=quiet)
     with clip_progress(len(chosen.clips), quiet=quiet) as callback:

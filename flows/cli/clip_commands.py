@@ -86,9 +86,10 @@ def transfer(
     from effivmt_flows.cli.progress import damage_notices, say_scorer_fault, stage_progress, waiting
     from effivmt_flows.cli.tables import print_transfer
     from effivmt_flows.cli.terminal import say
+    from effivmt_tasks.stores import open_store
 
     # Here, so that a wrong video or backbone ends the command before an engine starts; a download shows its progress.
-    work = open_workspace(settings, store, callback=damage_notices(quiet=quiet), force=force)
+    work = open_workspace(settings, open_store(store), callback=damage_notices(quiet=quiet), force=force)
     digest = ingest_key(work, clip).inputs["clip"]
     if not name:
         refuse_other_video(out / clip.clip, digest)
@@ -162,10 +163,11 @@ def render(
     from effivmt.store.files import export_file
     from effivmt_flows.cli.progress import stage_progress
     from effivmt_flows.cli.terminal import say
+    from effivmt_tasks.stores import open_store
 
     folders = [adapter_folder(adapter, store) for adapter in adapters]
     with stage_progress(quiet=quiet) as callback:
-        work, runner = open_workspace(settings, store, callback=callback), StageRunner(callback)
+        work, runner = open_workspace(settings, open_store(store), callback=callback), StageRunner(callback)
         for trial in heal(callback):
             with trial:
                 folder = folders[0]

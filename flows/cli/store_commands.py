@@ -1,4 +1,4 @@
-"""The commands `store ls`, `store du` and `store prune`: what the store holds, and what of it can go."""
+"""The commands `store ls`, `du`, `prune` and `push`: what the store holds, what of it can go, and what to publish."""
 
 import sys
 from pathlib import Path
@@ -9,7 +9,7 @@ import typer
 from effivmt.errors import ParamsError
 from effivmt_flows.cli.options import STORE, Overrides, ParamsSource, StoreFolder, load_params
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Lists, measures and prunes the store.")
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Lists, measures, prunes and publishes the store.")
 
 
 @app.command()
@@ -102,3 +102,22 @@ def prune(
         elif entry.kind != "unfinished":
             say(f"in use: {what}", sys.stderr)
     say(f"{removed} of {len(entries)} entries, {decimal(freed)}{' would go' if dry_run else ' removed'}")
+
+
+@app.command()
+def push(store: StoreFolder = STORE) -> None:
+    """Publishes the artifacts that the remote store (EFFIVMT_REMOTE) lacks, such as those of a run that it missed."""
+    from effivmt.store.upkeep import list_entries
+    from effivmt_flows.cli.terminal import say
+    from effivmt_tasks.stores import REMOTE, open_remote
+
+    remote = open_remote()
+    if remote is None:
+        raise ParamsError(f"{REMOTE} names no remote store; set it to a URL such as s3://bucket/folder")
+    remote.check()
+    artifacts = [entry for entry in list_entries(store) if entry.kind == "artifact"]
+    lacking = [entry for entry in artifacts if not remote.has(entry.stage, entry.key)]
+    published = sum(remote.publish(entry.path) for entry in lacking)
+    say(f"{published} of {len(artifacts)} artifacts published to {remote.name}; it had {len(artifacts) - len(lacking)}")
+    if published < len(lacking):
+        raise typer.Exit(1)
