@@ -7,6 +7,7 @@ of every clip), `quarantine.csv` (the clips that failed) and `report.html` (the 
 import csv
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -101,9 +102,17 @@ def faulty_rows(catalog: Catalog) -> list[ClipOutcome]:
 
 def summarize(catalog: str, outcomes: Sequence[ClipOutcome], seconds: float) -> RunSummary:
     """The summary of a run that ends now."""
-    counts = {status: sum(outcome.status == status for outcome in outcomes) for status in ("hit", "done", "failed")}
+    counts = Counter(outcome.status for outcome in outcomes)
     ended = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    return RunSummary(catalog, ended, round(seconds, 3), **counts, clips=list(outcomes))
+    return RunSummary(
+        catalog,
+        ended,
+        round(seconds, 3),
+        hit=counts["hit"],
+        done=counts["done"],
+        failed=counts["failed"],
+        clips=list(outcomes),
+    )
 
 
 def failed_before(out: Path) -> list[str]:

@@ -84,9 +84,9 @@ def print_run(summary: RunSummary, ran: Catalog, out: Path, *, quiet: bool) -> N
         if len(failed) > _FAILED_SHOWN:
             console.print(f"and {len(failed) - _FAILED_SHOWN} more", soft_wrap=True)
     if summary.removed:
-        names, more = ", ".join(summary.removed[:_REMOVED_SHOWN]), len(summary.removed) - _REMOVED_SHOWN
-        names += f" and {more} more" if more > 0 else ""
-        told = f"no longer in the catalog: {names}; --delete-removed deletes their results"
+        gone, more = ", ".join(summary.removed[:_REMOVED_SHOWN]), len(summary.removed) - _REMOVED_SHOWN
+        gone += f" and {more} more" if more > 0 else ""
+        told = f"no longer in the catalog: {gone}; --delete-removed deletes their results"
         console.print(told, soft_wrap=True, markup=False)
     if not quiet:
         console.print(summary.counts, soft_wrap=True)
