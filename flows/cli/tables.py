@@ -93,11 +93,11 @@ def print_run(summary: RunSummary, ran: Catalog, out: Path, *, quiet: bool) -> N
         told = f"no longer in the catalog: {gone}; --delete-removed deletes their results"
         console.print(told, soft_wrap=True, markup=False)
     if not quiet:
-        told = [f"{it.clip}: {notice}" for it in summary.clips if it.clip in names for notice in it.notices]
-        for line in told[:_NOTICES_SHOWN]:
+        notices = [f"{it.clip}: {notice}" for it in summary.clips if it.clip in names for notice in it.notices]
+        for line in notices[:_NOTICES_SHOWN]:
             console.print(line, style="yellow", soft_wrap=True, markup=False)
-        if len(told) > _NOTICES_SHOWN:
-            console.print(f"and {len(told) - _NOTICES_SHOWN} more notices; metrics.json of each clip has them")
+        if len(notices) > _NOTICES_SHOWN:
+            console.print(f"and {len(notices) - _NOTICES_SHOWN} more notices; metrics.json of each clip has them")
         console.print(summary.counts, soft_wrap=True)
         if (out / PAGE).is_file():  # a single stage has none
             console.print(f"report {out / PAGE}", soft_wrap=True, markup=False)
