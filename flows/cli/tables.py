@@ -88,16 +88,16 @@ def print_run(summary: RunSummary, ran: Catalog, out: Path, *, quiet: bool) -> N
         if len(failed) > _FAILED_SHOWN:
             console.print(f"and {len(failed) - _FAILED_SHOWN} more", soft_wrap=True)
     if summary.removed:
-        ids, more = ", ".join(summary.removed[:_REMOVED_SHOWN]), len(summary.removed) - _REMOVED_SHOWN
-        ids += f" and {more} more" if more > 0 else ""
-        line = f"no longer in the catalog: {ids}; --delete-removed deletes their results"
-        console.print(line, soft_wrap=True, markup=False)
+        gone, more = ", ".join(summary.removed[:_REMOVED_SHOWN]), len(summary.removed) - _REMOVED_SHOWN
+        gone += f" and {more} more" if more > 0 else ""
+        told = f"no longer in the catalog: {gone}; --delete-removed deletes their results"
+        console.print(told, soft_wrap=True, markup=False)
     if not quiet:
-        told = [f"{it.clip}: {notice}" for it in summary.clips if it.clip in names for notice in it.notices]
-        for line in told[:_NOTICES_SHOWN]:
+        notices = [f"{it.clip}: {notice}" for it in summary.clips if it.clip in names for notice in it.notices]
+        for line in notices[:_NOTICES_SHOWN]:
             console.print(line, style="yellow", soft_wrap=True, markup=False)
-        if len(told) > _NOTICES_SHOWN:
-            console.print(f"and {len(told) - _NOTICES_SHOWN} more notices; metrics.json of each clip has them")
+        if len(notices) > _NOTICES_SHOWN:
+            console.print(f"and {len(notices) - _NOTICES_SHOWN} more notices; metrics.json of each clip has them")
         console.print(summary.counts, soft_wrap=True)
         if (out / PAGE).is_file():  # a single stage has none
             console.print(f"report {out / PAGE}", soft_wrap=True, markup=False)
