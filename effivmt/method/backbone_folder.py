@@ -89,6 +89,18 @@ def find_backbone(params: BackboneParams, memo: Path | None = None, *, weights: 
     )
 
 
+def find_configs(params: BackboneParams) -> Path:
+    """The folder of a backbone, with its configs checked; of a hub id they alone are fetched. Raises BackboneError."""
+    folder = find_embedded(params.path)
+    if not os.path.isdir(folder):
+        folder, _ = fetch("backbone", params.path, params.revision, _CONFIGS)
+    try:
+        check_configs(folder)
+    except ValueError as error:
+        raise BackboneError(f"backbone {folder} {error}") from error
+    return folder
+
+
 def has_weights(folder: Path) -> bool:
     """Whether each component with weights has all of them here."""
     try:

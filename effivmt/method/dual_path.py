@@ -14,6 +14,7 @@ from diffusers.models.transformers.transformer_wan import WanAttention, WanTrans
 from torch import nn
 
 from effivmt.method.heads import BRANCHES, HeadMap, self_attentions
+from effivmt.method.low_memory import cast_as
 from effivmt.method.side_path import SidedLinear
 
 PROJECTIONS = ("to_q", "to_k", "to_v", "to_out.0")
@@ -111,7 +112,11 @@ def _rows(linear: nn.Linear, channels: torch.Tensor) -> nn.Linear | None:
         return None
     channels = channels.to(linear.weight.device)
     half = _linear(linear.weight[channels], linear.bias[channels])
-    return SidedLinear(half, linear.down, linear.up[channels]) if isinstance(linear, SidedLinear) else half
+    return (
+        SidedLinear(half, linear.down, linear.up[channels])
+        if isinstance(linear, SidedLinear)
+        else cast_as(half, linear)
+    )
 
 
 def _columns(linear: nn.Linear, channels: torch.Tensor, *, bias: bool) -> nn.Linear | None:
@@ -119,7 +124,11 @@ def _columns(linear: nn.Linear, channels: torch.Tensor, *, bias: bool) -> nn.Lin
         return None
     channels = channels.to(linear.weight.device)
     half = _linear(linear.weight[:, channels], linear.bias if bias else None)
-    return SidedLinear(half, linear.down[:, channels], linear.up) if isinstance(linear, SidedLinear) else half
+    return (
+        SidedLinear(half, linear.down[:, channels], linear.up)
+        if isinstance(linear, SidedLinear)
+        else cast_as(half, linear)
+    )
 
 
 def _linear(weight: torch.Tensor, bias: torch.Tensor | None) -> nn.Linear:

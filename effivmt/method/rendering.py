@@ -34,7 +34,7 @@ def render(
     """
     branches: dict[str, tuple[Mapping[str, torch.Tensor], float]] = {}
     if adapter is not None:
-        check_fits(adapter, backbone.transformer, backbone.found.facts)
+        check_fits(adapter, backbone.frozen_transformer, backbone.found.facts)
         branches["spatial"] = (adapter.spatial, params.appearance_strength)
         branches["temporal"] = (adapter.temporal, params.motion_strength)
     pipeline = backbone.pipeline(params.flow_shift)
@@ -45,7 +45,7 @@ def render(
             progress(index + 1, params.steps)
         return {}
 
-    with fused(backbone.transformer, branches):
+    with fused(backbone.frozen_transformer, branches):
         return run_pipeline(pipeline, prompt, negative, params, size=size, after_step=report, generator=generator)
 
 

@@ -53,7 +53,7 @@ def run(
     from effivmt.catalog import read_catalog
     from effivmt.pipeline.selection import select_clips
     from effivmt.pipeline.workspace import open_workspace
-    from effivmt_flows.cli.progress import clip_progress, damage_notices, say_scorer_fault
+    from effivmt_flows.cli.progress import clip_progress, damage_notices, say_memory, say_scorer_fault
     from effivmt_flows.cli.tables import print_faults, print_plan, print_run
     from effivmt_tasks.cluster import choose_cluster
 
@@ -64,6 +64,7 @@ def run(
         return
     work = open_workspace(settings, store, callback=damage_notices(quiet=quiet), force=force, weights=not dry_run)
     say_scorer_fault(work.scorer.fault, quiet=quiet)
+    say_memory(work.memory, quiet=quiet)
     print_faults(chosen)
     if dry_run:
         print_plan(work, chosen)

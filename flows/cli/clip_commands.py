@@ -82,7 +82,7 @@ def transfer(
     from effivmt.pipeline.outputs import refuse_other_video
     from effivmt.pipeline.stages.ingestion import ingest_key
     from effivmt.pipeline.workspace import open_workspace
-    from effivmt_flows.cli.progress import damage_notices, say_scorer_fault, stage_progress, waiting
+    from effivmt_flows.cli.progress import damage_notices, say_memory, say_scorer_fault, stage_progress, waiting
     from effivmt_flows.cli.tables import print_transfer
     from effivmt_flows.cli.terminal import say
 
@@ -92,6 +92,7 @@ def transfer(
     if not name:
         refuse_other_video(out / clip.clip, digest)
     say_scorer_fault(work.scorer.fault, quiet=quiet)
+    say_memory(work.memory, quiet=quiet)
     if engine == "prefect":
         from effivmt_tasks.server import reach_server
 

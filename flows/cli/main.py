@@ -10,7 +10,14 @@ import typer
 from effivmt.errors import EffiVMTError, ParamsError, in_one_line, printable
 from effivmt.store.disk_errors import FULL_REMEDY, is_full
 from effivmt.versions import __version__
-from effivmt_flows.cli import bench_commands, catalog_commands, clip_commands, registry_commands, upkeep_commands
+from effivmt_flows.cli import (
+    bench_commands,
+    catalog_commands,
+    clip_commands,
+    plan_commands,
+    registry_commands,
+    upkeep_commands,
+)
 from effivmt_flows.cli.stopping import stopped_by_signals
 
 INTERRUPTED = 130
@@ -41,6 +48,7 @@ COMMANDS = (
     catalog_commands.stage,
     clip_commands.render,
     clip_commands.evaluate,
+    plan_commands.plan,
     bench_commands.bench,
     registry_commands.pull,
     registry_commands.sync,

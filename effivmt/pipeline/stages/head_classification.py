@@ -25,7 +25,7 @@ class HeadSource:
 def heads_key(work: Workspace, sources: Sequence[HeadSource]) -> Key:
     """The store key."""
     params = work.params.heads
-    settings = params.model_dump(exclude={"scope_clips"}) | {"precision": work.params.backbone.dtype}
+    settings = params.model_dump(exclude={"scope_clips"}) | {"precision": work.precision}
     if params.split == "classified":  # keys made before there were other splits do not have it
         settings.pop("split")
     if params.scope == "clip":
@@ -76,7 +76,7 @@ def _classify(work: Workspace, out: Path, _scratch: Path, *, sources: Sequence[H
     from effivmt.method.seeding import generator
 
     backbone, params, progress = work.backbone, work.params.heads, work.progress("heads")
-    backbone.keep("transformer")
+    backbone.keep("frozen_transformer")
     total, scores = len(sources) * len(params.noise_levels), []
     for source in sources:
         latents, embedding = load_tensor(source.ingested, "dense"), load_tensor(source.embedding, "embedding")
@@ -85,7 +85,7 @@ def _classify(work: Workspace, out: Path, _scratch: Path, *, sources: Sequence[H
             noised = add_noise(latents, noise, torch.tensor([level]))
             scores.append(
                 attention_scores(
-                    backbone.transformer,
+                    backbone.frozen_transformer,
                     noised.to(backbone.device, backbone.dtype),
                     torch.tensor([1000 * level], device=backbone.device),
                     embedding[None].to(backbone.device, backbone.dtype),

@@ -88,8 +88,10 @@ def render_key(work: Workspace, job: RenderJob) -> Key:
         "render": params.model_dump(exclude=unread),
         "seed": job.seed,
         "ingest": work.params.ingest.model_dump(),
-        "precision": work.adapted_precision if adapter else work.params.backbone.dtype,
+        "precision": work.adapted_precision if adapter else work.precision,
     }
+    if work.memory.tiled_decoding:  # keys of whole pictures do not have it
+        settings["tiled"] = True
     inputs = {
         "prompt": job.embedding.digest("embedding.safetensors"),
         "negative": job.negative.digest("embedding.safetensors"),
@@ -131,7 +133,7 @@ def _render(
     from effivmt.media.video import write_image, write_video
     from effivmt.method.rendering import render as render_frames
 
-    work.backbone.keep("transformer", "vae")
+    work.backbone.keep("frozen_transformer", "vae")
     frames = render_frames(
         work.backbone,
         job.adapter.load() if job.adapter else None,

@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from effivmt.catalog import Clip
-from effivmt.pipeline.stages.spatial_tuning import tuning_settings
+from effivmt.pipeline.stages.spatial_tuning import checkpointed, tuning_settings
 from effivmt.pipeline.stages.tensors import load_tensor
 from effivmt.pipeline.stages.text_embedding import embed_texts
 from effivmt.pipeline.workspace import Workspace
@@ -57,6 +57,7 @@ def _tune(work: Workspace, out: Path, scratch: Path, *, clip: Clip, inputs: Temp
     from effivmt.method.adapter import fused, save_adapter, to_stock_layout
     from effivmt.method.adapter_manifest import AdapterFacts
     from effivmt.method.heads import load_head_map
+    from effivmt.method.low_memory import activations_on_host
     from effivmt.method.tuning import tune_temporal
 
     backbone, params = work.backbone, work.params
@@ -64,13 +65,14 @@ def _tune(work: Workspace, out: Path, scratch: Path, *, clip: Clip, inputs: Temp
     digest = inputs.ingested.digest(f"{latents_name(work)}.safetensors")
     heads = load_head_map(inputs.classified.file("heads.parquet"))
     looks = load_file(inputs.appearance.file("spatial.safetensors"))
-    with fused(backbone.transformer, {"spatial": (looks, 1.0)}) as transformer:
+    waiting = activations_on_host(backbone.device, needed=work.memory.activations_on_host)
+    with fused(backbone.transformer, {"spatial": (looks, 1.0)}) as transformer, waiting:
         tuned = tune_temporal(
             transformer,
             heads,
             load_tensor(inputs.ingested, latents_name(work)),
             load_tensor(inputs.caption, "embedding")[None],
-            params=params.temporal,
+            params=checkpointed(params.temporal, work.memory.temporal_checkpointing),
             sampling=params.sampling,
             num_frames=params.ingest.num_frames,
             seed=params.seed,
