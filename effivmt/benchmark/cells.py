@@ -38,9 +38,9 @@ class Cell:
 
     metrics: by name, None where not measurable; preparing_seconds, rendering_seconds: of its artifacts before and in
     rendering, without evaluation and text encoding; processor_seconds: CPU seconds of both; peak_bytes: the most
-    resident memory that one of them took; either None where an artifact's record does not have it. video: the artifact
-    with video.mp4; adapter: the one with the weights, None where a method tunes nothing. A failed cell has only an
-    `error`.
+    resident memory that one of them took; either None where an artifact's record does not have it. video_key,
+    adapter_key: of the artifacts with video.mp4 and with the weights, the latter None where a method tunes nothing;
+    video: the former itself, None where only its row was kept (`FinishedJobs`). A failed cell has only an `error`.
     """
 
     method: str
@@ -53,8 +53,9 @@ class Cell:
     rendering_seconds: float | None = None
     processor_seconds: float | None = None
     peak_bytes: int | None = None
+    video_key: str | None = None
+    adapter_key: str | None = None
     video: Artifact | None = None
-    adapter: Artifact | None = None
 
     @property
     def seconds(self) -> float | None:
@@ -173,6 +174,7 @@ def _cell(job: Job, prepared: Prepared, rendered: RenderedVideo, evaluated: Arti
         rendering_seconds=rendered.artifact.seconds,
         processor_seconds=sum(busy) if len(busy) == len(used) else None,
         peak_bytes=max(peaks) if len(peaks) == len(used) else None,
+        video_key=rendered.artifact.key,
+        adapter_key=None if prepared.adapter is None else prepared.adapter.key,
         video=rendered.artifact,
-        adapter=prepared.adapter,
     )

@@ -25,6 +25,16 @@ LOOKS = (
     "flicker",
 )
 COST = ("seconds", "preparing_seconds", "rendering_seconds", "processor_seconds", "peak_bytes")
+SUMMARY = (
+    "motion_fidelity",
+    "two_sided_motion_fidelity",
+    "trajectory_error",
+    "text_similarity",
+    "appearance_leakage",
+    "background_leakage",
+    "processor_seconds",
+)
+"""Measures in the first table, without intervals."""
 COMPARED = (
     "motion_fidelity",
     "foreground_motion_fidelity",
@@ -42,7 +52,7 @@ HEADINGS = {"method": "Methods", "ablation": "Ablations", "control": "Controls",
 
 def markdown(summary: Summary) -> str:
     """The document of a summary."""
-    methods, parts = summary["methods"], [_head(summary)]
+    methods, parts = summary["methods"], [_head(summary), f"## Summary\n\n{summary_table(summary)}"]
     for kind, heading in HEADINGS.items():
         names = [name for name, method in methods.items() if method["kind"] == kind]
         if names:
@@ -59,6 +69,20 @@ def markdown(summary: Summary) -> str:
     if summary["failures"]:
         parts.append(_failures(summary["failures"]))
     return "\n\n".join(parts) + "\n"
+
+
+def summary_table(summary: Summary) -> str:
+    """The means of all methods with two decimals, as the README shows them."""
+    methods = summary["methods"]
+    measures = [name for name in SUMMARY if any(name in method["estimates"] for method in methods.values())]
+    rows = [
+        [
+            _title(methods, name),
+            *(_rounded(measure, as_estimate(method["estimates"].get(measure))) for measure in measures),
+        ]
+        for name, method in methods.items()
+    ]
+    return _table(["", *map(_heading, measures)], rows)
 
 
 def number(measure: str, value: float, *, signed: bool = False) -> str:
@@ -78,6 +102,12 @@ def cell(measure: str, found: Estimate | None, *, signed: bool = False) -> str:
         return text
     text += f" [{number(measure, found.low, signed=signed)}, {number(measure, found.high, signed=signed)}]"
     return f"**{text}**" if signed and found.excludes_zero else text
+
+
+def _rounded(measure: str, found: Estimate | None) -> str:
+    if found is None:
+        return "–"
+    return number(measure, found.mean) if measure.endswith("seconds") else f"{found.mean:.2f}"
 
 
 def _head(summary: Summary) -> str:

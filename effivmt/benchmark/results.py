@@ -13,6 +13,7 @@ from effivmt.benchmark.cells import Cell, JobResult
 from effivmt.benchmark.claims import ClaimRecord, judge_claims
 from effivmt.benchmark.measures import COSTS, MEASURES, ordered
 from effivmt.benchmark.methods import OURS, Method
+from effivmt.benchmark.settings import Setting
 from effivmt.benchmark.statistics import DRAWS, LEVEL, EstimateRecord, difference, estimate
 
 Estimates = dict[str, EstimateRecord]
@@ -21,7 +22,7 @@ Estimates = dict[str, EstimateRecord]
 
 @dataclass(frozen=True)
 class RunInfo:
-    """What was run: the suite, the backbone (id, digest), the code (version, Git commit) and how many workers."""
+    """What was run: the suite, the backbone (id, digest), the code (version, Git commit), workers, the settings."""
 
     suite: str
     backbone: str
@@ -29,6 +30,7 @@ class RunInfo:
     version: str
     commit: str | None
     workers: int
+    settings: Mapping[str, Setting]
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,7 @@ class Summary(TypedDict):
     version: str
     commit: str | None
     workers: int
+    settings: dict[str, Setting]
     clips: int
     prompts: int
     seeds: int
@@ -143,8 +146,8 @@ def row_of(result: JobResult, cell: Cell, unsaid: bool | None) -> Row:
             "processor_seconds": cell.processor_seconds,
             "peak_bytes": cell.peak_bytes,
         },
-        adapter=None if cell.adapter is None else cell.adapter.key,
-        video=None if cell.video is None else cell.video.key,
+        adapter=cell.adapter_key,
+        video=cell.video_key,
     )
 
 
@@ -198,6 +201,7 @@ def summarise(run: RunInfo, methods: Sequence[Method], rows: Sequence[Row]) -> S
         version=run.version,
         commit=run.commit,
         workers=run.workers,
+        settings=dict(run.settings),
         clips=len({row.clip for row in rows}),
         prompts=len({(row.clip, row.prompt) for row in rows}),
         seeds=len({row.seed for row in rows}),

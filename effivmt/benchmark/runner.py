@@ -9,6 +9,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from effivmt.benchmark.cells import Job, JobResult, failed_cells, run_job
+from effivmt.benchmark.finished import FinishedJobs
 from effivmt.benchmark.methods import Method
 from effivmt.benchmark.peers import PEERS, is_of_peer, peer_params, read_peers
 from effivmt.catalog import Catalog, Clip
@@ -53,29 +54,40 @@ def pick(catalog: Catalog, clips: int | None, prompts: int | None) -> list[Clip]
     return [clip.model_copy(update={"prompts": clip.prompts[:prompts]}) for clip in chosen]
 
 
-def run(store: Path, jobs: Sequence[Job], workers: int, on_job_end: Callable[[JobResult], None]) -> list[JobResult]:
+def run(
+    store: Path,
+    jobs: Sequence[Job],
+    workers: int,
+    on_job_end: Callable[[JobResult], None],
+    *,
+    finished: FinishedJobs | None = None,
+) -> list[JobResult]:
     """Runs every job and returns the results in the order of the jobs; calls `on_job_end` with each as it ends.
 
-    One worker is this process, with all its threads; several are processes with one thread each.
+    One worker is this process, with all its threads; several are processes with one thread each. finished: takes the
+    jobs that it has from there, and keeps the others there.
     """
     ended: dict[int, JobResult] = {}
-    for number, done in _here(store, jobs) if workers == 1 else _elsewhere(store, jobs, workers):
+    ends = _here(store, jobs, finished) if workers == 1 else _elsewhere(store, jobs, workers, finished)
+    for number, done in ends:
         ended[number] = done
         on_job_end(done)
     return [ended[number] for number in range(len(jobs))]
 
 
-def _here(store: Path, jobs: Sequence[Job]) -> Iterator[tuple[int, JobResult]]:
+def _here(store: Path, jobs: Sequence[Job], finished: FinishedJobs | None) -> Iterator[tuple[int, JobResult]]:
     loaded = LoadedBackbone()
     for number, job in enumerate(jobs):
-        yield number, run_job(Workspace(Store(store), job.params, loaded=loaded), job)
+        yield number, _run_one(Workspace(Store(store), job.params, loaded=loaded), job, finished)
 
 
-def _elsewhere(store: Path, jobs: Sequence[Job], workers: int) -> Iterator[tuple[int, JobResult]]:
+def _elsewhere(
+    store: Path, jobs: Sequence[Job], workers: int, finished: FinishedJobs | None
+) -> Iterator[tuple[int, JobResult]]:
     context, others = multiprocessing.get_context("spawn"), multiprocessing.active_children()
     with ProcessPoolExecutor(workers, context, _begin_worker) as pool:
         try:
-            futures = {pool.submit(_run_in_worker, store, job): number for number, job in enumerate(jobs)}
+            futures = {pool.submit(_run_in_worker, store, job, finished): number for number, job in enumerate(jobs)}
             for future in as_completed(futures):
                 number = futures[future]
                 try:
@@ -111,5 +123,15 @@ def _end_with(parent: multiprocessing.process.BaseProcess) -> None:
     os._exit(1)
 
 
-def _run_in_worker(store: Path, job: Job) -> JobResult:
-    return run_job(Workspace(Store(store), job.params, loaded=_LOADED), job)
+def _run_in_worker(store: Path, job: Job, finished: FinishedJobs | None) -> JobResult:
+    return _run_one(Workspace(Store(store), job.params, loaded=_LOADED), job, finished)
+
+
+def _run_one(work: Workspace, job: Job, finished: FinishedJobs | None) -> JobResult:
+    if finished is None:
+        return run_job(work, job)
+    if (kept := finished.find(work, job)) is not None:
+        return kept
+    result = run_job(work, job)
+    finished.keep(work, result)
+    return result

@@ -41,10 +41,10 @@ def contact_sheet(rows: Sequence[tuple[str, np.ndarray]], *, columns: int = 9) -
     if not rows:
         raise VideoError("a contact sheet was given no video, expected at least one row; pass a (label, video) pair")
     strips = [[_tile(frame) for frame in _spread(label, video, columns)] for label, video in rows]
-    font = _font(16)
+    font = label_font(16)
     pitch = max(strip[0].width for strip in strips) + _GAP
     width = columns * pitch - _GAP
-    labels = [_wrap(label, font, width) for label, _ in rows]
+    labels = [wrap_label(label, font, width) for label, _ in rows]
     line = 22
     heights = [len(lines) * line + 4 + strip[0].height for lines, strip in zip(labels, strips, strict=True)]
     sheet = Image.new("RGB", (width + 2 * _PAD, sum(heights) + _PAD * (len(rows) + 1)), PAPER)
@@ -75,7 +75,7 @@ def head_map(spatial: np.ndarray, temporal: np.ndarray, branch: np.ndarray) -> n
     grid_right = left + heads * cell
     width = max(grid_right + 12 + 2 * count_width, _PAD + 2 * _LEGEND_WIDTH) + _PAD
     image = Image.new("RGB", (width, top + layers * cell + _PAD), PAPER)
-    draw, font = ImageDraw.Draw(image), _font(13)
+    draw, font = ImageDraw.Draw(image), label_font(13)
     _draw_head_legend(draw, branch, full_ratio)
     every = int(np.ceil(24 / cell))
     draw.text((left - 8, top - 8), "layer", font=font, fill=MUTED, anchor="rs")
@@ -181,14 +181,14 @@ def _tile(frame: np.ndarray) -> Image.Image:
     return image.resize((width * factor, height * factor), Image.Resampling.NEAREST)
 
 
-def _font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
+def label_font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
     return ImageFont.truetype(
         Path(matplotlib.get_data_path(), "fonts", "ttf", name), size, layout_engine=ImageFont.Layout.BASIC
     )
 
 
-def _wrap(label: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
+def wrap_label(label: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
     """Breaks a label into at most `_LABEL_LINES` lines of `width` px, at spaces where one fits."""
     rest, lines = " ".join(label.split()), list[str]()
     while rest:
@@ -229,17 +229,19 @@ def _check_head_map(spatial: np.ndarray, temporal: np.ndarray, branch: np.ndarra
 
 def _draw_head_legend(draw: ImageDraw.ImageDraw, branch: np.ndarray, full_ratio: int) -> None:
     share, (layers, heads) = (branch == "temporal").mean(), branch.shape
-    draw.text((_PAD, _PAD), f"Head map: {share:.1%} temporal", font=_font(22, bold=True), fill=INK)
-    draw.text((_PAD, _PAD + 32), f"{layers} layers × {heads} heads = {branch.size} heads", font=_font(15), fill=MUTED)
+    draw.text((_PAD, _PAD), f"Head map: {share:.1%} temporal", font=label_font(22, bold=True), fill=INK)
+    draw.text(
+        (_PAD, _PAD + 32), f"{layers} layers × {heads} heads = {branch.size} heads", font=label_font(15), fill=MUTED
+    )
     length, top, bottom = 96, _PAD + 64, _PAD + 77
     for index, name in enumerate(BRANCH_COLOURS):
         left = _PAD + index * _LEGEND_WIDTH
         for step in range(length):
             draw.line([(left + step, top), (left + step, bottom)], _shade(name, step / (length - 1)))
         count = f"{name} ({int((branch == name).sum())})"
-        draw.text((left + length + 8, (top + bottom) / 2), count, font=_font(15), fill=INK, anchor="lm")
+        draw.text((left + length + 8, (top + bottom) / 2), count, font=label_font(15), fill=INK, anchor="lm")
     scale = f"pale: scores equal; full: own score {full_ratio}× the other's"
-    draw.text((_PAD, _PAD + 88), scale, font=_font(13), fill=MUTED)
+    draw.text((_PAD, _PAD + 88), scale, font=label_font(13), fill=MUTED)
 
 
 def _strength(spatial: np.ndarray, temporal: np.ndarray, is_temporal: np.ndarray) -> tuple[np.ndarray, int]:

@@ -1,7 +1,7 @@
 """adapter.json: what an adapter was made from, and the digests of its files; read without torch."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NotRequired, TypedDict, cast
 
@@ -36,16 +36,26 @@ class ClipFacts(TypedDict):
     digest: str
 
 
+class MergedFacts(TypedDict):
+    """A part of a merged adapter: its clip, where it says one, and the strengths of its looks and its motion."""
+
+    clip: ClipFacts | None
+    appearance: float
+    motion: float
+
+
 class AdapterFacts(TypedDict, total=False):
     """What an adapter was made from. `ranks`: LoRA rank of each branch; `params`: settings of the stages that made it.
 
-    `params` are plain JSON values, of our own stages or of a peer method; a peer's adapter has no `ranks`.
+    `params` are plain JSON values, of our own stages or of a peer method; a peer's adapter has no `ranks`. One that was
+    merged from others has `merged`, and neither `clip` nor `params`.
     """
 
     backbone: BackboneFacts
     clip: ClipFacts
     ranks: Mapping[str, int]
     params: Mapping[str, object]
+    merged: Sequence[MergedFacts]
 
 
 class AdapterManifest(AdapterFacts):

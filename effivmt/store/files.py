@@ -21,6 +21,25 @@ def export_file(artifact: Artifact, name: str, target: Path) -> None:
         copy_verified(artifact, name, target)
 
 
+def export_folder(artifact: Artifact, name: str, target: Path) -> None:
+    """Copies a folder of an artifact to a place that a user named, which appears whole or not at all.
+
+    EffiVMTError where the target is in use or cannot be written, DamageError where the artifact is damaged.
+    """
+    with write_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".{secrets.token_hex(8)}")
+        temporary.mkdir()
+        try:
+            for file in artifact.files:
+                if file.startswith(f"{name}/"):
+                    (temporary / file).parent.mkdir(parents=True, exist_ok=True)
+                    copy_verified(artifact, file, temporary / file)
+            os.replace(temporary / name, target)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
 def copy_verified(artifact: Artifact, name: str, target: Path) -> None:
     """Copies a file of an artifact unless the target has its digest; DamageError where the artifact is damaged."""
     digest = artifact.digest(name)

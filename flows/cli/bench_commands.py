@@ -28,6 +28,12 @@ def bench(
     peers: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Peers' params; default: peers.yaml beside the catalog.")
     ] = None,
+    finished: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Keeps a row file of each method and clip here; what it has is not run again."
+        ),
+    ] = None,
     search: Annotated[
         bool, typer.Option("--search", help="Tries each method's candidates instead; writes the best to --peers.")
     ] = False,
@@ -38,7 +44,7 @@ def bench(
     quiet: Quiet = False,
 ) -> None:
     """Compares methods on the same clips, with the same backbone, in one run; a stopped run resumes."""
-    from effivmt.benchmark.methods import METHODS, choose
+    from effivmt.benchmark.methods import METHODS, OURS, choose
     from effivmt.benchmark.suites import suite_catalog, suite_name
 
     if names:
@@ -49,8 +55,10 @@ def bench(
     chosen, catalog = choose(method, ablation), suite_catalog(suite)
     from effivmt.benchmark import runner
     from effivmt.benchmark.delivery import write_comparison
+    from effivmt.benchmark.finished import FinishedJobs
     from effivmt.benchmark.peers import FILE
     from effivmt.benchmark.results import RunInfo
+    from effivmt.benchmark.settings import settings_of
     from effivmt.catalog import load_catalog
     from effivmt.pipeline.healing import heal
     from effivmt.pipeline.workspace import open_workspace
@@ -81,11 +89,13 @@ def bench(
     work = open_workspace(jobs[0].params, store)  # a wrong backbone ends the run before the first job
     folder = work.folder
     say_scorer_fault(work.scorer.fault, quiet=quiet)
-    info = RunInfo(suite_name(suite), folder.id, folder.digest, __version__, git_commit(), workers)
+    settings = settings_of(next(job.params for job in jobs if job.method.name == OURS))
+    info = RunInfo(suite_name(suite), folder.id, folder.digest, __version__, git_commit(), workers, settings)
     for trial in heal(damage_notices(quiet=quiet)):
         with trial:
             with bench_console.job_progress(len(jobs), quiet=quiet) as on_job_end:
-                done = runner.run(store, jobs, workers, on_job_end)
+                kept = None if finished is None else FinishedJobs(finished)
+                done = runner.run(store, jobs, workers, on_job_end, finished=kept)
             summary = write_comparison(out, info, chosen, results=done)
     bench_console.print_summary(summary, out, quiet=quiet)
     if summary["failures"]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from effivmt.errors import ParamsError
+from effivmt_flows.cli.merge_commands import adapter_folder, strengths_of
 from effivmt_flows.cli.options import (
     OUT,
     STORE,
@@ -120,33 +121,39 @@ def _id_of(stem: str) -> str:
 
 
 def render(
-    adapter: Annotated[
-        str, typer.Argument(metavar="ADAPTER", help="An adapter folder, models:/NAME@ALIAS or models:/NAME/VERSION.")
+    adapters: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="ADAPTER...", help="A folder, models:/NAME@ALIAS or models:/NAME/VERSION; several add up."
+        ),
     ],
     prompt: Annotated[str, typer.Option(metavar="TEXT", help="What to render.")],
     out: Annotated[Path, typer.Option(metavar="FILE.mp4", help="The video to write.")],
     appearance: Annotated[
-        float | None, typer.Option(metavar="X", help="Strength of the reference's looks, 0 to 4.")
-    ] = None,
+        list[float], typer.Option(metavar="X", help="Strength of the reference's looks, 0 to 4; one for each adapter.")
+    ] = [],  # noqa: B006
     motion: Annotated[
-        float | None, typer.Option(metavar="X", help="Strength of the reference's motion, 0 to 4.")
-    ] = None,
+        list[float], typer.Option(metavar="X", help="Strength of the reference's motion, 0 to 4; one for each adapter.")
+    ] = [],  # noqa: B006
     seed: Annotated[int | None, typer.Option(metavar="N", help="Seed of the noise.")] = None,
     params: ParamsSource = None,
     store: StoreFolder = STORE,
     overrides: Overrides = [],  # noqa: B006
     quiet: Quiet = False,
 ) -> None:
-    """Renders a prompt with an adapter."""
-    options = {
-        "render.appearance_strength": appearance,
-        "render.motion_strength": motion,
-        "render.seeds": None if seed is None else [seed],
-    }
-    chosen = [f"{field}={value}" for field, value in options.items() if value is not None]
+    """Renders a prompt with an adapter, or with several together.
+
+    Example: effivmt render out/pan/adapter out/zigzag/adapter --motion 1 --motion 0.8 --prompt "a star" --out star.mp4
+    """
+    chosen = [] if seed is None else [f"render.seeds=[{seed}]"]
     settings = load_params(params, [*overrides, *chosen, "render.baseline=false"])
-    if len(settings.render.seeds) > 1:
-        raise ParamsError(f"render.seeds is {settings.render.seeds}; one video has one seed: choose it with --seed")
+    own = settings.render
+    strengths = strengths_of(len(adapters), appearance, motion, default=(own.appearance_strength, own.motion_strength))
+    looks, moves = (1.0, 1.0) if len(adapters) > 1 else (strengths[0].appearance, strengths[0].motion)
+    own = own.model_copy(update={"appearance_strength": looks, "motion_strength": moves})
+    settings = settings.model_copy(update={"render": own})
+    if len(own.seeds) > 1:
+        raise ParamsError(f"render.seeds is {own.seeds}; one video has one seed: choose it with --seed")
     if out.suffix.lower() != ".mp4":
         raise ParamsError(f"--out {out} is no .mp4 file name; give one")
     from effivmt.pipeline import stages
@@ -156,13 +163,15 @@ def render(
     from effivmt.store.files import export_file
     from effivmt_flows.cli.progress import stage_progress
     from effivmt_flows.cli.terminal import say
-    from effivmt_tasks.tracking.pull import PREFIX, pull_to_cache
 
-    folder = pull_to_cache(adapter, store / "pulled") if adapter.startswith(PREFIX) else Path(adapter)
+    folders = [adapter_folder(adapter, store) for adapter in adapters]
     with stage_progress(quiet=quiet) as callback:
         work, runner = open_workspace(settings, store, callback=callback), StageRunner(callback)
         for trial in heal(callback):
             with trial:
+                folder = folders[0]
+                if len(folders) > 1:
+                    folder = stages.merge(work, folders, strengths).folder("adapter")
                 (video,) = runner.run(stages.render, work, [prompt], folder)
                 export_file(video.artifact, "video.mp4", out)
     say(out)

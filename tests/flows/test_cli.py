@@ -128,6 +128,28 @@ def test_render_without_strength_is_the_backbone_alone(project: Path, transferre
     assert seeded.read_bytes() not in (full.read_bytes(), still.read_bytes())
 
 
+def test_adapters_add_up(project: Path, transferred: Ended, tmp_path: Path) -> None:
+    common = ("--params", project / "params.yaml", "--store", project / "store")
+    prompt, adapter = ("--prompt", PROMPTS[0], "--quiet"), project / "out" / "zigzag" / "adapter"
+    halves = ("--motion", 0.5, "--motion", 0.5, "--appearance", 0.25)
+    both, merged, again = tmp_path / "both.mp4", tmp_path / "merged", tmp_path / "again.mp4"
+    assert effivmt("render", adapter, adapter, *halves, *common, *prompt, "--out", both).code == 0
+    whole = read_frames(project / "out" / "zigzag" / "video-1.mp4")[0].astype(int)
+    assert abs(read_frames(both)[0] - whole).mean() < 0.5  # 2 * 0.5 of one adapter is the adapter
+    ended = effivmt("merge", adapter, adapter, *halves, *common, "--out", merged)
+    assert (ended.code, ended.out) == (0, f"{merged}\n")
+    strengths = ("--motion", 1, "--appearance", 1)
+    assert effivmt("render", merged, *strengths, *common, *prompt, "--out", again).code == 0
+    assert again.read_bytes() == both.read_bytes()
+    used = effivmt("merge", adapter, adapter, *common, "--out", merged)
+    assert used.code == 1 and f"--out {merged} is in use" in used.err
+    thrice = ("--motion", 1, "--motion", 1, "--motion", 1)
+    ended = effivmt("merge", adapter, adapter, *thrice, *common, "--out", tmp_path / "c")
+    assert ended.code == 2 and "--motion is given 3 times for 2 adapters" in ended.err
+    ended = effivmt("merge", adapter, *common, "--out", tmp_path / "c")
+    assert ended.code == 1 and "expected two or more" in ended.err and not (tmp_path / "c").exists()
+
+
 def test_render_refuses_what_it_cannot_do(project: Path, tmp_path: Path) -> None:
     common = ("--params", project / "params.yaml", "--store", project / "store", "--prompt", "p", "--quiet")
     ended = effivmt("render", tmp_path, *common, "--out", tmp_path / "a.mp4")

@@ -10,6 +10,7 @@ stage 3 only. The work imports torch when it runs: asking for what the store has
 from effivmt.pipeline.stages.evaluation import evaluate
 from effivmt.pipeline.stages.head_classification import heads
 from effivmt.pipeline.stages.ingestion import ingest
+from effivmt.pipeline.stages.merging import Strengths, merge
 from effivmt.pipeline.stages.rendering import RenderedVideo, render
 from effivmt.pipeline.stages.spatial_tuning import spatial
 from effivmt.pipeline.stages.temporal_tuning import temporal
@@ -20,11 +21,13 @@ STAGES = ("ingest", "heads", "spatial", "temporal", "render", "evaluate")
 __all__ = [
     "STAGES",
     "RenderedVideo",
+    "Strengths",
     "embed_clip",
     "embed_texts",
     "evaluate",
     "heads",
     "ingest",
+    "merge",
     "render",
     "spatial",
     "temporal",

@@ -30,7 +30,7 @@ from effivmt.pipeline.workspace import LoadedBackbone, Workspace
 from effivmt.store.store import Store
 
 RUN = [name for name, method in METHODS.items() if method.kind != "sweep"]
-ABOUT = RunInfo("tiny", "wan-random", "0" * 64, "0.1.0", "abc123", 1)
+ABOUT = RunInfo("tiny", "wan-random", "0" * 64, "0.1.0", "abc123", 1, {"seed": 0})
 KNOBS = {"motion_director": ("steps=2", "rank=2"), "ditflow": ("adam_steps=1",), "smm": ("adam_steps=1",)}
 
 
@@ -113,11 +113,11 @@ class TestMethods:
         motion = stages.temporal(work, clip, ingested, heads, appearance=looks)
         (ours,) = done[OURS].cells
         assert ours.preparing_seconds == sum(a.seconds for a in (ingested, heads, looks, motion))
-        assert ours.rendering_seconds == ours.video.seconds and ours.adapter.key == motion.key
+        assert ours.rendering_seconds == ours.video.seconds and ours.adapter_key == motion.key
         (alone,), (guided,) = done["backbone"].cells, done["smm"].cells
-        assert alone.preparing_seconds == 0 and alone.adapter is None
+        assert alone.preparing_seconds == 0 and alone.adapter_key is None
         assert guided.preparing_seconds == ingested.seconds and guided.video.stage == "peer_render"
-        assert done["motion-director"].cells[0].adapter.stage == "peer_tune"
+        assert (store / "peer_tune" / done["motion-director"].cells[0].adapter_key).is_dir()
 
     def test_the_reconstruction_is_the_reference_decoded(self, done, store, params, clip, backbone, tmp_path):
         (found,) = done["reconstruction"].cells
@@ -127,7 +127,7 @@ class TestMethods:
         assert len(frames) == work.params.ingest.num_frames
         write_video(tmp_path / "copy.mp4", frames, work.params.ingest.fps)
         assert (tmp_path / "copy.mp4").read_bytes() == found.video.file("video.mp4").read_bytes()
-        assert found.preparing_seconds == ingested.seconds and found.adapter is None
+        assert found.preparing_seconds == ingested.seconds and found.adapter_key is None
 
     def test_motion_director_renders_without_its_looks(self, done, store, params, clip):
         made = job(params, "motion-director", clip)
@@ -208,7 +208,7 @@ class TestResults:
             None,
         )
         assert first["motion_fidelity"] == done[OURS].cells[0].metrics["motion_fidelity"]
-        assert first["video"] == done[OURS].cells[0].video.key and first["adapter"] == done[OURS].cells[0].adapter.key
+        assert first["video"] == done[OURS].cells[0].video.key and first["adapter"] == done[OURS].cells[0].adapter_key
         (failed,) = (row for row in rows if row["error"])
         assert failed["method"] == "smm" and failed["motion_fidelity"] is None and failed["seconds"] is None
 

@@ -49,11 +49,13 @@ def test_the_columns_of_results_parquet(rows: list[Row], tmp_path: Path) -> None
 
 
 def test_the_fields_of_results_json(rows: list[Row]) -> None:
-    summary = summarise(RunInfo("tiny", "wan", "0" * 64, "1", None, 1), [METHODS[OURS], METHODS["smm"]], rows)
+    summary = summarise(
+        RunInfo("tiny", "wan", "0" * 64, "1", None, 1, {"seed": 0}), [METHODS[OURS], METHODS["smm"]], rows
+    )
     document = json.loads(json.dumps(summary))
     assert list(document) == [
-        "suite", "backbone", "backbone_digest", "version", "commit", "workers", "clips", "prompts", "seeds", "level",
-        "draws", "claims", "methods", "failures",
+        "suite", "backbone", "backbone_digest", "version", "commit", "workers", "settings", "clips", "prompts",
+        "seeds", "level", "draws", "claims", "methods", "failures",
     ]  # fmt: skip
     assert list(document["claims"][0]) == ["claim", "measure", "first", "times", "verdict", "other", "estimate"]
     smm = document["methods"]["smm"]
