@@ -1,4 +1,4 @@
-"""Writes the tables of the last runs, out/perf/*.json, into docs/performance.md, between the marks of their scripts."""
+"""Writes the tables of the last runs, out/perf/*.json, into the pages of docs/, between the marks of their scripts."""
 
 import argparse
 import json
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from timing import table
 
-DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "performance.md"
+DOCUMENTS = [Path(__file__).resolve().parent.parent / "docs" / name for name in ("performance.md", "memory.md")]
 
 
 def fill(text: str, results: Path) -> str:
@@ -19,22 +19,23 @@ def fill(text: str, results: Path) -> str:
             return match[0]
         found = json.loads(source.read_text(encoding="utf-8"))
         facts = found["machine"]
-        line = (
+        line = facts and (
             f"{facts['device']}, threads: {facts['threads']}, torch {facts['torch']}, {facts['dtype']}; "
-            f"{facts['matmul_flops_per_second'] / 1e9:,.0f} GFLOP/s, {facts['bytes_per_second'] / 1e9:,.1f} GB/s."
+            f"{facts['matmul_flops_per_second'] / 1e9:,.0f} GFLOP/s, {facts['bytes_per_second'] / 1e9:,.1f} GB/s.\n"
         )
-        return f"<!-- {name} -->\n{table(found['rows'])}\n\n{line}\n<!-- end of {name} -->"
+        return f"<!-- {name} -->\n{table(found['rows'])}\n\n{line or ''}<!-- end of {name} -->"
 
     return re.sub(r"<!-- ([a-z_]+) -->\n.*?<!-- end of \1 -->", filled, text, flags=re.DOTALL)
 
 
 def main() -> None:
-    """Rewrites the document in place."""
+    """Rewrites the pages in place."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--results", type=Path, default=Path("out/perf"), help="the folder of the JSON files")
     asked = parser.parse_args()
-    DOCUMENT.write_text(fill(DOCUMENT.read_text(encoding="utf-8"), asked.results), encoding="utf-8")
-    print(f"written: {DOCUMENT}")
+    for path in DOCUMENTS:
+        path.write_text(fill(path.read_text(encoding="utf-8"), asked.results), encoding="utf-8")
+        print(f"written: {path}")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,10 @@ RUNGS: Mapping[str, tuple[dict[str, bool], ...]] = {
     ),
     "render": ({}, {"tiled_decoding": True}, {"tiled_decoding": True, "offloaded_blocks": True}),
 }
-"""What each stage may choose, the cheapest first. Where a stage does not fit with its last, the base goes to 8 bits."""
+"""What each stage may choose, the cheapest first; where its last does not do, the base goes to 8 bits.
+
+LoRAs are merged into float32 weights, so those are neither kept in 8 bits nor offloaded.
+"""
 _REMEDIES: tuple[tuple[str, str, str | int | bool], ...] = (
     ("backbone", "dtype", "bfloat16"),
     ("", "gradient_checkpointing", True),
@@ -60,12 +63,13 @@ def usable(gigabytes: float) -> int:
 
 def choose(counter: StageCounter, gigabytes: float) -> MemoryChoices:
     """The cheapest choices with which most stages fit, all of them where that is possible."""
-    bases = (False, True) if counter.params.backbone.dtype == "bfloat16" else (False,)
+    low = counter.params.backbone.dtype == "bfloat16"
+    bases = (False, True) if low else (False,)
     best: tuple[int, MemoryChoices] | None = None
     for base in bases:
         choices, fitting = MemoryChoices(float8_base=base), 0
         for stage in STAGES:
-            candidates = [replace(choices, **rung) for rung in RUNGS[stage]]
+            candidates = [replace(choices, **rung) for rung in RUNGS[stage] if low or "offloaded_blocks" not in rung]
             fits = [it for it in candidates if counter.cost(stage, it).device_bytes <= usable(gigabytes)]
             choices = fits[0] if fits else candidates[-1]
             fitting += bool(fits)
@@ -77,11 +81,15 @@ def choose(counter: StageCounter, gigabytes: float) -> MemoryChoices:
     return best[1]
 
 
-def make_plan(counter: StageCounter, choices: MemoryChoices, gigabytes: float) -> Plan:
-    """The plan of a run under these choices on a device of `gigabytes` GiB."""
+def make_plan(counter: StageCounter, choices: MemoryChoices, gigabytes: float, *, remedies: bool = True) -> Plan:
+    """The plan of a run under these choices on a device of `gigabytes` GiB; remedies: looked for, which takes time."""
     costs = tuple(counter.cost(stage, choices) for stage in STAGES)
     misfits = tuple(
-        Misfit(cost.stage, cost.device_bytes, _remedy(counter, cost.stage, choices, usable(gigabytes)))
+        Misfit(
+            cost.stage,
+            cost.device_bytes,
+            _remedy(counter, cost.stage, choices, usable(gigabytes)) if remedies else "",
+        )
         for cost in costs
         if cost.device_bytes > usable(gigabytes)
     )
@@ -91,9 +99,7 @@ def make_plan(counter: StageCounter, choices: MemoryChoices, gigabytes: float) -
 def _remedy(counter: StageCounter, stage: str, choices: MemoryChoices, most: int) -> str:
     """The first setting under which the stage fits; empty where there is none among those that are tried."""
     for text, params in _changed(counter.params, stage):
-        changed = StageCounter(counter.folder, params)
-        rungs = [replace(choices, **rung) for rung in RUNGS[stage]]
-        if any(changed.cost(stage, rung).device_bytes <= most for rung in rungs):
+        if StageCounter(counter.folder, params).cost(stage, choices).device_bytes <= most:
             return text
     return ""
 

@@ -51,10 +51,17 @@ def test_a_tuning_that_is_too_large_is_checkpointed(counter):
 
 
 def test_what_cannot_fit_is_told_with_what_helps(counter):
-    choices = MemoryChoices(temporal_checkpointing=True, spatial_checkpointing=True)
+    choices = MemoryChoices(temporal_checkpointing=True, activations_on_host=True)
     needed = counter.cost("temporal", choices).device_bytes
     misfits = {it.stage: it for it in make_plan(counter, choices, gigabytes_for(needed - 100_000)).misfits}
     assert misfits["temporal"].needed == needed and misfits["temporal"].remedy == "temporal.batch=1"
+
+
+def test_without_choices_checkpointing_is_what_helps(counter):
+    """As on a processor, where nothing is chosen."""
+    needed = counter.cost("temporal", MemoryChoices(temporal_checkpointing=True)).device_bytes
+    misfits = make_plan(counter, MemoryChoices(), gigabytes_for(needed)).misfits
+    assert [it.remedy for it in misfits if it.stage == "temporal"] == ["temporal.gradient_checkpointing=true"]
 
 
 def test_usable_memory_leaves_room():

@@ -15,16 +15,24 @@ def counter_of(tmp_path, preset: str, size: dict[str, int]) -> StageCounter:
     return StageCounter(write_configs(tmp_path / preset, size), load_params(preset))
 
 
+def test_stage_3_of_1_3b(tmp_path):
+    """The weights alone are 2.65 GiB; a step at 7,800 tokens takes as much again."""
+    counter = counter_of(tmp_path, "wan2.1-1.3b", WAN_1_3B)
+    cost = counter.cost("temporal", MemoryChoices(temporal_checkpointing=True))
+    assert 3 < cost.device_bytes / GIB < 8 and cost.host_bytes / GIB == pytest.approx(2.65, abs=0.01)
+    assert 1e14 < cost.flops / 2000 < 2e14
+
+
+@pytest.mark.slow
 def test_1_3b_fits_into_12_gb(tmp_path):
     """The text encoder alone takes 10.6 GiB, so it goes to the host; nothing that changes the result is needed."""
     counter = counter_of(tmp_path, "wan2.1-1.3b", WAN_1_3B)
     choices = choose(counter, 12)
-    assert choices == MemoryChoices(text_on_host=True, temporal_checkpointing=True)
+    assert choices.text_on_host and not (choices.float8_base or choices.offloaded_blocks)
     plan = make_plan(counter, choices, 12)
     assert not plan.misfits
     costs = {cost.stage: cost for cost in plan.costs}
     assert costs["text"].host_bytes / GIB == pytest.approx(10.8, abs=0.3)
-    assert 2.6 < costs["spatial"].device_bytes / GIB < 6
 
 
 @pytest.mark.slow
