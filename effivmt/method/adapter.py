@@ -21,7 +21,8 @@ from torch import nn
 
 from effivmt.errors import AdapterError
 from effivmt.method.adapter_manifest import AdapterFacts, BackboneFacts, read_facts
-from effivmt.method.dual_path import PROJECTIONS, channels_of
+from effivmt.method.branch_lora import PROJECTIONS
+from effivmt.method.dual_path import channels_of
 from effivmt.method.heads import BRANCHES, HeadMap, load_head_map, save_head_map
 from effivmt.method.side_path import SidedLinear
 from effivmt.store.digests import sha256_file
@@ -150,16 +151,17 @@ def fused(
 ) -> Iterator[WanTransformer3DModel]:
     """Adds LoRAs to a stock transformer while the context lasts: W + strength * B A.
 
-    `branches` maps a name to (stock-layout weights, strength). Weights in float32 are merged, at no cost a step; beside
-    weights of lower precision the LoRAs stay in float32, as merging would round small updates away. On leaving, the
-    original bytes are back.
+    `branches` maps a name to (stock-layout weights, strength). Weights in float32 are merged in place, at no cost a
+    step; their originals wait in host memory, also where the transformer is on a GPU. Beside weights of lower precision
+    the LoRAs stay in float32, as merging would round small updates away. On leaving, the original bytes are back.
     """
     loras: dict[str, list[tuple[torch.Tensor, torch.Tensor, float]]] = {}
     for weights, strength in branches.values():
         for module, down, up in _pairs(weights):
             if strength != 0:
                 loras.setdefault(module, []).append((down, up, strength))
-    originals: dict[str, nn.Linear] = {}
+    replaced: dict[str, nn.Linear] = {}
+    merged: list[tuple[nn.Linear, torch.Tensor]] = []
     try:
         for module, parts in loras.items():
             linear = cast(nn.Linear, transformer.get_submodule(module))
@@ -167,25 +169,24 @@ def fused(
             sides = [
                 (down.to(device, torch.float32), up.to(device, torch.float32), strength) for down, up, strength in parts
             ]
-            originals[module] = linear
-            transformer.set_submodule(module, _with_loras(linear, sides))
+            if linear.weight.dtype == torch.float32:
+                merged.append((linear, linear.weight.detach().to("cpu", copy=True)))
+                linear.weight.detach().add_(sum(strength * (up @ down) for down, up, strength in sides))
+            else:
+                replaced[module] = linear
+                transformer.set_submodule(module, _beside(linear, sides))
         yield transformer
     finally:
-        for module, original in originals.items():
-            transformer.set_submodule(module, original)
+        for linear, original in merged:
+            linear.weight.detach().copy_(original)
+        for module, linear in replaced.items():
+            transformer.set_submodule(module, linear)
 
 
-def _with_loras(linear: nn.Linear, parts: Sequence[tuple[torch.Tensor, torch.Tensor, float]]) -> nn.Linear:
+def _beside(linear: nn.Linear, parts: Sequence[tuple[torch.Tensor, torch.Tensor, float]]) -> SidedLinear:
     """A Linear that computes W + the sum of strength * B A, for parts (A, B, strength) in float32; W stays as it is."""
-    if linear.weight.dtype != torch.float32:
-        down = torch.cat([down for down, _, _ in parts])
-        return SidedLinear(linear, down, torch.cat([strength * up for _, up, strength in parts], dim=1))
-    has_bias = linear.bias is not None
-    merged = nn.Linear(linear.in_features, linear.out_features, bias=has_bias, device="meta")
-    delta = sum(strength * (up @ down) for down, up, strength in parts)
-    merged.weight = nn.Parameter(linear.weight.detach() + delta, requires_grad=False)
-    merged.bias = linear.bias
-    return merged
+    down = torch.cat([down for down, _, _ in parts])
+    return SidedLinear(linear, down, torch.cat([strength * up for _, up, strength in parts], dim=1))
 
 
 def to_comfyui(spatial: Mapping[str, torch.Tensor], temporal: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -4,9 +4,8 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from diffusers.hooks.group_offloading import apply_group_offloading
-from diffusers.hooks.layerwise_casting import apply_layerwise_casting, apply_layerwise_casting_hook
+from diffusers.hooks.layerwise_casting import apply_layerwise_casting
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
-from torch import nn
 
 FLOAT8 = torch.float8_e4m3fn
 
@@ -19,15 +18,6 @@ def store_in_float8(transformer: WanTransformer3DModel) -> None:
     compute = transformer.dtype
     for block in transformer.blocks:
         apply_layerwise_casting(block, storage_dtype=FLOAT8, compute_dtype=compute)
-
-
-def cast_as(linear: nn.Linear, original: nn.Linear) -> nn.Linear:
-    """`linear`, whose weights are those of `original` or a part of them, cast up as `original` is."""
-    registry = getattr(original, "_diffusers_hook", None)
-    hook = None if registry is None else registry.get_hook("layerwise_casting")
-    if hook is not None:
-        apply_layerwise_casting_hook(linear, hook.storage_dtype, hook.compute_dtype, non_blocking=False)
-    return linear
 
 
 def offload_blocks(transformer: WanTransformer3DModel, device: torch.device) -> None:

@@ -15,7 +15,7 @@ from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 
 from effivmt.config import LoraParams, Params
 from effivmt.method.adapter import fused
-from effivmt.method.dual_path import PROJECTIONS
+from effivmt.method.branch_lora import PROJECTIONS
 from effivmt.method.heads import HeadMap, attention_scores
 from effivmt.method.low_memory import activations_on_host
 from effivmt.method.memory_choices import MemoryChoices

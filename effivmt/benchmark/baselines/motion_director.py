@@ -20,8 +20,8 @@ from effivmt.benchmark.baselines.features import checkpointed
 from effivmt.config import Positive, Section
 from effivmt.errors import EffiVMTError
 from effivmt.method import losses
+from effivmt.method.branch_lora import PROJECTIONS
 from effivmt.method.checkpoint import load_checkpoint, save_checkpoint
-from effivmt.method.dual_path import PROJECTIONS
 from effivmt.method.heads import BRANCHES
 from effivmt.method.seeding import generator
 
