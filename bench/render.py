@@ -11,8 +11,8 @@ from effivmt.config import IngestParams, Params, RenderParams
 from effivmt.method.adapter import Adapter
 from effivmt.method.backbone import Backbone
 from effivmt.method.rendering import render
+from effivmt.planning.runs import half_temporal
 from timing import Value, arguments, interleaved, machine, report, timed
-from tuned_steps import half_temporal
 from wan_shapes import weak_lora
 
 RANK = 16

@@ -7,15 +7,14 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import numpy as np
 import torch
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from peft import LoraConfig
 
 from effivmt.config import Params
-from effivmt.method.heads import HeadMap
 from effivmt.method.losses import add_noise, denoising_loss, velocity
 from effivmt.method.tuning import Progress, tune_spatial, tune_temporal
+from effivmt.planning.runs import half_temporal
 
 STEPS = 2
 """Steps of a turn that are timed, after one that is not: the optimizer's state is made in the first."""
@@ -23,13 +22,6 @@ STEPS = 2
 
 class _EnoughError(Exception):
     """Ends a tuning after its timed steps."""
-
-
-def half_temporal(transformer: WanTransformer3DModel) -> HeadMap:
-    """A head map in which every other head is temporal."""
-    layers, heads = transformer.config["num_layers"], transformer.config["num_attention_heads"]
-    scores = np.zeros((layers, heads))
-    return HeadMap(scores, scores, np.arange(heads)[None].repeat(layers, 0) % 2 == 1)
 
 
 def spatial_step(transformer: WanTransformer3DModel, params: Params, latents: torch.Tensor) -> Callable[[], float]:
