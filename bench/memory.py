@@ -18,7 +18,8 @@ LEVELS = (80, 48, 24, 16, 12)
 def rows_of(name: str, folder: Path, levels: tuple[int, ...]) -> list[Mapping[str, Value]]:
     """A row for each level: the peak of every stage in GiB, and what was chosen."""
     preset, size = KINDS[name]
-    counter, rows = StageCounter(write_configs(folder / preset, size), load_params(preset)), []
+    counter = StageCounter(write_configs(folder / preset, size), load_params(preset))
+    rows: list[Mapping[str, Value]] = []
     for level in levels:
         plan = make_plan(counter, choose(counter, level), level, remedies=False)
         peaks: dict[str, Value] = {cost.stage: cost.device_bytes / GIB for cost in plan.costs}

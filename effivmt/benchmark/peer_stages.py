@@ -42,7 +42,7 @@ def render(work: Workspace, ingested: Artifact, prompt: str, *, peer: str, param
         "negative": embeddings[own.negative_prompt].digest("embedding.safetensors"),
     }
     unread = {"seeds", "baseline", "appearance_strength", "motion_strength"}
-    settings = {
+    settings: dict[str, object] = {
         "peer": peer,
         "params": params.model_dump(),
         "render": own.model_dump(exclude=unread),
@@ -63,7 +63,7 @@ def render(work: Workspace, ingested: Artifact, prompt: str, *, peer: str, param
 def reconstruct(work: Workspace, ingested: Artifact) -> Artifact:
     """The reference, encoded and decoded: the best that any copy could be; files: video.mp4."""
     inputs = {"clip": ingested.digest("dense.safetensors")}
-    settings = {"fps": work.params.ingest.fps, "precision": work.precision}
+    settings: dict[str, object] = {"fps": work.params.ingest.fps, "precision": work.precision}
     if work.memory.tiled_decoding:
         settings["tiled"] = True
     return work.store.build(work.key("reconstruct", inputs, settings), partial(_reconstruct, work, ingested=ingested))

@@ -27,11 +27,11 @@ def choose_memory(params: Params, folder: Path, memo: Path) -> MemoryChoices:
     gigabytes = budget(params)
     if gigabytes is None:
         return MemoryChoices()
-    unread = {"seed": True, "evaluate": True, "backbone": {"path", "revision", "device"}}
-    configs = [(folder / part / "config.json").read_text(encoding="utf-8") for part in _PARTS]
-    key = sha256_bytes(
-        canonical_json([__version__, gigabytes, params.model_dump(mode="json", exclude=unread), configs])
+    read = params.model_dump(
+        mode="json", exclude={"seed": True, "evaluate": True, "backbone": {"path", "revision", "device"}}
     )
+    configs = [(folder / part / "config.json").read_text(encoding="utf-8") for part in _PARTS]
+    key = sha256_bytes(canonical_json([__version__, gigabytes, read, configs]))
     known = read_memo(memo)
     if key not in known:
         from effivmt.planning.choosing import choose  # it takes torch, and seconds

@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
+from torch import nn
 from transformers import UMT5Config, UMT5EncoderModel
 
 from effivmt.method.low_memory import store_in_float8
@@ -38,4 +39,5 @@ def text_encoder_without_data(folder: Path, dtype: torch.dtype) -> UMT5EncoderMo
     """The text encoder."""
     with META:
         encoder = UMT5EncoderModel(UMT5Config.from_pretrained(folder / "text_encoder", local_files_only=True))
-    return encoder.to(dtype).eval().requires_grad_(False)
+    nn.Module.to(encoder, dtype)
+    return encoder.eval().requires_grad_(False)

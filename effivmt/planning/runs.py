@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from effivmt.method.tuning import tune_spatial, tune_temporal
 from effivmt.planning.counting import META, Counter, counted
 
 Shape = tuple[int, ...]
+Tuning = TypeVar("Tuning", bound=LoraParams)
 COUNTED_STEPS = 2
 """Steps of a tuning: the optimizer's state is made in the first; the second is like all others."""
 
@@ -149,7 +151,7 @@ def _text(transformer: WanTransformer3DModel, params: Params) -> torch.Tensor:
     return torch.empty(shape, device=META, dtype=transformer.dtype)
 
 
-def _for_counting(params: LoraParams, *, checkpointing: bool) -> LoraParams:
+def _for_counting(params: Tuning, *, checkpointing: bool) -> Tuning:
     """Params of a tuning that takes the counted steps and saves nothing."""
     steps = COUNTED_STEPS + 1
     on = params.gradient_checkpointing or checkpointing
