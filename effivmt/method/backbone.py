@@ -17,6 +17,7 @@ from effivmt.errors import BackboneError
 from effivmt.method.backbone_checks import TRAIN_TIMESTEPS
 from effivmt.method.backbone_folder import BackboneFolder, find_backbone
 from effivmt.method.device import pick_device
+from effivmt.method.experts import Expert
 from effivmt.method.low_memory import offload_blocks, store_in_float8
 from effivmt.method.memory_choices import MemoryChoices
 
@@ -49,6 +50,7 @@ class Backbone:
         self.memory = memory or MemoryChoices()
         self.found = found or find_backbone(params)
         self.id, self.folder, self.digest = self.found.id, self.found.path, self.found.digest
+        self.experts = self.found.shape.experts
         self.params = params
         self.device = pick_device(params.device, "backbone.device")
         self.dtype = getattr(torch, params.dtype)
@@ -59,15 +61,20 @@ class Backbone:
 
     @property
     def transformer(self) -> WanTransformer3DModel:
-        """The transformer, in the params' precision, on the device, in evaluation mode."""
-        return self._part("transformer", lambda: self._transformer(offloaded=False))
+        """The transformer, of two the high-noise one, in the params' precision, on the device, in evaluation mode."""
+        return self.transformer_of(self.experts[0])
 
-    @property
-    def frozen_transformer(self) -> WanTransformer3DModel:
-        """The transformer for stages that tune nothing: its blocks may wait in the host's memory."""
+    def transformer_of(self, expert: Expert) -> WanTransformer3DModel:
+        """The transformer of one of the `experts`, as `transformer` is."""
+        name = expert.component
+        return self._part(name, lambda: self._transformer(name, offloaded=False))
+
+    def frozen_of(self, expert: Expert) -> WanTransformer3DModel:
+        """The same for stages that tune nothing: its blocks may wait in the host's memory."""
         if not self.memory.offloaded_blocks:
-            return self.transformer
-        return self._part("offloaded_transformer", lambda: self._transformer(offloaded=True))
+            return self.transformer_of(expert)
+        name = expert.component
+        return self._part(_offloaded(name), lambda: self._transformer(name, offloaded=True))
 
     @property
     def vae(self) -> AutoencoderKLWan:
@@ -109,7 +116,7 @@ class Backbone:
         return ((video.permute(1, 2, 3, 0).clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).numpy()
 
     def pipeline(self, flow_shift: float) -> WanPipeline:
-        """A stock pipeline over this backbone's transformer and VAE, for prompts that are encoded already.
+        """A stock pipeline over this backbone's transformers and VAE, for prompts that are encoded already.
 
         It samples by UniPC with Wan's flow settings, whatever scheduler the folder has; the folder's other settings
         hold where that is a UniPC.
@@ -123,18 +130,21 @@ class Backbone:
             text_encoder=None,  # type: ignore[arg-type]
             vae=self._vae(tiled=self.memory.tiled_decoding),
             scheduler=scheduler,
-            transformer=self.frozen_transformer,
+            transformer=self.frozen_of(self.experts[0]),
+            transformer_2=self.frozen_of(self.experts[1]) if self.experts[1:] else None,
+            boundary_ratio=self.found.shape.boundary,
+            expand_timesteps=self.found.shape.expand_timesteps,
         )
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
 
-    def keep(self, *names: str) -> None:
+    def keep(self, *names: str, frozen: bool = False) -> None:
         """Releases every loaded part but these; tuning keeps the transformer alone.
 
-        "frozen_transformer" is that of the property.
+        frozen: where blocks are offloaded, the transformers among them are those of `frozen_of`.
         """
-        if "frozen_transformer" in names:
-            names = (*names, "offloaded_transformer" if self.memory.offloaded_blocks else "transformer")
+        if frozen and self.memory.offloaded_blocks:
+            names = tuple(_offloaded(name) if name.startswith("transformer") else name for name in names)
         released = [self._parts.pop(name) for name in list(self._parts) if name not in names]
         if released:
             del released
@@ -150,11 +160,11 @@ class Backbone:
             self.vae.disable_tiling()
         return self.vae
 
-    def _transformer(self, *, offloaded: bool) -> WanTransformer3DModel:
-        """Loads the transformer; 8 bits and offloading come before it reaches the device."""
+    def _transformer(self, name: str, *, offloaded: bool) -> WanTransformer3DModel:
+        """Loads a transformer; 8 bits and offloading come before it reaches the device."""
         waits = offloaded or self.memory.float8_base
         device = torch.device("cpu") if waits else self.device
-        transformer = self._model(WanTransformer3DModel, "transformer", self.dtype, device)
+        transformer = self._model(WanTransformer3DModel, name, self.dtype, device)
         if self.memory.float8_base:
             store_in_float8(transformer)
         if offloaded:
@@ -203,3 +213,8 @@ class Backbone:
         return BackboneError(
             f"backbone {self.folder}: its {name} cannot be loaded ({reason}); expected a WanPipeline folder"
         )
+
+
+def _offloaded(name: str) -> str:
+    """The part's name where its blocks are offloaded."""
+    return f"offloaded_{name}"

@@ -17,8 +17,10 @@ from effivmt.config import LoraParams, SamplingParams, SpatialParams, TemporalPa
 from effivmt.errors import EffiVMTError
 from effivmt.method.checkpoint import load_checkpoint, save_checkpoint
 from effivmt.method.dual_path import add_lora, draw_weights, dual_path, hold_text, lora_parameters
+from effivmt.method.experts import ONLY, Expert
 from effivmt.method.heads import HeadMap
 from effivmt.method.losses import add_noise, denoising_loss, draw_sigmas, motion_loss, velocity
+from effivmt.method.prediction import predict_velocity
 from effivmt.method.rope import RopeMode, anchored_indices, sampled_indices, time_positions, time_positions_of
 from effivmt.method.seeding import generator
 from effivmt.store.durable import remove
@@ -72,13 +74,15 @@ def tune_spatial(
     checkpoint: Path,
     progress: Progress | None = None,
     on_divergence: Notice | None = None,
+    expert: Expert = ONLY,
 ) -> TuningResult:
     """Stage 2: LoRA on the spatial branches, from single frames (M, C, 1, h, w), each encoded alone.
 
-    caption (1, tokens, channels); `clip` names the clip in the seeds. Training resumes from the file `checkpoint` where
-    it exists. Where a loss, also that of the last weights, is not finite, it goes on from there or from the start at
-    half the rate and calls `on_divergence`. Raises EffiVMTError when no head is spatial, and when the loss is not
-    finite before the first step or still at `LOWEST` of the learning rate.
+    caption (1, tokens, channels); `clip` names the clip in the seeds; `expert` says whose transformer it is, which has
+    its own noise levels. Training resumes from the file `checkpoint` where it exists. Where a loss, also that of the
+    last weights, is not finite, it goes on from there or from the start at half the rate and calls `on_divergence`.
+    Raises EffiVMTError when no head is spatial, and when the loss is not finite before the first step or still at
+    `LOWEST` of the learning rate.
     """
 
     def draw(random: torch.Generator) -> Batch:
@@ -97,6 +101,7 @@ def tune_spatial(
         checkpoint=checkpoint,
         progress=progress,
         on_divergence=on_divergence,
+        expert=expert,
     )
 
 
@@ -114,6 +119,7 @@ def tune_temporal(
     checkpoint: Path,
     progress: Progress | None = None,
     on_divergence: Notice | None = None,
+    expert: Expert = ONLY,
 ) -> TuningResult:
     """Stage 3: LoRA on the temporal branches, from sparse frames with adaptive RoPE; L = L_denoise + lambda L_motion.
 
@@ -138,6 +144,7 @@ def tune_temporal(
         checkpoint=checkpoint,
         progress=progress,
         on_divergence=on_divergence,
+        expert=expert,
     )
 
 
@@ -188,6 +195,7 @@ def _tune(
     checkpoint: Path,
     progress: Progress | None,
     on_divergence: Notice | None,
+    expert: Expert,
 ) -> TuningResult:
     device, dtype = transformer.device, transformer.dtype
     caption = caption.to(device, dtype)
@@ -215,10 +223,10 @@ def _tune(
             random = generator(seed, branch, clip, step)
             batch = draw(random)
             noise = torch.randn(batch.latents.shape, generator=random)
-            sigmas = draw_sigmas(params.batch, params.flow_shift, random)
+            sigmas = draw_sigmas(params.batch, params.flow_shift, random, expert.noise)
             noised = add_noise(batch.latents, noise, sigmas).to(device, dtype)
             rope.positions = None if batch.positions is None else batch.positions.to(device)
-            predicted = transformer(noised, (1000 * sigmas).to(device), no_text, return_dict=False)[0]
+            predicted = predict_velocity(transformer, noised, (1000 * sigmas).to(device), no_text, expert=expert)
             target = velocity(batch.latents, noise).to(device)
             return denoising_loss(predicted, target), motion_loss(predicted, target)
 

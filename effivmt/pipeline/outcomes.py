@@ -16,7 +16,7 @@ class ClipOutcome:
     """The outcome of one clip: `hit` (the store had everything), `done`, or `failed` (at `stage`, for `reason`).
 
     seconds: in all; stages: seconds of each stage that ended; hits: the stages that the store had; taken: what was
-    taken of the video, where it has fewer frames than were asked for.
+    taken of the video, where it has fewer frames than were asked for; notices: what else is to be told of the results.
     """
 
     clip: str
@@ -27,6 +27,7 @@ class ClipOutcome:
     stage: str = ""
     reason: str = ""
     taken: str = ""
+    notices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class RunSummary:
     """What run.json holds: the catalog file's name, when the run ended (UTC), its seconds, counts by status, and clips.
 
     Clips of the catalog that a run left out keep the outcome of the run before; the counts are of this run alone.
+    removed: clips that have left the catalog and whose results are still there.
     """
 
     catalog: str
@@ -43,6 +45,7 @@ class RunSummary:
     done: int
     failed: int
     clips: list[ClipOutcome] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
 
     @property
     def counts(self) -> str:

@@ -99,7 +99,7 @@ def make_plan(counter: StageCounter, choices: MemoryChoices, gigabytes: float, *
 def _remedy(counter: StageCounter, stage: str, choices: MemoryChoices, most: int) -> str:
     """The first setting under which the stage fits; empty where there is none among those that are tried."""
     for text, params in _changed(counter.params, stage):
-        if StageCounter(counter.folder, params).cost(stage, choices).device_bytes <= most:
+        if StageCounter(counter.folder, params, counter.experts).cost(stage, choices).device_bytes <= most:
             return text
     return ""
 

@@ -1,9 +1,11 @@
 """The choices of a run, found without torch where the store remembers them or there is no GPU to fit into."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from effivmt.config import Params
+from effivmt.method.experts import ONLY, Expert
 from effivmt.method.memory_choices import MemoryChoices
 from effivmt.planning.machine import gpu_gigabytes
 from effivmt.store.digests import canonical_json, sha256_bytes
@@ -19,10 +21,10 @@ def budget(params: Params) -> int | None:
     return gpu_gigabytes(params.backbone.device) if asked == "auto" else asked
 
 
-def choose_memory(params: Params, folder: Path, memo: Path) -> MemoryChoices:
-    """What a run with the backbone in `folder` does to fit into its budget; `memo` is a file that remembers it.
+def choose_memory(params: Params, folder: Path, memo: Path, experts: Sequence[Expert] = (ONLY,)) -> MemoryChoices:
+    """What a run does to fit into its budget, with the backbone of these transformers in `folder`.
 
-    DamageError, once, where `memo` was damaged.
+    `memo` is a file that remembers it. DamageError, once, where `memo` was damaged.
     """
     gigabytes = budget(params)
     if gigabytes is None:
@@ -31,13 +33,13 @@ def choose_memory(params: Params, folder: Path, memo: Path) -> MemoryChoices:
         mode="json", exclude={"seed": True, "evaluate": True, "backbone": {"path", "revision", "device"}}
     )
     configs = [(folder / part / "config.json").read_text(encoding="utf-8") for part in _PARTS]
-    key = sha256_bytes(canonical_json([__version__, gigabytes, read, configs]))
+    key = sha256_bytes(canonical_json([__version__, gigabytes, read, len(experts), configs]))
     known = read_memo(memo)
     if key not in known:
         from effivmt.planning.choosing import choose  # it takes torch, and seconds
         from effivmt.planning.stages import StageCounter
 
-        made = asdict(choose(StageCounter(folder, params), gigabytes))
+        made = asdict(choose(StageCounter(folder, params, experts), gigabytes))
         known |= {key: ",".join(name for name, chosen in made.items() if chosen)}
         write_memo(memo, known)
     return MemoryChoices(**dict.fromkeys(filter(None, known[key].split(",")), True))

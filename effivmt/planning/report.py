@@ -37,7 +37,8 @@ class RunPlan:
 
 def plan_run(params: Params) -> RunPlan:
     """What a run with these params takes on this machine; errors as of `find_backbone`."""
-    counter = StageCounter(find_configs(params.backbone), params)
+    folder, shape = find_configs(params.backbone)
+    counter = StageCounter(folder, params, shape.experts)
     device, gigabytes = pick_device(params.backbone.device, "backbone.device"), budget(params)
     host = host_bytes()
     if gigabytes is None:

@@ -17,9 +17,11 @@ from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from effivmt.config import LoraParams, Params
 from effivmt.method.adapter import fused
 from effivmt.method.branch_lora import PROJECTIONS
+from effivmt.method.experts import Expert
 from effivmt.method.heads import HeadMap, attention_scores
 from effivmt.method.low_memory import activations_on_host
 from effivmt.method.memory_choices import MemoryChoices
+from effivmt.method.prediction import predict_velocity
 from effivmt.method.tuning import tune_spatial, tune_temporal
 from effivmt.planning.counting import META, Counter, counted
 
@@ -33,18 +35,20 @@ class _CountedError(Exception):
     """Ends a tuning whose steps are counted."""
 
 
-def count_heads(transformer: WanTransformer3DModel, params: Params, latents: Shape, choices: MemoryChoices) -> Counter:
+def count_heads(
+    transformer: WanTransformer3DModel, params: Params, latents: Shape, *, choices: MemoryChoices, expert: Expert
+) -> Counter:
     """One noise level of head classification on latents of this shape (1, C, F, h, w)."""
     heads = params.heads
     with resident(transformer, choices) as counter:
         video, text = torch.empty(latents, device=META, dtype=transformer.dtype), _text(transformer, params)
         time = torch.zeros(1, device=META)
-        attention_scores(transformer, video, time, text, band=heads.band, query_rows=heads.query_rows)
+        attention_scores(transformer, video, time, text, band=heads.band, query_rows=heads.query_rows, expert=expert)
     return counter
 
 
 def count_spatial(
-    transformer: WanTransformer3DModel, params: Params, latents: Shape, choices: MemoryChoices
+    transformer: WanTransformer3DModel, params: Params, latents: Shape, *, choices: MemoryChoices, expert: Expert
 ) -> Counter:
     """`COUNTED_STEPS` of stage 2 on single frames of latents of this shape (M, C, 1, h, w)."""
     settings = _for_counting(params.spatial, checkpointing=choices.spatial_checkpointing)
@@ -59,12 +63,13 @@ def count_spatial(
             clip="",
             checkpoint=Path(folder) / "none",
             progress=_stop,
+            expert=expert,
         )
     return counter
 
 
 def count_temporal(
-    transformer: WanTransformer3DModel, params: Params, latents: Shape, choices: MemoryChoices
+    transformer: WanTransformer3DModel, params: Params, latents: Shape, *, choices: MemoryChoices, expert: Expert
 ) -> Counter:
     """`COUNTED_STEPS` of stage 3 beside the appearance LoRA, on latents as `tune_temporal` takes them."""
     settings = _for_counting(params.temporal, checkpointing=choices.temporal_checkpointing)
@@ -86,12 +91,13 @@ def count_temporal(
             clip="",
             checkpoint=Path(folder) / "none",
             progress=_stop,
+            expert=expert,
         )
     return counter
 
 
 def count_forward(
-    transformer: WanTransformer3DModel, params: Params, latents: Shape, choices: MemoryChoices
+    transformer: WanTransformer3DModel, params: Params, latents: Shape, *, choices: MemoryChoices, expert: Expert
 ) -> Counter:
     """A pass of rendering, with both LoRAs, over latents of this shape (1, C, F, h, w)."""
     strengths = {"spatial": params.render.appearance_strength, "temporal": params.render.motion_strength}
@@ -100,7 +106,7 @@ def count_forward(
     }
     with torch.no_grad(), resident(transformer, choices) as counter, fused(transformer, loras):
         video, text = torch.empty(latents, device=META, dtype=transformer.dtype), _text(transformer, params)
-        transformer(video, torch.zeros(1, device=META), text, return_dict=False)
+        predict_velocity(transformer, video, torch.zeros(1, device=META), text, expert=expert)
     return counter
 
 

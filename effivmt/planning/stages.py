@@ -1,7 +1,7 @@
 """What each stage takes under the choices for memory: bytes on the GPU, on the host and on the disk, and FLOPs."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from torch import nn
 
 from effivmt.config import LoraParams, Params
+from effivmt.method.experts import ONLY, Expert
 from effivmt.method.memory_choices import MemoryChoices
 from effivmt.planning import runs
 from effivmt.planning.counting import META, Counter, counted
@@ -56,10 +57,14 @@ class StageCost:
 
 
 class StageCounter:
-    """Counts the stages of a run with these params on the backbone whose configs are in `folder`."""
+    """Counts the stages of a run with these params on the backbone whose configs are in `folder`.
 
-    def __init__(self, folder: Path, params: Params) -> None:
-        self.folder, self.params = folder, params
+    experts: its transformers, which are of one size; each is tuned alone, and rendering holds all.
+    """
+
+    def __init__(self, folder: Path, params: Params, experts: Sequence[Expert] = (ONLY,)) -> None:
+        self.folder, self.params, self.experts = folder, params, experts
+        self.tuned = len(experts) if params.backbone.experts == "all" else 1
         self.dtype: torch.dtype = getattr(torch, params.backbone.dtype)
         self.layers: int = WanTransformer3DModel.load_config(folder / "transformer")["num_layers"]
         self._costs: dict[tuple[str, MemoryChoices], StageCost] = {}
@@ -108,16 +113,16 @@ class StageCounter:
 
     def _heads(self, choices: MemoryChoices) -> StageCost:
         shape = (1, *self.latent_shape(self.latent_frames))
-        count = partial(runs.count_heads, params=self.params, latents=shape, choices=choices)
+        count = partial(runs.count_heads, params=self.params, latents=shape, choices=choices, expert=self.experts[0])
         work, levels = self._all_layers("heads", choices, count), len(self.params.heads.noise_levels)
-        return StageCost("heads", work.peak, self._weights(choices), 0, levels * work.flops)
+        return StageCost("heads", work.peak, self._weights(choices), 0, self.tuned * levels * work.flops)
 
     def _spatial(self, choices: MemoryChoices) -> StageCost:
         if self.params.spatial.steps == 0:
             return StageCost("spatial", 0, 0, 0, 0.0)
         channels, _, height, width = self.latent_shape(1)
         shape = (self.params.ingest.num_frames, channels, 1, height, width)
-        count = partial(runs.count_spatial, params=self.params, latents=shape, choices=choices)
+        count = partial(runs.count_spatial, params=self.params, latents=shape, choices=choices, expert=self.experts[0])
         return self._tuned("spatial", choices, self._all_layers("spatial", choices, count), self.params.spatial)
 
     def _temporal(self, choices: MemoryChoices) -> StageCost:
@@ -126,7 +131,7 @@ class StageCounter:
         if sampling.mode == "pixel":
             samples, frames = sampling.phases, sampling.latent_frames
         shape = (samples, *self.latent_shape(frames))
-        count = partial(runs.count_temporal, params=self.params, latents=shape, choices=choices)
+        count = partial(runs.count_temporal, params=self.params, latents=shape, choices=choices, expert=self.experts[0])
         return self._tuned("temporal", choices, self._all_layers("temporal", choices, count), self.params.temporal)
 
     def _render(self, choices: MemoryChoices) -> StageCost:
@@ -135,15 +140,16 @@ class StageCounter:
         transformer = transformer_without_data(self.folder, self.dtype, float8=choices.float8_base, layers=2)
         held = self._lora_bytes(self.params.spatial.rank) + self._lora_bytes(self.params.temporal.rank)
         held += _bytes_of(transformer) if choices.offloaded_blocks else self._weights(choices)
-        peak = max(forward.peak + _bytes_of(vae), held + decoding.peak)
+        others = (len(self.experts) - 1) * held
+        peak = others + max(forward.peak + _bytes_of(vae), held + decoding.peak)
         passes = params.steps * (2 if params.guidance_scale > 1 else 1)
         videos = len(params.seeds) * (2 if params.baseline else 1)
         flops = videos * (passes * forward.flops + decoding.flops)
-        return StageCost("render", peak, self._weights(choices) + _bytes_of(vae), 0, flops)
+        return StageCost("render", peak, len(self.experts) * self._weights(choices) + _bytes_of(vae), 0, flops)
 
     def _forward(self, choices: MemoryChoices) -> Work:
         shape = (1, *self.latent_shape(self.latent_frames))
-        count = partial(runs.count_forward, params=self.params, latents=shape, choices=choices)
+        count = partial(runs.count_forward, params=self.params, latents=shape, choices=choices, expert=self.experts[0])
         return self._all_layers("forward", replace(choices, tiled_decoding=False), count)
 
     def _decoding(self, choices: MemoryChoices) -> Work:
@@ -165,7 +171,7 @@ class StageCounter:
         if stage == "temporal":
             disk = 5 * own + 2 * (self._lora_bytes(looks.rank) if looks.steps else 0)
         flops = params.steps * work.flops / runs.COUNTED_STEPS
-        return StageCost(stage, work.peak, self._weights(choices), disk, flops)
+        return StageCost(stage, work.peak, self._weights(choices), self.tuned * disk, self.tuned * flops)
 
     def _all_layers(self, what: str, choices: MemoryChoices, count: Count) -> Work:
         """What all layers take, from what a few and some more take."""

@@ -35,8 +35,8 @@ class Timing:
 class Report:
     """What the page of one clip shows; videos are H.264, VP8, VP9 or AV1 in .mp4 or .webm, `head_map` is a PNG.
 
-    `excerpt`: what was taken of the reference video. `losses`: stage -> loss of each step. `timings`: stage -> Timing.
-    `params`: nested, of plain YAML values.
+    `excerpt`: what was taken of the reference video. `notices`: what has to be told of the results. `losses`: stage ->
+    loss of each step. `timings`: stage -> Timing. `params`: nested, of plain YAML values.
     """
 
     clip: str
@@ -45,6 +45,7 @@ class Report:
     backbone_id: str
     backbone_digest: str
     excerpt: str = ""
+    notices: Sequence[str] = ()
     results: Sequence[Result] = ()
     head_map: Path | None = None
     losses: Mapping[str, Sequence[float]] = field(default_factory=dict)

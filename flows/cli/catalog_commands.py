@@ -3,11 +3,11 @@
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from effivmt.errors import ParamsError
+from effivmt.errors import CatalogError, ParamsError
 from effivmt_flows.cli.options import (
     CATALOG,
     OUT,
@@ -26,6 +26,25 @@ from effivmt_flows.cli.options import (
     load_params,
 )
 
+if TYPE_CHECKING:
+    from effivmt.catalog import Catalog
+
+
+def new(
+    catalog: Annotated[Path, typer.Argument(metavar="CATALOG", help="The .csv or .jsonl file to write.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder of the videos, beside or below it.")],
+    prompt: Annotated[
+        list[str], typer.Option(metavar="TEXT", help="What to render with every video's motion; repeatable.")
+    ] = [],  # noqa: B006
+) -> None:
+    """Writes a catalog from a folder of videos; captions are left empty, and so are prompts where none are given."""
+    from effivmt.new_catalog import write_new_catalog
+    from effivmt_flows.cli.terminal import say
+
+    count = write_new_catalog(catalog, folder, prompt)
+    missing = "" if prompt else "fill in the column prompts, then: "
+    say(f"{catalog}: {count} video{'s' * (count > 1)}; {missing}effivmt run {catalog}")
+
 
 def run(
     catalog: Annotated[Path, typer.Argument(metavar="[CATALOG]", help="CSV, JSONL or Parquet.")] = CATALOG,
@@ -35,6 +54,9 @@ def run(
     force: Force = [],  # noqa: B006
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Runs only what failed in the last run.")
+    ] = False,
+    delete_removed: Annotated[
+        bool, typer.Option("--delete-removed", help="Deletes the results of clips that have left the catalog.")
     ] = False,
     engine: Engine = "prefect",
     runner: Runner = "threads",
@@ -51,18 +73,28 @@ def run(
     if runner == "dask" and engine == "local":
         raise ParamsError("--runner dask and --engine local contradict one another; leave one out")
     from effivmt.catalog import read_catalog
-    from effivmt.pipeline.selection import select_clips
+    from effivmt.pipeline.outputs import check_writable
+    from effivmt.pipeline.selection import select_clips, set_long_texts_aside
     from effivmt.pipeline.workspace import open_workspace
     from effivmt_flows.cli.progress import clip_progress, damage_notices, say_memory, say_scorer_fault
     from effivmt_flows.cli.tables import print_faults, print_plan, print_run
     from effivmt_tasks.cluster import choose_cluster
+    from effivmt_tasks.stores import open_store
 
     cluster = choose_cluster(runner, address, resource)
-    chosen = select_clips(read_catalog(catalog), tuple(only), out if retry_failed else None)
+    whole = read_catalog(catalog)
+    if delete_removed:
+        _delete_removed(whole, out, dry_run=dry_run)
+    chosen = select_clips(whole, tuple(only), out if retry_failed else None)
     if not chosen.clips:
         print("nothing failed in the last run")
         return
-    work = open_workspace(settings, store, callback=damage_notices(quiet=quiet), force=force, weights=not dry_run)
+    if not dry_run:
+        check_writable(out)
+    work = open_workspace(
+        settings, open_store(store), callback=damage_notices(quiet=quiet), force=force, weights=not dry_run
+    )
+    chosen = set_long_texts_aside(work, chosen)
     say_scorer_fault(work.scorer.fault, quiet=quiet)
     say_memory(work.memory, quiet=quiet)
     print_faults(chosen)
@@ -106,24 +138,29 @@ def serve(
     Needs a Prefect server, which keeps the schedule: `prefect server start`, and its address in PREFECT_API_URL.
     """
     settings = load_params(params, overrides)
-    from effivmt.catalog import load_catalog
+    from effivmt.catalog import list_faults, load_catalog
+    from effivmt.pipeline.selection import set_long_texts_aside
     from effivmt.pipeline.workspace import open_workspace
+    from effivmt_flows.cli.tables import print_faults
     from effivmt_flows.cli.terminal import say
     from effivmt_flows.serving import check_schedule
     from effivmt_flows.serving import serve as serve_runs
     from effivmt_tasks.cluster import choose_cluster
     from effivmt_tasks.server import reach_server
+    from effivmt_tasks.stores import open_store
 
     check_schedule(cron, timezone)
     choose_cluster(runner, address, resource)
-    clips = load_catalog(catalog).clips
-    open_workspace(settings, store)
+    chosen = set_long_texts_aside(open_workspace(settings, open_store(store)), load_catalog(catalog))
+    if chosen.faults:
+        raise CatalogError(list_faults(chosen))
+    print_faults(chosen)
     reach_server(needed_by="effivmt serve")
     files = {"catalog": catalog, "store": store, "out": out}
     parameters: dict[str, object] = {option: str(path.resolve()) for option, path in files.items()}
     parameters |= {"params": _absolute(params), "overrides": overrides}
     parameters |= {"runner": runner, "address": address, "resource": resource}
-    say(f"serving {catalog} ({len(clips)} clips) at {cron!r} {timezone}; stop with Ctrl-C", sys.stderr)
+    say(f"serving {catalog} ({len(chosen.clips)} clips) at {cron!r} {timezone}; stop with Ctrl-C", sys.stderr)
     serve_runs(name or catalog.stem, cron, timezone, parameters)
     print("stopped; the schedule is paused until effivmt serve runs again", file=sys.stderr)
 
@@ -143,17 +180,20 @@ def stage(
     """
     settings = load_params(params, overrides)
     from effivmt.catalog import read_catalog
+    from effivmt.pipeline.selection import set_long_texts_aside
     from effivmt.pipeline.stage_run import run_stage_over
     from effivmt.pipeline.stages import STAGES
     from effivmt.pipeline.workspace import open_workspace
     from effivmt_flows.cli.progress import clip_progress, damage_notices, say_scorer_fault
     from effivmt_flows.cli.tables import print_faults, print_run
+    from effivmt_tasks.stores import open_store
 
     if name not in STAGES:
         raise ParamsError(f"NAME is {name!r}; expected one of {', '.join(STAGES)}")
     chosen = read_catalog(catalog)
+    work = open_workspace(settings, open_store(store), callback=damage_notices(quiet=quiet))
+    chosen = set_long_texts_aside(work, chosen)
     print_faults(chosen)
-    work = open_workspace(settings, store, callback=damage_notices(quiet=quiet))
     if name == "evaluate":
         say_scorer_fault(work.scorer.fault, quiet=quiet)
     with clip_progress(len(chosen.clips), quiet=quiet) as callback:
@@ -161,6 +201,19 @@ def stage(
     print_run(summary, chosen, out / name, quiet=quiet)
     if summary.failed:
         raise typer.Exit(1)
+
+
+def _delete_removed(catalog: "Catalog", out: Path, *, dry_run: bool) -> None:
+    from effivmt.pipeline.removed_rows import delete_results, removed_rows
+    from effivmt_flows.cli.terminal import say
+
+    if catalog.faults:
+        raise ParamsError(f"--delete-removed needs a catalog without faults, but {catalog.path}: {catalog.faults[0]}")
+    gone = removed_rows(catalog, out)
+    if not dry_run:
+        delete_results(out, gone)
+    for clip in gone:
+        say(f"{'would delete' if dry_run else 'deleted'} {out / clip}: no longer in the catalog", sys.stderr)
 
 
 def _absolute(params: str | None) -> str:

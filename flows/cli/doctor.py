@@ -1,5 +1,6 @@
 """What `effivmt doctor` looks at: each check says what it found or what to fix; a broken package stops no other."""
 
+import os
 import platform
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ from packaging.specifiers import SpecifierSet
 
 from effivmt.config import DEFAULT_FILE, Params, find_embedded, load_params
 from effivmt.errors import EffiVMTError
+from effivmt_tasks.stores import REMOTE, open_remote
 from effivmt_tasks.tracking.location import check_reachable, public_uri, tracking_uri
 
 SHOWN = ("torch", "diffusers", "peft", "transformers", "prefect", "mlflow", "dvc", "fastapi", "sqlalchemy")
@@ -58,6 +60,8 @@ def examine(source: str | None, overrides: Sequence[str], store: Path) -> Iterat
         yield _guarded("scorer", lambda: _scorer(params))
     yield check_folder("store", store)
     yield check_space(store, least)
+    if os.environ.get(REMOTE):
+        yield _guarded("remote", _remote)
     yield _guarded("mlflow runs", _mlflow)
 
 
@@ -92,7 +96,7 @@ def check_backbone(params: Params) -> Check:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
-    from effivmt.method.backbone_folder import COMPONENTS, find_backbone, has_weights
+    from effivmt.method.backbone_folder import find_backbone, has_weights
     from effivmt.method.device import pick_device
 
     path, revision = params.backbone.path, params.backbone.revision
@@ -108,7 +112,7 @@ def check_backbone(params: Params) -> Check:
             chosen = f" --revision {revision}" if revision else ""
             return Check("backbone", f"{path} is not on this machine; hf download {path}{chosen}", ok=False)
     found, device = find_backbone(params.backbone), pick_device(params.backbone.device, "backbone.device")
-    return Check("backbone", f"{found.id}: {', '.join(COMPONENTS)}; digest {found.digest[:12]}; {device}")
+    return Check("backbone", f"{found.id}: {', '.join(found.shape.components)}; digest {found.digest[:12]}; {device}")
 
 
 def check_folder(name: str, folder: Path) -> Check:
@@ -195,6 +199,13 @@ def _scorer(params: Params) -> Check:
         return Check("scorer", f"{name} is not on this machine; hf download {name}", ok=False)
     load_metric_models(scorer, params.evaluate.tracker)
     return Check("scorer", " and ".join(filter(None, (params.evaluate.scorer, params.evaluate.cotracker))))
+
+
+def _remote() -> Check:
+    remote = open_remote()
+    assert remote is not None  # its variable is set
+    remote.check()
+    return Check("remote", f"{remote.name} can be written")
 
 
 def _mlflow() -> Check:

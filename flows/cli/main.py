@@ -18,6 +18,7 @@ from effivmt_flows.cli import (
     picture_commands,
     plan_commands,
     registry_commands,
+    store_commands,
     upkeep_commands,
 )
 from effivmt_flows.cli.stopping import stopped_by_signals
@@ -45,6 +46,7 @@ def effivmt(
 COMMANDS = (
     clip_commands.demo,
     clip_commands.transfer,
+    catalog_commands.new,
     catalog_commands.run,
     catalog_commands.serve,
     catalog_commands.stage,
@@ -61,6 +63,7 @@ COMMANDS = (
 )
 for _command in COMMANDS:
     app.command()(_command)
+app.add_typer(store_commands.app, name="store")
 
 
 def main(arguments: list[str] | None = None) -> int:

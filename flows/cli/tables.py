@@ -3,13 +3,14 @@
 import os
 import sys
 from collections.abc import Mapping
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from effivmt.catalog import Catalog, list_faults
+from effivmt.catalog import Catalog, list_faults, list_ignored
 from effivmt.evaluation.metrics import KINDS, METRICS, ordered
 from effivmt.pipeline.outcomes import RunSummary
 from effivmt.pipeline.outputs import Outputs
@@ -25,12 +26,26 @@ _WIDTH = 160
 """Columns where stdout is no terminal: enough for every table."""
 _FAILED_SHOWN = 50
 """A run's table lists at most this many failures; quarantine.csv has all."""
+_NOTICES_SHOWN = 20
+"""A run's table lists at most this many notices."""
+
+_REMOVED_SHOWN = 20
 
 
 def results_console() -> Console:
     """The console of stdout: as wide as the terminal, else as COLUMNS says, else wide enough for every table."""
     known = sys.stdout.isatty() or "COLUMNS" in os.environ
     return open_console(highlight=False, width=None if known else _WIDTH)
+
+
+def duration(seconds: float) -> str:
+    """A time as text: "12.3 s", or from two minutes on "0:02:34"."""
+    return f"{seconds:.1f} s" if seconds < 120 else str(timedelta(seconds=round(seconds)))
+
+
+def moment(seconds: float) -> str:
+    """A time since the epoch in this place's time: "2026-01-31 23:59"."""
+    return datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M")
 
 
 def print_plan(work: Workspace, catalog: Catalog) -> None:
@@ -50,14 +65,16 @@ def print_plan(work: Workspace, catalog: Catalog) -> None:
 
 
 def print_faults(catalog: Catalog) -> None:
-    """Prints the faults of a catalog's rows on stderr, a page at most."""
+    """Prints the faults of a catalog's rows and the columns that are ignored on stderr, a page at most."""
+    if ignored := list_ignored(catalog):
+        print(ignored, file=sys.stderr, flush=True)
     if catalog.faults:
         good = len(catalog.clips)
         print(f"{list_faults(catalog)}\n  {good} clip{'s' * (good != 1)} without a fault", file=sys.stderr, flush=True)
 
 
 def print_run(summary: RunSummary, ran: Catalog, out: Path, *, quiet: bool) -> None:
-    """Prints a table of the clips of this run that failed, the counts by status, and where the results are."""
+    """Prints the clips of this run that failed, notices, the counts by status, and where the results are."""
     console = results_console()
     names = {clip.clip for clip in ran.clips} | {fault.clip for fault in ran.faults}
     failed = [outcome for outcome in summary.clips if outcome.status == "failed" and outcome.clip in names]
@@ -70,7 +87,17 @@ def print_run(summary: RunSummary, ran: Catalog, out: Path, *, quiet: bool) -> N
         console.print(table)
         if len(failed) > _FAILED_SHOWN:
             console.print(f"and {len(failed) - _FAILED_SHOWN} more", soft_wrap=True)
+    if summary.removed:
+        gone, more = ", ".join(summary.removed[:_REMOVED_SHOWN]), len(summary.removed) - _REMOVED_SHOWN
+        gone += f" and {more} more" if more > 0 else ""
+        told = f"no longer in the catalog: {gone}; --delete-removed deletes their results"
+        console.print(told, soft_wrap=True, markup=False)
     if not quiet:
+        notices = [f"{it.clip}: {notice}" for it in summary.clips if it.clip in names for notice in it.notices]
+        for line in notices[:_NOTICES_SHOWN]:
+            console.print(line, style="yellow", soft_wrap=True, markup=False)
+        if len(notices) > _NOTICES_SHOWN:
+            console.print(f"and {len(notices) - _NOTICES_SHOWN} more notices; metrics.json of each clip has them")
         console.print(summary.counts, soft_wrap=True)
         if (out / PAGE).is_file():  # a single stage has none
             console.print(f"report {out / PAGE}", soft_wrap=True, markup=False)
@@ -78,7 +105,7 @@ def print_run(summary: RunSummary, ran: Catalog, out: Path, *, quiet: bool) -> N
 
 
 def print_transfer(result: TransferResult, outputs: Outputs) -> None:
-    """Prints the stages with their seconds, the metrics, what was taken of the video, and the paths of the results."""
+    """Prints the stages with their seconds, the metrics, notices, what was taken of the video, and all paths."""
     console = results_console()
     stages = Table(title="Stages", title_justify="left")
     stages.add_column("stage")
@@ -92,6 +119,8 @@ def print_transfer(result: TransferResult, outputs: Outputs) -> None:
         if "baseline" in row:
             kinds[KINDS["baseline"]] = row["baseline"]
         console.print(metrics_table(f"{video.name}: {row['prompt']}", kinds))
+    for notice in result.notices:
+        console.print(f"{'notice':<8} {notice}", style="yellow", soft_wrap=True, markup=False)
     console.print(f"{'taken':<8} {result.excerpt.describe()}", soft_wrap=True, markup=False)
     paths = {
         "videos": outputs.videos,

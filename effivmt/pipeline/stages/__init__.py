@@ -14,7 +14,7 @@ from effivmt.pipeline.stages.merging import Strengths, merge
 from effivmt.pipeline.stages.rendering import RenderedVideo, render
 from effivmt.pipeline.stages.spatial_tuning import spatial
 from effivmt.pipeline.stages.temporal_tuning import temporal
-from effivmt.pipeline.stages.text_embedding import embed_clip, embed_texts
+from effivmt.pipeline.stages.text_embedding import check_texts, embed_clip, embed_texts
 
 STAGES = ("ingest", "heads", "spatial", "temporal", "render", "evaluate")
 
@@ -22,6 +22,7 @@ __all__ = [
     "STAGES",
     "RenderedVideo",
     "Strengths",
+    "check_texts",
     "embed_clip",
     "embed_texts",
     "evaluate",

@@ -42,17 +42,17 @@ def test_offloaded_blocks_render_the_same_bytes(backbone_folder, dtype):
         prompt, negative = backbone.encode_texts(["a green circle", ""])
         videos.append(render(backbone, adapter, prompt, negative, params=RenderParams(steps=2), size=SIZE, seed=0))
     assert videos[0].tobytes() == videos[1].tobytes()
-    block = backbone.frozen_transformer.blocks[1]
+    block = backbone.frozen_of(backbone.experts[0]).blocks[1]
     assert block._diffusers_hook.get_hook("group_offloading") is not None
     assert not hasattr(backbone.transformer.blocks[1], "_diffusers_hook")  # the one that is tuned
-    backbone.keep("frozen_transformer")
+    backbone.keep("transformer", frozen=True)
     assert list(backbone._parts) == ["offloaded_transformer"]
 
 
 def test_without_offloading_there_is_one_transformer(backbone_folder):
     backbone = load(backbone_folder, MemoryChoices())
-    assert backbone.frozen_transformer is backbone.transformer
-    backbone.keep("frozen_transformer")
+    assert backbone.frozen_of(backbone.experts[0]) is backbone.transformer
+    backbone.keep("transformer", frozen=True)
     assert list(backbone._parts) == ["transformer"]
 
 
