@@ -227,7 +227,7 @@ def fused(
     try:
         for module, parts in loras.items():
             linear = cast(nn.Linear, transformer.get_submodule(module))
-            device = linear.weight.device
+            device = transformer.device  # where it computes: an offloaded weight waits elsewhere
             sides = [
                 (down.to(device, torch.float32), up.to(device, torch.float32), strength) for down, up, strength in parts
             ]

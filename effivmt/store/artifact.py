@@ -57,7 +57,8 @@ class Artifact:
 
     key: digest of the Key; inputs: the key's; seconds: wall time of the work when it was done; cached: whether it was
     done before this call; processor_seconds: CPU time of all threads, and peak_bytes: peak resident memory, while it
-    was done (both None in records that older versions wrote).
+    was done (both None in records that older versions wrote); gpu_peak_bytes: peak of the tensors on a GPU, None where
+    none was used.
     """
 
     key: str
@@ -69,6 +70,7 @@ class Artifact:
     cached: bool
     processor_seconds: float | None = None
     peak_bytes: int | None = None
+    gpu_peak_bytes: int | None = None
 
     def file(self, name: str) -> Path:
         """Path of a listed file, whose content is the published one: it is read once per process and change.

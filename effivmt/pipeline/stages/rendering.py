@@ -104,8 +104,10 @@ def render_key(work: Workspace, job: RenderJob) -> Key:
         "render": sampling_settings(params, unread),
         "seed": job.seed,
         "ingest": work.params.ingest.model_dump(),
-        "precision": work.adapted_precision if adapter else work.params.backbone.dtype,
+        "precision": work.adapted_precision if adapter else work.precision,
     }
+    if work.memory.tiled_decoding:  # keys of whole pictures do not have it
+        settings["tiled"] = True
     inputs = {
         "prompt": job.embedding.digest("embedding.safetensors"),
         "negative": job.negative.digest("embedding.safetensors"),
@@ -147,7 +149,7 @@ def _render(
     from effivmt.media.video import write_image, write_video
     from effivmt.method.rendering import render as render_frames
 
-    work.backbone.keep("transformer", "transformer_2", "vae")
+    work.backbone.keep("transformer", "transformer_2", "vae", frozen=True)
     frames = render_frames(
         work.backbone,
         job.adapter.load() if job.adapter else None,
