@@ -261,5 +261,5 @@ def test_few_frames_lie_between_the_command_and_the_tuning_loop(
     for stack in stacks:
         ours = [frame.name for frame in stack if frame.filename.startswith(roots)]
         between = ours[ours.index("transfer") + 1 : len(ours) - 1 - ours[::-1].index("_tune")]
-        assert 0 < len(between) <= 7, between
+        assert 0 < len(between) <= 8, between  # one of them tunes each of a backbone's transformers
     assert len(stacks) == 6

@@ -37,13 +37,15 @@ def job(params, clip) -> Job:
 
 @pytest.fixture
 def work(folder, job, backbone) -> Workspace:
-    return Workspace(Store(folder / "store"), job.params, loaded=LoadedBackbone(backbone.found, backbone))
+    return Workspace(
+        Store(folder / "store"), job.params, loaded=LoadedBackbone(folder=backbone.found, backbone=backbone)
+    )
 
 
 @pytest.fixture
 def ended(folder, job, monkeypatch, backbone) -> Path:
     """The folder of finished jobs after a run of the job."""
-    monkeypatch.setattr(runner, "LoadedBackbone", lambda: LoadedBackbone(backbone.found, backbone))
+    monkeypatch.setattr(runner, "LoadedBackbone", lambda: LoadedBackbone(folder=backbone.found, backbone=backbone))
     runner.run(Store(folder / "store"), [job], 1, lambda _: None, finished=FinishedJobs(folder / "rows"))
     return folder / "rows"
 
@@ -95,7 +97,7 @@ def test_a_setting_that_came_later_must_have_its_default(job, work, ended) -> No
 
 
 def test_a_failed_job_is_not_kept(folder, job, monkeypatch, tmp_path, backbone) -> None:
-    monkeypatch.setattr(runner, "LoadedBackbone", lambda: LoadedBackbone(backbone.found, backbone))
+    monkeypatch.setattr(runner, "LoadedBackbone", lambda: LoadedBackbone(folder=backbone.found, backbone=backbone))
     lost = replace(job, clip=job.clip.model_copy(update={"video": tmp_path / "gone.mp4"}))
     lost.clip.video.write_bytes(b"no video")
     finished = FinishedJobs(tmp_path / "rows")

@@ -29,4 +29,5 @@ def test_values_that_are_not_finite_can_be_left_out():
 def test_every_measured_metric_is_described(scorer_folder, sample_video):
     frames, _ = read_frames(sample_video)
     measured = measure(frames, frames, "a red square", load_metric_models(scorer_folder, None), caption="a square")
-    assert measured.keys() <= METRICS.keys() and len(measured) >= len(METRICS) - 1
+    others = METRICS.keys() - measured.keys()  # a moving ground's, and what ingest has measured
+    assert measured.keys() <= METRICS.keys() and others <= {"background_leakage", "reconstruction_psnr"}

@@ -19,6 +19,8 @@ STRENGTH = 0.3
 
 
 class Attention(nn.Module):
+    device = torch.device("cpu")
+
     """One projection under the name that it has in a transformer."""
 
     def __init__(self, linear: nn.Linear) -> None:

@@ -11,9 +11,9 @@ def test_parts_are_loaded_once_a_clip(tmp_path, params, clip, monkeypatch):
     loads: list[tuple[str, set[str]]] = []
     load = Backbone._model
 
-    def counted(self: Backbone, kind, name, dtype):
+    def counted(self: Backbone, kind, name, dtype, device):
         loads.append((name, set(self._parts)))
-        return load(self, kind, name, dtype)
+        return load(self, kind, name, dtype, device)
 
     monkeypatch.setattr(Backbone, "_model", counted)
     clip = clip.model_copy(update={"prompts": (*clip.prompts, "a yellow star")})
