@@ -19,9 +19,9 @@ STRENGTH = 0.3
 
 
 class Attention(nn.Module):
-    device = torch.device("cpu")
-
     """One projection under the name that it has in a transformer."""
+
+    device = torch.device("cpu")
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
