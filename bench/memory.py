@@ -2,10 +2,12 @@
 
 import argparse
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from effivmt.config import load_params
+from effivmt.method.memory_choices import MemoryChoices
 from effivmt.planning.choosing import GIB, choose, make_plan, usable
 from effivmt.planning.stages import StageCounter
 from timing import Value, report
@@ -25,8 +27,14 @@ def rows_of(name: str, folder: Path, levels: tuple[int, ...]) -> list[Mapping[st
         peaks: dict[str, Value] = {cost.stage: cost.device_bytes / GIB for cost in plan.costs}
         misfits = ", ".join(misfit.stage for misfit in plan.misfits)
         row: dict[str, Value] = {"backbone": name, "memory": level, "usable": usable(level) / GIB}
-        rows.append(row | peaks | {"does not fit": misfits or "–", "chosen": plan.choices.describe()})
+        rows.append(row | peaks | {"does not fit": misfits or "–", "chosen": _words(plan.choices)})
     return rows
+
+
+def _words(choices: MemoryChoices) -> str:
+    """The names of the choices that were made."""
+    made = [name.replace("_", " ") for name, chosen in asdict(choices).items() if chosen]
+    return ", ".join(made) or "–"
 
 
 def main() -> None:

@@ -33,13 +33,13 @@ class Counter(TorchDispatchMode):
         self.device, self.bytes, self.peak, self.flops = device, 0, 0, 0
         self._alive: dict[int, weakref.ref[torch.UntypedStorage]] = {}
 
-    def add(self, tensors: Iterator[torch.Tensor] | Sequence[torch.Tensor]) -> None:
-        """Counts tensors that were made before, such as a model's weights."""
+    def add(self, tensors: Sequence[torch.Tensor], *, elsewhere: bool = False) -> None:
+        """Counts tensors that were made before, such as a model's weights; those that are elsewhere as nothing."""
         for tensor in tensors:
             storage = tensor.untyped_storage()
             address = storage._cdata
             if tensor.device.type == self.device and address not in self._alive:
-                size = storage.nbytes()
+                size = 0 if elsewhere else storage.nbytes()
                 self._alive[address] = weakref.ref(storage, partial(self._freed, address, size))
                 self.bytes += size
                 self.peak = max(self.peak, self.bytes)
@@ -88,10 +88,15 @@ def _attention_as_on_a_gpu() -> Iterator[None]:
 
 
 @contextmanager
-def counted(weights: Sequence[torch.nn.Module]) -> Iterator[Counter]:
-    """Counts what runs within the context on the meta device, beside the weights and buffers of these models."""
+def counted(weights: Sequence[torch.nn.Module], elsewhere: Sequence[torch.nn.Module] = ()) -> Iterator[Counter]:
+    """Counts what runs within the context on the meta device, beside the weights and buffers of these models.
+
+    Weights of modules that are elsewhere count as nothing, also where the code looks at them.
+    """
     counter = Counter()
     for model in weights:
         counter.add([*model.parameters(), *model.buffers()])
+    for model in elsewhere:
+        counter.add([*model.parameters(), *model.buffers()], elsewhere=True)
     with _attention_as_on_a_gpu(), counter:
         yield counter

@@ -148,7 +148,8 @@ def resident(transformer: WanTransformer3DModel, choices: MemoryChoices) -> Abst
     if not choices.offloaded_blocks:
         return counted([transformer])
     outside = [module for name, module in transformer.named_children() if name != "blocks"]
-    return counted([*outside, *list(transformer.blocks)[:2]])
+    blocks = list(transformer.blocks)
+    return counted([*outside, *blocks[:2]], elsewhere=blocks[2:])
 
 
 def _text(transformer: WanTransformer3DModel, params: Params) -> torch.Tensor:

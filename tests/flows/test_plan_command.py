@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import pytest
 from command import effivmt
 
 
@@ -16,6 +17,7 @@ def test_a_plan_that_fits(backbone_folder):
     assert "FAULT" not in ended.out and "TFLOP/s, measured here" in ended.out
 
 
+@pytest.mark.slow
 def test_what_will_not_fit_is_told(backbone_folder, tmp_path):
     folder = shutil.copytree(backbone_folder, tmp_path / "copy", ignore=shutil.ignore_patterns("*.safetensors"))
     for part, changes in (("transformer", {"rope_max_seq_len": 1024}), ("vae", {"base_dim": 512})):

@@ -99,6 +99,16 @@ def test_checkpointing_takes_less_and_computes_more(counter: StageCounter) -> No
     assert waiting.flops == saving.flops
 
 
+@pytest.mark.parametrize("stage", ["heads", "render"])
+def test_of_offloaded_blocks_two_are_on_the_gpu(counter: StageCounter, stage: str) -> None:
+    """The transformer has three."""
+    block = transformer_without_data(counter.folder, torch.float32).blocks[0]
+    plain = counter.cost(stage, MemoryChoices(tiled_decoding=True))
+    offloaded = counter.cost(stage, MemoryChoices(tiled_decoding=True, offloaded_blocks=True))
+    expected = sum(parameter.nbytes for parameter in block.parameters())
+    assert plain.device_bytes - offloaded.device_bytes == pytest.approx(expected, rel=0.05)
+
+
 @pytest.mark.parametrize("tiled", [False, True])
 def test_a_decoded_video(counter: StageCounter, tiled: bool) -> None:
     """By the tensors that are alive: convolutions on a processor allocate columns of their own, on a GPU they do not.
