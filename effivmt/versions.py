@@ -5,7 +5,17 @@ from pathlib import Path
 
 __version__ = "0.2.0"
 
-VERSIONS = {"ingest": 2, "text": 1, "heads": 2, "spatial": 3, "temporal": 3, "merge": 1, "render": 1, "evaluate": 8}
+VERSIONS = {
+    "ingest": 2,
+    "mask": 1,
+    "text": 1,
+    "heads": 2,
+    "spatial": 3,
+    "temporal": 3,
+    "merge": 1,
+    "render": 1,
+    "evaluate": 8,
+}
 """Of each pipeline stage: raised whenever the same inputs give another result or other files."""
 
 BENCHMARK_VERSIONS = {"peer_tune": 2, "peer_render": 1, "reconstruct": 1}

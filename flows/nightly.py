@@ -20,7 +20,7 @@ from effivmt.store import DEFAULT_STORE
 from effivmt_flows.catalog import run_catalog_flow
 from effivmt_tasks.cluster import choose_cluster
 
-Stage = Literal["ingest", "heads", "spatial", "temporal", "render", "evaluate"]
+Stage = Literal["ingest", "mask", "heads", "spatial", "temporal", "render", "evaluate"]
 """The stages by name, as the schema of the deployment lists them."""
 
 

@@ -10,14 +10,17 @@ from effivmt.method.adapter_manifest import BackboneFacts
 from effivmt.pipeline.excerpt import Excerpt, load_excerpt
 from effivmt.pipeline.outcomes import StageRun
 from effivmt.pipeline.runner import StageRunner
-from effivmt.pipeline.stages import RenderedVideo, evaluate, heads, ingest, render, spatial, temporal
+from effivmt.pipeline.stages import RenderedVideo, evaluate, heads, ingest, mask, render, spatial, temporal
 from effivmt.pipeline.workspace import Workspace
 from effivmt.store import Artifact
 
 
 @dataclass(frozen=True)
 class TransferResult:
-    """All artifacts of one clip, and the runs of the stages that made or found them."""
+    """All artifacts of one clip, and the runs of the stages that made or found them.
+
+    masked: None where all of the clip's motion is wanted.
+    """
 
     clip: Clip
     backbone: BackboneFacts
@@ -28,6 +31,7 @@ class TransferResult:
     motion: Artifact
     rendered: tuple[RenderedVideo, ...]
     evaluated: Artifact
+    masked: Artifact | None = None
 
     @property
     def cached(self) -> bool:
@@ -63,12 +67,13 @@ def run_clip(work: Workspace, clip: Clip, runner: StageRunner | None = None) -> 
     """Takes one clip through all stages; raises the EffiVMTError of the first that fails."""
     work, runner = work.for_clip(clip), runner or StageRunner(work.callback)
     ingested = runner.run(ingest, work, clip)
+    masked = runner.run(mask, work, clip, ingested) if clip.chosen else None
     classified = runner.run(heads, work, clip, ingested)
     work = work.for_frames(load_excerpt(ingested).num_frames)
     appearance = runner.run(spatial, work, clip, ingested, classified)
-    motion = runner.run(temporal, work, clip, ingested, classified, appearance=appearance)
+    motion = runner.run(temporal, work, clip, masked or ingested, classified, appearance=appearance)
     rendered = runner.run(render, work, clip.prompts, adapter_folder(motion))
-    evaluated = runner.run(evaluate, work, clip, ingested, rendered)
+    evaluated = runner.run(evaluate, work, clip, masked or ingested, rendered)
     return TransferResult(
         clip=clip,
         backbone=work.folder.facts,
@@ -79,6 +84,7 @@ def run_clip(work: Workspace, clip: Clip, runner: StageRunner | None = None) -> 
         motion=motion,
         rendered=tuple(rendered),
         evaluated=evaluated,
+        masked=masked,
     )
 
 

@@ -35,6 +35,8 @@ class Timing:
 class Report:
     """What the page of one clip shows; videos are H.264, VP8, VP9 or AV1 in .mp4 or .webm, `head_map` is a PNG.
 
+    `mask`: a video of the wanted part of the reference's motion, which is `motion_of` `all`, `camera` or `object` (in a
+    region); None: the whole reference.
     `excerpt`: what was taken of the reference video. `losses`: stage -> loss of each step. `timings`: stage -> Timing.
     `params`: nested, of plain YAML values.
     """
@@ -47,6 +49,8 @@ class Report:
     excerpt: str = ""
     results: Sequence[Result] = ()
     head_map: Path | None = None
+    mask: Path | None = None
+    motion_of: str = "all"
     losses: Mapping[str, Sequence[float]] = field(default_factory=dict)
     timings: Mapping[str, Timing] = field(default_factory=dict)
     params: Mapping[str, object] = field(default_factory=dict)
@@ -67,6 +71,7 @@ def render_report(data: Report) -> str:
             (it, inline_video(it.video), it.without_adapter and inline_video(it.without_adapter)) for it in data.results
         ],
         metrics=described({name for it in data.results for name in (*it.metrics, *it.metrics_without_adapter)}),
+        mask=data.mask and inline_video(data.mask),
         head_map=data.head_map and inline_image(data.head_map),
         charts=charts(data),
         params=params_text(data),

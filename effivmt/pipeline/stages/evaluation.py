@@ -12,7 +12,7 @@ from effivmt.store import Artifact, Key
 from effivmt.store.digests import canonical_json, sha256_file
 
 
-def evaluate_key(work: Workspace, clip: Clip, ingested: Artifact, rendered: Sequence[RenderedVideo]) -> Key:
+def evaluate_key(work: Workspace, clip: Clip, seen: Artifact, rendered: Sequence[RenderedVideo]) -> Key:
     """The store key."""
     scorer, tracker = work.scorer.folder, work.params.evaluate.tracker
     videos = {
@@ -21,7 +21,7 @@ def evaluate_key(work: Workspace, clip: Clip, ingested: Artifact, rendered: Sequ
         for kind, artifact in video.by_kind.items()
     }
     inputs = {
-        "clip": ingested.digest("frames.safetensors"),
+        "clip": seen.digest("frames.safetensors"),
         **videos,
         "scorer": "none" if scorer is None else scorer.digest,
     }
@@ -31,15 +31,16 @@ def evaluate_key(work: Workspace, clip: Clip, ingested: Artifact, rendered: Sequ
     return work.key("evaluate", inputs, {"prompts": prompts, "caption": clip.caption})
 
 
-def evaluate(work: Workspace, clip: Clip, ingested: Artifact, rendered: Sequence[RenderedVideo]) -> Artifact:
+def evaluate(work: Workspace, clip: Clip, seen: Artifact, rendered: Sequence[RenderedVideo]) -> Artifact:
     """Metrics of every rendered video, with the adapter and without; files: metrics.json.
 
-    metrics.json is a list with an object per video: prompt, seed, and the metrics `adapter` and, where it was rendered
+    seen: the artifact of `ingest` or, where a part of the clip's motion is wanted, that of `mask`: the reference of the
+    metrics. metrics.json is a list with an object per video: prompt, seed, and the metrics `adapter` and, where it was rendered
     without the adapter too, `baseline`. A metric that could not be measured is null; without a scorer that fits
     (`Workspace.scorer`) those of CLIP are left out.
     """
-    key = evaluate_key(work, clip, ingested, rendered)
-    make = partial(_evaluate, work, caption=clip.caption, ingested=ingested, rendered=rendered)
+    key = evaluate_key(work, clip, seen, rendered)
+    make = partial(_evaluate, work, caption=clip.caption, seen=seen, rendered=rendered)
     return work.store.build(key, make, force=work.forces(key))
 
 
@@ -49,7 +50,7 @@ def _evaluate(
     _scratch: Path,
     *,
     caption: str,
-    ingested: Artifact,
+    seen: Artifact,
     rendered: Sequence[RenderedVideo],
 ) -> None:
     from effivmt.evaluation.measure import load_metric_models, measure
@@ -57,7 +58,7 @@ def _evaluate(
 
     work.backbone.keep("transformer", "vae")
     params, progress = work.params.evaluate, work.progress("evaluate")
-    reference = load_tensor(ingested, "frames").numpy()
+    reference = load_tensor(seen, "frames").numpy()
     scorer = work.scorer.folder
     models = load_metric_models(None if scorer is None else scorer.path, params.tracker)
     rows = []

@@ -13,40 +13,48 @@ from effivmt.store import Artifact, Key
 from effivmt.store.digests import canonical_json
 
 
+_WEIGHTS = "weights.safetensors"
+
+
 @dataclass(frozen=True)
 class TemporalInputs:
-    """The artifacts that stage 3 reads."""
+    """The artifacts that stage 3 reads; `seen` is of `ingest` or, for a part of the motion, of `mask`."""
 
-    ingested: Artifact
+    seen: Artifact
     caption: Artifact
     classified: Artifact
     appearance: Artifact
 
 
 def latents_name(work: Workspace) -> str:
-    """The latents of the ingest artifact that stage 3 tunes on: those of the sampled frames or of the whole clip."""
+    """The latents of the seen artifact that stage 3 tunes on: those of the sampled frames or of the whole clip."""
     return "sampled" if work.params.sampling.mode == "pixel" else "dense"
 
 
 def temporal_key(work: Workspace, inputs: TemporalInputs) -> Key:
     """The store key."""
     digests = {
-        "clip": inputs.ingested.digest(f"{latents_name(work)}.safetensors"),
+        "clip": inputs.seen.digest(f"{latents_name(work)}.safetensors"),
         "caption": inputs.caption.digest("embedding.safetensors"),
         "heads": inputs.classified.digest("heads.parquet"),
         "spatial": inputs.appearance.digest("spatial.safetensors"),
     }
+    if _WEIGHTS in inputs.seen.files:
+        digests["weights"] = inputs.seen.digest(_WEIGHTS)
     settings = tuning_settings(work, work.params.temporal) | {"precision": work.adapted_precision}
     settings |= {"sampling": work.params.sampling.model_dump(), "num_frames": work.params.ingest.num_frames}
     return work.key("temporal", digests, settings)
 
 
 def temporal(
-    work: Workspace, clip: Clip, ingested: Artifact, classified: Artifact, *, appearance: Artifact
+    work: Workspace, clip: Clip, seen: Artifact, classified: Artifact, *, appearance: Artifact
 ) -> Artifact:
-    """Stage 3, the motion LoRA over the merged appearance LoRA; files: adapter/ (the adapter folder), losses.json."""
+    """Stage 3, the motion LoRA over the merged appearance LoRA; files: adapter/ (the adapter folder), losses.json.
+
+    seen: the artifact of `ingest` or, where a part of the clip's motion is wanted, that of `mask`.
+    """
     caption = embed_texts(work, [clip.caption])[clip.caption]
-    inputs = TemporalInputs(ingested, caption, classified, appearance)
+    inputs = TemporalInputs(seen, caption, classified, appearance)
     key = temporal_key(work, inputs)
     return work.store.build(key, partial(_tune, work, clip=clip, inputs=inputs), force=work.forces(key))
 
@@ -61,14 +69,14 @@ def _tune(work: Workspace, out: Path, scratch: Path, *, clip: Clip, inputs: Temp
 
     backbone, params = work.backbone, work.params
     backbone.keep("transformer")
-    digest = inputs.ingested.digest(f"{latents_name(work)}.safetensors")
+    digest = inputs.seen.digest(f"{latents_name(work)}.safetensors")
     heads = load_head_map(inputs.classified.file("heads.parquet"))
     looks = load_file(inputs.appearance.file("spatial.safetensors"))
     with fused(backbone.transformer, {"spatial": (looks, 1.0)}) as transformer:
         tuned = tune_temporal(
             transformer,
             heads,
-            load_tensor(inputs.ingested, latents_name(work)),
+            load_tensor(inputs.seen, latents_name(work)),
             load_tensor(inputs.caption, "embedding")[None],
             params=params.temporal,
             sampling=params.sampling,
@@ -76,6 +84,7 @@ def _tune(work: Workspace, out: Path, scratch: Path, *, clip: Clip, inputs: Temp
             seed=params.seed,
             clip=digest,
             checkpoint=scratch / "temporal.safetensors",
+            weights=load_tensor(inputs.seen, "weights") if _WEIGHTS in inputs.seen.files else None,
             progress=work.progress("temporal"),
             on_divergence=work.callback.on_divergence,
         )
