@@ -27,7 +27,7 @@ def doctor(params: ParamsSource = None, store: StoreFolder = STORE, overrides: O
 def pretrain(
     step: Annotated[
         str,
-        typer.Argument(metavar="STEP", help="autoencoder, latents, transformer, scorer, assemble, judge or transfer."),
+        typer.Argument(metavar="STEP", help="autoencoder, latents, transformer, scorer, assemble, judge, transfer or parts."),
     ],
     work: Annotated[Path, typer.Option(metavar="DIR", help="Keeps the state between steps.")] = Path(
         ".effivmt/pretrain"
@@ -56,7 +56,7 @@ def pretrain(
     """Trains the embedded models, one step at a time; a step that was stopped goes on.
 
     judge reads what the backbone in --out draws, in clips of ingest.num_frames; transfer, what the params' backbone
-    makes of a catalog's motions.
+    makes of a catalog's motions; parts, what it makes of one motion of two.
     """
     from effivmt_flows.cli.pretrain import run_judge, run_step
 
@@ -66,5 +66,9 @@ def pretrain(
         from effivmt_flows.cli.pretrain_transfer import run_transfer
 
         run_transfer(catalog, load_params(params, overrides), store)
+    elif step == "parts":
+        from effivmt_flows.cli.pretrain_parts import run_parts
+
+        run_parts(work / "parts", load_params(params, overrides), store)
     else:
         run_step(step, work, out, plan=plan, device=device, start=start)
