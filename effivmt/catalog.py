@@ -4,7 +4,8 @@ A catalog is untrusted input: a row that is wrong in any way is a fault with its
 
 Columns: `clip` (id), `video` (path relative to the catalog file), `caption`, `prompts` (a list; in CSV one cell,
 separated by `|`); optional `class`, `start`, `end` (seconds), `appearance_images` (folder), `seed`, `motion_of` (all,
-camera or object), `region` (x,y,width,height on the first frame). Paths must stay inside the folder of the catalog file.
+camera or object), `region` (x,y,width,height on the first frame). Paths must stay inside the folder of the catalog
+file.
 """
 
 import csv

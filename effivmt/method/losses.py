@@ -34,9 +34,7 @@ def denoising_errors(
     return _means((predicted.float() - target.float()).square(), weights)
 
 
-def denoising_loss(
-    predicted: torch.Tensor, target: torch.Tensor, weights: torch.Tensor | None = None
-) -> torch.Tensor:
+def denoising_loss(predicted: torch.Tensor, target: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
     """L_denoise = mean squared error of the velocity, a scalar; `weights` as for `denoising_errors`."""
     return denoising_errors(predicted, target, weights).mean()
 

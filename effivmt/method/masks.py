@@ -43,7 +43,8 @@ class Part:
 
 
 def wanted_part(frames: np.ndarray, motion_of: MotionOf, region: Box | None) -> Part:
-    """The part of frames uint8 (T, H, W, 3) that moves as asked for; region: on the first frame, in shares of its sides.
+    """The part of frames uint8 (T, H, W, 3) that moves as asked for; region: on the
+    first frame, in shares of its sides.
 
     `camera`: the moving ground, without the things on it. `object`: what moves against the ground, on the screen, over
     a still ground. A region is followed through the clip, and what is in it is kept: what moves against the ground or,
@@ -54,13 +55,15 @@ def wanted_part(frames: np.ndarray, motion_of: MotionOf, region: Box | None) -> 
     camera = camera_motion(tracks, height, width)
     if motion_of == "camera" and (camera is None or not moves(camera, height, width)):
         reason = "its ground has too few corners to tell" if camera is None else "the ground stands still"
-        raise VideoError(f"no camera motion was found in the clip ({reason}); ask for the motion of all, or of an object")
+        raise VideoError(
+            f"no camera motion was found in the clip ({reason}); ask for the motion of all, or of an object"
+        )
     ground = ground_of(frames, camera if camera is not None and moves(camera, height, width) else None)
     moving = moving_against(frames, ground)
     still = np.broadcast_to(ground[:1], frames.shape)
     if motion_of == "camera":
         return Part(~moving, moving, np.where(moving[..., None], ground, frames))
-    wanted = moving if region is None else _inside(moving, tracks, camera, region, motion_of)
+    wanted = moving if region is None else _inside(moving, tracks, camera, region, whole=motion_of == "all")
     if not wanted.any():
         where = "in the clip" if region is None else "in the region"
         raise VideoError(f"nothing {where} moves against its ground; ask for the motion of all, or of the camera")
@@ -134,10 +137,11 @@ def shown_mask(frames: np.ndarray, wanted: np.ndarray) -> np.ndarray:
 _LINE = (240, 228, 66)
 
 
-def _inside(
-    moving: np.ndarray, tracks: Tracks, camera: Followed | None, region: Box, motion_of: MotionOf
-) -> np.ndarray:
-    """What moves inside a region, which is followed through the clip; bool (T, H, W)."""
+def _inside(moving: np.ndarray, tracks: Tracks, camera: Followed | None, region: Box, *, whole: bool) -> np.ndarray:
+    """What moves against the ground inside a region, which is followed through the clip; bool (T, H, W).
+
+    whole: all of the region where nothing in it does.
+    """
     height, width = moving.shape[1:]
     low = np.array(region[:2]) * (width, height) - 0.5
     high = low + np.array(region[2:]) * (width, height)
@@ -164,7 +168,7 @@ def _inside(
     boxes = np.zeros(moving.shape, np.uint8)
     for box, transform in zip(boxes, followed.transforms, strict=True):
         cv2.fillConvexPoly(box, moved(corners, transform).round().astype(np.int32), 1)
-    if motion_of == "all" and not (start & deviates).any():
+    if whole and not (start & deviates).any():
         return boxes > 0
     back = [moved(tracks.points[:, t], np.linalg.inv(it)) for t, it in enumerate(followed.transforms)]
     inside = np.stack([_within(*grown)(places) for places in back], 1) & tracks.visible

@@ -27,7 +27,9 @@ def doctor(params: ParamsSource = None, store: StoreFolder = STORE, overrides: O
 def pretrain(
     step: Annotated[
         str,
-        typer.Argument(metavar="STEP", help="autoencoder, latents, transformer, scorer, assemble, judge, transfer or parts."),
+        typer.Argument(
+            metavar="STEP", help="autoencoder, latents, transformer, scorer, assemble, judge, transfer or parts."
+        ),
     ],
     work: Annotated[Path, typer.Option(metavar="DIR", help="Keeps the state between steps.")] = Path(
         ".effivmt/pretrain"

@@ -1,7 +1,7 @@
 """The stages of a transfer, each (inputs, params) -> artifact in the store; Prefect, DVC and the CLI call these.
 
     ingest -> heads -> spatial -> temporal -> render -> evaluate
-          \-> mask, where only a part of the motion is wanted; temporal and evaluate then read it instead of ingest
+           `-> mask, where only a part of the motion is wanted; temporal and evaluate then read it instead of ingest
 
 A module holds one stage: its store key, the stage, and its work. A key holds the digests of the very files that the
 stage reads and the params that it reads, so a new prompt re-renders and never re-tunes, and a new lambda re-tunes

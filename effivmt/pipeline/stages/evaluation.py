@@ -34,10 +34,10 @@ def evaluate_key(work: Workspace, clip: Clip, seen: Artifact, rendered: Sequence
 def evaluate(work: Workspace, clip: Clip, seen: Artifact, rendered: Sequence[RenderedVideo]) -> Artifact:
     """Metrics of every rendered video, with the adapter and without; files: metrics.json.
 
-    seen: the artifact of `ingest` or, where a part of the clip's motion is wanted, that of `mask`: the reference of the
-    metrics. metrics.json is a list with an object per video: prompt, seed, and the metrics `adapter` and, where it was rendered
+    metrics.json is a list with an object per video: prompt, seed, and the metrics `adapter` and, where it was rendered
     without the adapter too, `baseline`. A metric that could not be measured is null; without a scorer that fits
-    (`Workspace.scorer`) those of CLIP are left out.
+    (`Workspace.scorer`) those of CLIP are left out. seen: the reference, of `ingest` or, where a part of the clip's
+    motion is wanted, of `mask`.
     """
     key = evaluate_key(work, clip, seen, rendered)
     make = partial(_evaluate, work, caption=clip.caption, seen=seen, rendered=rendered)

@@ -12,7 +12,6 @@ from effivmt.pipeline.workspace import Workspace
 from effivmt.store import Artifact, Key
 from effivmt.store.digests import canonical_json
 
-
 _WEIGHTS = "weights.safetensors"
 
 
@@ -46,9 +45,7 @@ def temporal_key(work: Workspace, inputs: TemporalInputs) -> Key:
     return work.key("temporal", digests, settings)
 
 
-def temporal(
-    work: Workspace, clip: Clip, seen: Artifact, classified: Artifact, *, appearance: Artifact
-) -> Artifact:
+def temporal(work: Workspace, clip: Clip, seen: Artifact, classified: Artifact, *, appearance: Artifact) -> Artifact:
     """Stage 3, the motion LoRA over the merged appearance LoRA; files: adapter/ (the adapter folder), losses.json.
 
     seen: the artifact of `ingest` or, where a part of the clip's motion is wanted, that of `mask`.

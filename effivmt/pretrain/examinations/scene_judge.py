@@ -52,9 +52,9 @@ def judge_pair(frames: np.ndarray) -> Pair:
 
 
 def object_path(frames: np.ndarray, colour: str) -> np.ndarray:
-    """The path (T, 2) in pixels of the largest thing of a colour in frames uint8 (T, 64, 64, 3); NaN where there is none.
+    """The path (T, 2) in pixels of the largest thing of a colour in frames uint8 (T, 64, 64, 3), over any ground.
 
-    The ground may move.
+    NaN where there is none.
     """
     pixels = frames.astype(np.float32)
     near = np.clip(1.5 - np.linalg.norm(pixels - rgb(colour), axis=-1) / NEAR, 0, 1)

@@ -16,7 +16,9 @@ def filmed(poses: np.ndarray, ground: Ground, path: np.ndarray | None = None) ->
     canvas = draw_ground(ground, poses.astype(np.float32))
     if path is not None:
         zero = np.zeros(len(path), np.float32)
-        draw_object(canvas, Look("star", "red", 10.0, "checkered", "white"), Motion(path.astype(np.float32), zero, zero + 1))
+        draw_object(
+            canvas, Look("star", "red", 10.0, "checkered", "white"), Motion(path.astype(np.float32), zero, zero + 1)
+        )
     return np.clip(canvas + 0.5, 0, 255).astype(np.uint8)
 
 

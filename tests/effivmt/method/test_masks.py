@@ -17,6 +17,7 @@ OVER = np.stack([32 + 18 * np.sin(2 * np.pi * t), 24 + 10 * t], 1)
 PAN = np.stack([30 * np.sin(np.pi * t), -10 * t, 0 * t, 0 * t], 1).astype(np.float32)
 STILL = np.zeros_like(PAN)
 CHECKERED = Ground("brown", "checkered", 16.0, 1.6, (5, 9))
+CHECKERED_STAR = Look("star", "red", 10.0, "checkered", "white")
 STAR, CIRCLE = Look("star", "red", 9.0), Look("circle", "cyan", 8.0)
 
 
@@ -24,7 +25,9 @@ def draw(ground: Ground, poses: np.ndarray, *objects: tuple[Look, np.ndarray]) -
     """A clip, its ground alone, and the cover of each object, bool (T, H, W)."""
     canvas, zero = draw_ground(ground, poses), np.zeros(T, np.float32)
     alone = canvas.copy()
-    covers = [draw_object(canvas, look, Motion(path.astype(np.float32), zero, zero + 1)) > 0.5 for look, path in objects]
+    covers = [
+        draw_object(canvas, look, Motion(path.astype(np.float32), zero, zero + 1)) > 0.5 for look, path in objects
+    ]
     return *(np.clip(frames + 0.5, 0, 255).astype(np.uint8) for frames in (canvas, alone)), *covers
 
 
@@ -48,7 +51,7 @@ def pair() -> tuple[np.ndarray, ...]:
 
 @pytest.fixture(scope="module")
 def panned() -> tuple[np.ndarray, ...]:
-    return draw(CHECKERED, PAN, (CIRCLE, OVER))
+    return draw(CHECKERED, PAN, (CHECKERED_STAR, OVER))
 
 
 @pytest.mark.parametrize("motion_of", ["all", "object"])
@@ -76,7 +79,7 @@ def test_an_object_moves_over_a_ground_that_has_come_to_rest(panned, region):
     part = wanted_part(frames, "object", region)
     assert share(part.wanted, cover) > 0.97 and part.wanted.mean() < 2.6 * cover.mean()
     outside = ~part.wanted
-    assert difference(part.frames[outside], np.broadcast_to(ground[:1], ground.shape)[outside]) < 4
+    assert difference(part.frames[outside], np.broadcast_to(ground[:1], ground.shape)[outside]) < 6
 
 
 def test_a_region_of_the_ground_itself_follows_it(panned):
@@ -95,7 +98,12 @@ def test_what_is_not_there_is_said_in_one_line(pair):
         (still, "camera", None, "no camera motion was found in the clip .the ground stands still"),
         (frames, "camera", None, "no camera motion was found in the clip .its ground has too few corners"),
         (ground, "object", None, "nothing in the clip moves against its ground"),
-        (frames, "all", (0.02, 0.02, 0.2, 0.1), "nothing can be tracked in the region 0.02,0.02,0.2,0.1 of the first frame"),
+        (
+            frames,
+            "all",
+            (0.02, 0.02, 0.2, 0.1),
+            "nothing can be tracked in the region 0.02,0.02,0.2,0.1 of the first frame",
+        ),
     ]:
         with pytest.raises(VideoError, match=said) as caught:
             wanted_part(clip, motion_of, region)

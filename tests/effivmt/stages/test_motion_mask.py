@@ -71,7 +71,9 @@ def test_a_region_is_of_the_video_as_shown():
     assert on_clip((420, 0, 540, 270), excerpt) == (0, 0, 0.5, 0.25)
     assert on_clip((0.5, 0.5, 0.5, 0.5), excerpt) == (0.5, 0.5, 0.5, 0.5)  # cut to what was taken
     assert np.allclose(on_clip((960, 540, 108, 108), excerpt), (0.5, 0.5, 0.1, 0.1))
-    with pytest.raises(ParamsError, match="region 0,0,400,1080 lies outside of the clip, which is the middle 1080x1080"):
+    with pytest.raises(
+        ParamsError, match="region 0,0,400,1080 lies outside of the clip, which is the middle 1080x1080"
+    ):
         on_clip((0, 0, 400, 1080), excerpt)
 
 
