@@ -2,19 +2,19 @@
 
 A catalog is untrusted input: a row that is wrong in any way is a fault with its row and column, never another error.
 
-Columns: `clip` (id), `video` (path relative to the catalog file), `caption`, `prompts` (a list; in CSV one cell,
-separated by `|`); optional `class`, `start`, `end` (seconds), `appearance_images` (folder), `seed`, `motion_of` (all,
-camera or object), `region` (x,y,width,height on the first frame). Paths must stay inside the folder of the catalog
-file.
+Columns: `clip` (id), `video` (path relative to the catalog file), `prompts` (a list; in CSV one cell, separated by
+`|`); optional `caption`, `class`, `start`, `end` (seconds), `appearance_images` (folder), `seed`, `motion_of` (all,
+camera or object), `region` (x,y,width,height on the first frame). Other columns are ignored, and named. Paths must stay
+inside the folder of the catalog file.
 """
 
 import csv
-import io
+import hashlib
+import math
 import os
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from math import isfinite
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -30,25 +30,39 @@ from pydantic import (
     model_validator,
 )
 
+from effivmt.catalog_files import (
+    MOST_ROWS,
+    OPTIONAL,
+    READERS,
+    REQUIRED,
+    Unreadable,
+    WrongHeading,
+    miswritten,
+    read_rows,
+)
 from effivmt.config import Section
 from effivmt.errors import CatalogError, printable
-from effivmt.untrusted import open_regular, parse_json, read_text, unpacked_bytes
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2000)]
+Caption = Annotated[str, StringConstraints(strip_whitespace=True, max_length=2000)]
 MotionOf = Literal["all", "camera", "object"]
 """Whose motion is taken: that of all there is, of the camera alone, or of what moves against the ground."""
 Box = tuple[float, float, float, float]
 """A rectangle: x and y of its top left corner, width and height."""
 _ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
-REQUIRED = ("clip", "video", "caption", "prompts")
-OPTIONAL = ("class", "start", "end", "appearance_images", "seed", "motion_of", "region")
-SEPARATOR = " | "
-"""As a cell of prompts is written; the blanks may be left out."""
-MOST_BYTES = 64 * 2**20
-"""A catalog file has at most this size, a Parquet file also when it is unpacked."""
-MOST_ROWS = 200_000
 FAULTS_SHOWN = 20
 """An error lists at most this many faults, and counts the others."""
+
+
+def clip_id(name: str) -> str:
+    """The id of a clip that is named by its file: what an id may have of it, and a digest where letters are lost."""
+    kept = re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-")[:80]
+    return kept if name.isascii() and kept else "-".join(filter(None, (kept, id_digest(name))))
+
+
+def id_digest(text: str) -> str:
+    """Eight hex digits that tell apart what else would have the same id."""
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:8]
 
 
 class Clip(Section):
@@ -59,7 +73,8 @@ class Clip(Section):
     clip: Annotated[str, StringConstraints(pattern=f"^{_ID.pattern}$")]
     """The clip's id: letters, digits, `-` and `_`."""
     video: Path
-    caption: Text
+    caption: Caption = ""
+    """What the video shows; without it tuning conditions on no text, as in classifier-free guidance."""
     prompts: tuple[Text, ...]
     group: Annotated[Text | None, Field(alias="class")] = None
     """The catalog's column `class`: what kind of motion it is; only shown."""
@@ -90,7 +105,7 @@ class Clip(Section):
     @field_validator("region")
     @classmethod
     def _region_of_some_size(cls, region: Box | None, info: ValidationInfo) -> Box | None:
-        if region is not None and not (all(map(isfinite, region)) and min(region) >= 0 and min(region[2:]) > 0):
+        if region is not None and (min(region) < 0 or min(region[2:]) <= 0):
             raise ValueError("expected x,y,width,height, none below 0, with a width and a height above 0")
         if region is not None and info.data.get("motion_of") == "camera":
             raise ValueError("the camera's motion has no region; leave out one of the two")
@@ -135,11 +150,16 @@ class RowFault:
 
 @dataclass(frozen=True)
 class Catalog:
-    """A catalog file: its clips in the order of its rows, and the faults of the rows that are none."""
+    """A catalog file: its clips in the order of its rows, and the faults of the rows that are none.
+
+    rows: the number of each clip's row, from 1; ignored: the columns that are none of a catalog's.
+    """
 
     path: Path
     clips: tuple[Clip, ...]
     faults: tuple[RowFault, ...] = ()
+    rows: Mapping[str, int] = field(default_factory=dict)
+    ignored: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -151,7 +171,19 @@ class Catalog:
         known = {clip.clip for clip in self.clips}
         if unknown := [name for name in names if name not in known]:
             raise CatalogError(f"--only {unknown[0]}: catalog {self.path} has no such clip")
-        return Catalog(self.path, tuple(clip for clip in self.clips if clip.clip in names)) if names else self
+        chosen = tuple(clip for clip in self.clips if clip.clip in names)
+        return replace(self, clips=chosen, faults=()) if names else self
+
+    def without(self, faults: Mapping[str, tuple[str, str]]) -> "Catalog":
+        """The catalog where clips have a fault, (column, text) by id; CatalogError where no clip is left."""
+        if not faults:
+            return self
+        found = [RowFault(name, self.rows.get(name, 0), column, text) for name, (column, text) in faults.items()]
+        left = tuple(clip for clip in self.clips if clip.clip not in faults)
+        catalog = replace(self, clips=left, faults=(*self.faults, *found))
+        if not left:
+            raise CatalogError(list_faults(catalog))
+        return catalog
 
 
 def load_catalog(path: Path | str) -> Catalog:
@@ -171,17 +203,21 @@ def read_catalog(path: Path | str) -> Catalog:
     CatalogError where the file cannot be read, and where no row is good.
     """
     path = Path(path)
-    if path.suffix.lower() not in _READERS:
+    if path.suffix.lower() not in READERS:
         raise CatalogError(f"catalog {path} is no .csv, .jsonl or .parquet file; give one of these")
     clips: list[Clip] = []
     faults: list[RowFault] = []
     seen: dict[str, int] = {}
+    ignored: dict[str, None] = {}
     number = 0
     try:
         root = Path(os.path.realpath(path)).parent
-        for number, row in enumerate(_READERS[path.suffix.lower()](path), 1):
+        for number, row in enumerate(read_rows(path), 1):
             if number > MOST_ROWS:
                 raise ValueError(f"has more than {MOST_ROWS} rows; divide it")
+            if isinstance(row, dict):
+                others = [name for name in row if name not in REQUIRED + OPTIONAL and not miswritten(name)]
+                ignored |= dict.fromkeys(printable(str(name)[:60]) or "(a column without a name)" for name in others)
             found, clip = _check(row, root)
             name = row.get("clip") if isinstance(row, dict) else None
             if isinstance(name, str) and name in seen:
@@ -195,16 +231,26 @@ def read_catalog(path: Path | str) -> Catalog:
                 clips.append(clip)
     except OSError as error:
         raise CatalogError(f"catalog {path} cannot be read ({error.strerror or error})") from error
-    except _WrongHeading as error:
+    except WrongHeading as error:
         raise CatalogError(f"catalog {path}: {error}") from error
     except (ValueError, csv.Error) as error:  # not UTF-8, not Parquet (pyarrow's errors are ValueErrors), too large
         raise CatalogError(f"catalog {path} is damaged: {' '.join(str(error).split())[:300]}") from error
     if number == 0:
         raise CatalogError(f"catalog {path} has no clips; add at least one row")
-    catalog = Catalog(path, tuple(clips), tuple(faults))
+    rows = {clip.clip: seen[clip.clip] for clip in clips}
+    catalog = Catalog(path, tuple(clips), tuple(faults), rows, tuple(ignored))
     if not clips:
         raise CatalogError(list_faults(catalog))
     return catalog
+
+
+def list_ignored(catalog: Catalog) -> str:
+    """The columns of a catalog that are ignored, as one line; empty where there are none."""
+    if not catalog.ignored:
+        return ""
+    names = ", ".join(catalog.ignored[:FAULTS_SHOWN])
+    more = f" and {len(catalog.ignored) - FAULTS_SHOWN} more" if len(catalog.ignored) > FAULTS_SHOWN else ""
+    return f"catalog {catalog.name}: ignored, as they are no columns of a catalog: {names}{more}"
 
 
 def list_faults(catalog: Catalog) -> str:
@@ -215,31 +261,18 @@ def list_faults(catalog: Catalog) -> str:
     return "\n  ".join([f"catalog {printable(str(catalog.path))} has {count} fault{'s' * (count > 1)}:", *lines])
 
 
-class _WrongHeading(ValueError):
-    """The columns of a table are not those of a catalog."""
-
-
-@dataclass(frozen=True)
-class _Unreadable:
-    """A row or cell that its file holds but that cannot be read, and why."""
-
-    reason: str
-
-
 def _check(row: object, root: Path) -> tuple[list[tuple[str, str]], Clip | None]:
     """Faults (column, text) of one row, and its clip if it has none."""
-    if isinstance(row, _Unreadable):
+    if isinstance(row, Unreadable):
         return [("all", row.reason)], None
     if not isinstance(row, dict):
         return [("all", f"is {row!r:.60}; expected an object with {', '.join(REQUIRED)}")], None
-    present = {name: value for name, value in row.items() if value is not None}
+    present = {name: value for name, value in row.items() if not _is_empty(value)}
     faults = [(name, "is missing") for name in REQUIRED if name not in present]
-    faults += [
-        (printable(str(name)[:60]), "is no column of a catalog") for name in row if name not in REQUIRED + OPTIONAL
-    ]
+    faults += [(printable(str(name)[:60]), f"is to be written {miswritten(name)}") for name in row if miswritten(name)]
     faults = faults[:FAULTS_SHOWN]  # a row can have thousands of columns
     for name, value in list(present.items()):
-        if isinstance(value, _Unreadable):
+        if isinstance(value, Unreadable) and name in REQUIRED + OPTIONAL:
             faults.append((name, present.pop(name).reason))
     for name in ("video", "appearance_images"):
         if isinstance(given := present.get(name), str):
@@ -258,6 +291,11 @@ def _check(row: object, root: Path) -> tuple[list[tuple[str, str]], Clip | None]
     return faults, None if faults else clip
 
 
+def _is_empty(value: object) -> bool:
+    """Whether a cell counts as not given: null, or NaN, which pandas writes for it."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
 def _place(root: Path, given: str) -> tuple[Path, str]:
     """Where a path in a catalog leads, and what is wrong with it ("": nothing); whether anything is there is not."""
     try:
@@ -271,74 +309,3 @@ def _place(root: Path, given: str) -> tuple[Path, str]:
     if not place.is_relative_to(root):
         return root, f"{given[:80]!r} leaves the catalog's folder; keep its files beside it"
     return place, ""
-
-
-def _read_csv(path: Path) -> Iterator[object]:
-    """Empty cells count as not given, and rows of empty cells, which spreadsheets leave at the end, as no rows."""
-    reader = csv.DictReader(io.StringIO(read_text(path, MOST_BYTES, "utf-8-sig"), newline=""), strict=True)
-    _check_heading(reader.fieldnames or ())
-    for row in reader:
-        if not any(row.values()):
-            continue
-        if None in row:
-            yield _Unreadable(f"line {reader.line_num} has more cells than the heading")
-            continue
-        cells: dict[str, object] = {name: text for name, text in row.items() if text}
-        if isinstance(prompts := cells.get("prompts"), str):
-            cells["prompts"] = [text for text in map(str.strip, prompts.split(SEPARATOR.strip())) if text]
-        yield cells
-
-
-def _check_heading(names: Sequence[str]) -> None:
-    """_WrongHeading where the columns of a table are not those of a catalog: one fault, not one in each row."""
-    missing = [name for name in REQUIRED if name not in names]
-    unknown = [printable(name[:60]) or "(a column without a name)" for name in names if name not in REQUIRED + OPTIONAL]
-    if not missing and not unknown:
-        return
-    faults = [f"lacks {', '.join(missing)}"] if missing else []
-    faults += [f"has {', '.join(unknown[:FAULTS_SHOWN])}"] if unknown else []
-    comma = "; separate the columns by commas" if any(";" in name or "\t" in name for name in names) else ""
-    raise _WrongHeading(
-        f"the heading {' and '.join(faults)}; expected {', '.join(REQUIRED)} and, where you need them, "
-        f"{', '.join(OPTIONAL)}, in small letters{comma}"
-    )
-
-
-def _read_jsonl(path: Path) -> Iterator[object]:
-    for number, line in enumerate(io.StringIO(read_text(path, MOST_BYTES, "utf-8-sig")), 1):
-        if line.strip():
-            try:
-                yield parse_json(line)
-            except ValueError as error:
-                yield _Unreadable(f"line {number} {error}")
-
-
-def _read_parquet(path: Path) -> Iterator[object]:
-    from pyarrow import parquet  # slow to import
-
-    with open_regular(path) as file:
-        table = parquet.ParquetFile(file)
-        facts = table.metadata
-        if facts.num_rows > MOST_ROWS or unpacked_bytes(facts) > MOST_BYTES:
-            raise ValueError(f"has {facts.num_rows} rows, or more than {MOST_BYTES // 2**20} MiB; divide it")
-        _check_heading(table.schema_arrow.names)
-        for batch in table.iter_batches(batch_size=_BATCH):
-            for index in range(batch.num_rows):
-                yield {
-                    name: _cell(column[index]) for name, column in zip(batch.schema.names, batch.columns, strict=True)
-                }
-
-
-_BATCH = 8
-"""Rows that are unpacked at once: a short file can have a text of megabytes in every row."""
-
-
-def _cell(scalar: object) -> object:
-    """The value of a cell of a Parquet file in Python's own types."""
-    try:
-        return scalar.as_py()  # type: ignore[attr-defined]  # pyarrow has no types
-    except (ValueError, OverflowError, RecursionError) as error:
-        return _Unreadable(f"has a value that cannot be read ({' '.join(str(error).split())[:80]})")
-
-
-_READERS = {".csv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}

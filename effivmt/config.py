@@ -35,6 +35,7 @@ LearningRate = Annotated[float, Field(gt=0, le=1)]
 FlowShift = Annotated[float, Field(gt=0, le=100)]
 Strength = Annotated[float, Field(ge=0, le=4)]
 """How much of a LoRA is added to the weights; 1 is what was tuned."""
+GuidanceScale = Annotated[float, Field(ge=1, le=100)]
 FrameCount = Annotated[int, Field(ge=5), AfterValidator(_packs_into_latent_frames)]
 PixelSize = Annotated[int, Field(ge=16)]
 """A multiple of what the backbone packs into a token, which is checked when the backbone is found."""
@@ -58,7 +59,10 @@ class BackboneParams(Section):
     device: str = "auto"
     """`auto` takes the first GPU, else the processor."""
     max_sequence_length: Annotated[int, Field(gt=0, le=512)] = 32
-    """Text tokens a prompt is padded to; Wan 2.1 was trained with 512."""
+    """Text tokens a prompt is padded to; Wan was trained with 512."""
+    experts: Literal["all", "high_noise"] = "all"
+    """Which transformers of a backbone with two (Wan 2.2 A14B) get an adapter: all, or the high-noise one alone, which
+    decides the motion."""
 
 
 class IngestParams(Section):
@@ -160,7 +164,9 @@ class RenderParams(Section):
     """Fused inference."""
 
     steps: Positive = 20
-    guidance_scale: Annotated[float, Field(ge=1, le=100)] = 4.0
+    guidance_scale: GuidanceScale = 4.0
+    guidance_scale_2: GuidanceScale | None = None
+    """Of the low-noise transformer of a backbone with two; null: the same."""
     flow_shift: FlowShift = 5.0
     negative_prompt: str = ""
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)

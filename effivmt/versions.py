@@ -6,15 +6,15 @@ from pathlib import Path
 __version__ = "0.2.0"
 
 VERSIONS = {
-    "ingest": 2,
+    "ingest": 3,
     "mask": 1,
     "text": 1,
     "heads": 2,
-    "spatial": 3,
-    "temporal": 3,
+    "spatial": 4,
+    "temporal": 4,
     "merge": 1,
     "render": 1,
-    "evaluate": 8,
+    "evaluate": 9,
 }
 """Of each pipeline stage: raised whenever the same inputs give another result or other files."""
 

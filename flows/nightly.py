@@ -9,12 +9,12 @@ from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
 from prefect.states import Completed, Failed
 
-from effivmt.catalog import list_faults, read_catalog
+from effivmt.catalog import list_faults, list_ignored, read_catalog
 from effivmt.config import load_params
 from effivmt.errors import DamageError, EffiVMTError, in_one_line
 from effivmt.pipeline.callbacks import Callback
 from effivmt.pipeline.outcomes import ClipOutcome
-from effivmt.pipeline.selection import select_clips
+from effivmt.pipeline.selection import select_clips, set_long_texts_aside
 from effivmt.pipeline.workspace import open_workspace
 from effivmt.store import DEFAULT_STORE
 from effivmt_flows.catalog import run_catalog_flow
@@ -47,11 +47,14 @@ def nightly(
     try:
         settings = load_params(params, overrides)
         chosen = select_clips(read_catalog(catalog), tuple(only), out if retry_failed else None)
-        if chosen.faults:
-            logger.error("%s", list_faults(chosen))
         if not chosen.clips:
             return Completed(message="nothing failed in the last run")
         work = open_workspace(settings, store)  # a wrong backbone folder ends the run before any clip fails for it
+        chosen = set_long_texts_aside(work, chosen)
+        if chosen.faults:
+            logger.error("%s", list_faults(chosen))
+        if ignored := list_ignored(chosen):
+            logger.warning("%s", ignored)
         if work.scorer.fault:
             logger.warning("%s", work.scorer.fault)
         cluster = choose_cluster(runner, address, resource)

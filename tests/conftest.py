@@ -1,5 +1,7 @@
 """Tiny real models, built once a test session: a random WanPipeline folder and a random CLIPModel folder."""
 
+import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline, WanTransformer3DModel
+from safetensors.torch import load_file, save_file
 from transformers import (
     CLIPConfig,
     CLIPImageProcessorPil,
@@ -43,6 +46,23 @@ PARAMS = {
 def backbone_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A WanPipeline folder of random weights: 2 layers of 4 heads, 12 channels each."""
     return save_random_pipeline(tmp_path_factory.mktemp("models") / "wan-random")
+
+
+@pytest.fixture(scope="session")
+def a14b_folder(backbone_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The random backbone with a second transformer, of other weights, laid out as Wan 2.2 A14B."""
+    folder = Path(shutil.copytree(backbone_folder, tmp_path_factory.mktemp("models") / "a14b-random"))
+    shutil.copytree(folder / "transformer", folder / "transformer_2")
+    (path,) = (folder / "transformer_2").glob("*.safetensors")
+    random = torch.Generator().manual_seed(1)
+    weights = {
+        name: weight + 0.1 * torch.randn(weight.shape, generator=random) for name, weight in load_file(path).items()
+    }
+    save_file(weights, path, metadata={"format": "pt"})
+    index = json.loads((folder / "model_index.json").read_text())
+    index |= {"transformer_2": index["transformer"], "boundary_ratio": 0.875}
+    (folder / "model_index.json").write_text(json.dumps(index))
+    return folder
 
 
 @pytest.fixture(scope="session")

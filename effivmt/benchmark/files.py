@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 from effivmt.benchmark.scene import DrawnClip, Scene
 from effivmt.benchmark.suite import quick, suite
 from effivmt.benchmark.tuning import tuning_scenes
-from effivmt.catalog import SEPARATOR
+from effivmt.catalog_files import SEPARATOR
 from effivmt.media.video import write_video
 from effivmt.world.motions import FPS
 

@@ -7,14 +7,20 @@ from pathlib import Path
 from effivmt.benchmark.peers import peer_module
 from effivmt.catalog import Clip
 from effivmt.config import Section
+from effivmt.errors import BackboneError
 from effivmt.pipeline.stages import RenderedVideo, embed_clip, embed_texts
+from effivmt.pipeline.stages.rendering import sampling_settings
 from effivmt.pipeline.stages.tensors import load_tensor
 from effivmt.pipeline.workspace import Workspace
 from effivmt.store import Artifact
 
 
 def tune(work: Workspace, clip: Clip, ingested: Artifact, *, peer: str, params: Section) -> Artifact:
-    """A tuned peer's two LoRAs on all heads; files: adapter/ (the adapter folder)."""
+    """A tuned peer's two LoRAs on all heads; files: adapter/ (the adapter folder).
+
+    BackboneError where the backbone has two transformers.
+    """
+    _check_one_transformer(work, peer)
     caption = embed_clip(work, clip)[clip.caption]
     inputs = {
         "clip": ingested.digest("dense.safetensors"),
@@ -33,7 +39,11 @@ def tune(work: Workspace, clip: Clip, ingested: Artifact, *, peer: str, params: 
 
 
 def render(work: Workspace, ingested: Artifact, prompt: str, *, peer: str, params: Section) -> list[RenderedVideo]:
-    """A prompt rendered for each seed by a peer that tunes nothing and guides the sampling; files: video.mp4."""
+    """A prompt rendered for each seed by a peer that tunes nothing and guides the sampling; files: video.mp4.
+
+    BackboneError where the backbone has two transformers.
+    """
+    _check_one_transformer(work, peer)
     own = work.params.render
     embeddings = embed_texts(work, [prompt, own.negative_prompt])
     inputs = {
@@ -45,7 +55,7 @@ def render(work: Workspace, ingested: Artifact, prompt: str, *, peer: str, param
     settings = {
         "peer": peer,
         "params": params.model_dump(),
-        "render": own.model_dump(exclude=unread),
+        "render": sampling_settings(own, unread),
         "ingest": work.params.ingest.model_dump(),
         "precision": work.params.backbone.dtype,
     }
@@ -56,6 +66,13 @@ def render(work: Workspace, ingested: Artifact, prompt: str, *, peer: str, param
         artifact = work.store.build(work.key("peer_render", inputs, settings | {"seed": seed}), make)
         videos.append(RenderedVideo(prompt, seed, artifact, None))
     return videos
+
+
+def _check_one_transformer(work: Workspace, peer: str) -> None:
+    if work.folder.shape.boundary is not None:
+        raise BackboneError(
+            f"backbone {work.folder.id} has two transformers but {peer} takes one; compare it on another backbone"
+        )
 
 
 def reconstruct(work: Workspace, ingested: Artifact) -> Artifact:

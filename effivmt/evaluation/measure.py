@@ -43,7 +43,7 @@ def measure(
     """All metrics of one video, frames uint8 (T, H, W, 3), against the reference's frames and its own prompt.
 
     `caption` says what the reference shows; without it the appearance leakage is left out. The background leakage is
-    left out where the reference has no still, patterned background; those of CLIP, without a scorer. None: not
+    left out where the reference's background is plain; those of CLIP, without a scorer. None: not
     measurable, because nothing can be tracked, or the reference has no edges. BackboneError where the scorer's features
     are not finite.
     """

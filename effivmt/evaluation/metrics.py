@@ -60,7 +60,8 @@ METRICS = {
     "text_similarity": Metric(
         "Text similarity",
         "higher",
-        "How well the frames show what the prompt says: CLIP's cosine between prompt and frame, mean over frames.",
+        "How well the frames show what the prompt says: CLIP's cosine between prompt and frame, mean over frames. Of a "
+        "long prompt CLIP reads the beginning alone, mostly 77 tokens.",
     ),
     "temporal_consistency": Metric(
         "Temporal consistency",
@@ -105,8 +106,9 @@ METRICS = {
     "background_leakage": Metric(
         "Background leakage",
         "lower",
-        "How much of the pattern of the reference's still background shows in the result, whatever its colours: "
-        "0 nothing, 1 all of it. Left out where the reference has no still, patterned background.",
+        "How much of the pattern of the reference's background shows in the result at the same place, under a moving "
+        "camera also at the same time, whatever its colours: 0 nothing, 1 all of it. Left out where the reference's "
+        "background is plain.",
     ),
     "sharpness": Metric(
         "Sharpness",
@@ -127,5 +129,11 @@ METRICS = {
     ),
     "reference_motion_amount": Metric(
         "Amount of motion, reference", "", "The same of the reference: what the amount of motion should be near to."
+    ),
+    "reconstruction_psnr": Metric(
+        "Reference kept, dB",
+        "",
+        "How well the backbone's autoencoder gives the reference itself back: peak signal-to-noise ratio. Below 25 dB "
+        "the backbone keeps little of the clip, whatever the adapter. Nothing is said of the result.",
     ),
 }

@@ -1,4 +1,4 @@
-"""Decoding and encoding of video files: the only module that talks to FFmpeg.
+"""Decoding and encoding of video files: with `frame_colours`, the only modules that talk to FFmpeg.
 
 Decoding runs in this process through PyAV, since a raw pipe from the ffmpeg program loses what sampling needs: each
 frame's own presentation time, its display matrix and its corruption flag. Encoding runs the ffmpeg program that comes
@@ -24,25 +24,19 @@ import numpy as np
 from av.sidedata.sidedata import SideDataContainer
 from av.sidedata.sidedata import Type as SideDataType
 from av.stream import Disposition
-from av.video.reformatter import Interpolation
 
 from effivmt.errors import VideoError
+from effivmt.media.file_kinds import WEBP_HEADER, is_animated_webp, is_whole_matroska
+from effivmt.media.frame_colours import MATRICES, frame_rgb, tag_matrix
 
-CONTAINERS = "mov,mp4,matroska,webm,avi,gif,mpegts,png_pipe,jpeg_pipe,webp_pipe"
+CONTAINERS = "mov,mp4,matroska,webm,avi,gif,apng,mpegts,png_pipe,jpeg_pipe,webp_pipe"
 INDEXED = ("mov", "matroska")  # containers in which a seek lands on a keyframe
 SEEK_AFTER = 10.0  # seconds; up to here, decoding from the beginning costs little
 MAX_PIXELS = 4096 * 2304  # of a frame; libav keeps up to 19 frames of a stream
 MAX_FRAME_BYTES = 3 * MAX_PIXELS  # as stored: 4K with 10 bits and 4:2:0, or 8 bits and 4:4:4
 TIMEOUT = 900.0  # seconds that one file may take to decode or to encode
 CRF = 12  # of libx264: visually lossless, also on small clips
-SCALER = "bicubic+full_chroma_int+full_chroma_inp+accurate_rnd+bitexact"  # the way from RGB to YUV
-CONVERSION = (  # and the way back
-    Interpolation.BICUBIC
-    | Interpolation.FULL_CHR_H_INT
-    | Interpolation.FULL_CHR_H_INP
-    | Interpolation.ACCURATE_RND
-    | Interpolation.BITEXACT
-)
+SCALER = "bicubic+full_chroma_int+full_chroma_inp+accurate_rnd+bitexact"  # from RGB to YUV
 CLOCKWISE = {(1, 0): 0, (0, 1): 90, (-1, 0): 180, (0, -1): 270}  # degrees, by the direction that x is displayed in
 
 
@@ -71,13 +65,15 @@ class Picture(NamedTuple):
         return size if self.rotation in (0, 180) else size[::-1]
 
     def to_rgb(self, size: tuple[int, int] | None = None) -> np.ndarray:
-        """Converts to RGB uint8 (H, W, 3) as shown: turned and mirrored, in the stored colour matrix, without alpha.
+        """Converts to RGB uint8 (H, W, 3) as shown: turned and mirrored, in the stored colours, without alpha.
+
+        HDR and wide-gamut colours are those that a BT.709 display shows.
 
         size: (height, width) to scale to on the way, so that no RGB image of the frame's own size is in memory.
         """
         a, b, c, d = self.matrix
         height, width = (size if a else size[::-1]) if size else (None, None)
-        image = self.frame.reformat(width, height, format="rgb24", interpolation=CONVERSION, threads=1).to_ndarray()
+        image = frame_rgb(self.frame, width, height)
         if a == 0:
             image, a, d = image.transpose(1, 0, 2), c, b
         return np.ascontiguousarray(image[::d, ::a])
@@ -101,11 +97,14 @@ def open_video(path: Path) -> Iterator[tuple[av.container.InputContainer, av.Vid
     with ExitStack() as stack:
         try:
             file = stack.enter_context(path.open("rb"))
+            if is_animated_webp(file.read(WEBP_HEADER)):
+                raise VideoError(f"{str(path)!r} is an animated WebP, which cannot be read: convert it to mp4 or GIF")
+            file.seek(0)
             container = stack.enter_context(av.open(_Nameless(file), "r", options=limits, metadata_errors="replace"))
         except (OSError, av.error.FFmpegError) as error:
             raise VideoError(
-                f"{str(path)!r} cannot be read as a video ({error.strerror}), expected mp4, mov, mkv, webm, avi or gif"
-                ": check that the file is whole, or convert it"
+                f"{str(path)!r} cannot be read as a video ({error.strerror}), expected mp4, mov, mkv, webm, avi, ts, "
+                "gif or apng: check that the file is whole, or convert it"
             ) from error
         streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
         if not streams:
@@ -126,16 +125,22 @@ def decode(path: Path, start: float = 0.0) -> Iterator[Picture]:
         shown = None
         deadline = time.monotonic() + TIMEOUT
         try:
-            frames = _frames(container, stream)
+            announced = None if is_whole_matroska(path) else _announced(container, stream)
+            frames = _frames(container, stream, announced)
             first = next(frames, None)
             if first is None:
                 raise _Damage("it holds no frame")
             frames = chain([first], frames)
             if start > SEEK_AFTER and container.format.name.startswith(INDEXED):
-                frames = _seek(container, stream, first.time, first.time + start)
+                frames = _seek(container, stream, (first.time, first.time + start), announced)
             for picture in frames:
                 if picture.matrix[:2] not in CLOCKWISE or abs(picture.matrix[0]) != abs(picture.matrix[3]):
                     raise VideoError(f"{str(path)!r} is turned by no multiple of 90 degrees: encode it again upright")
+                if picture.frame.colorspace not in MATRICES:
+                    raise VideoError(
+                        f"{str(path)!r} has colours of a kind that cannot be read (matrix {picture.frame.colorspace} "
+                        "of ITU-T H.273, such as ICtCp of Dolby Vision): convert it to BT.709 first"
+                    )
                 if time.monotonic() > deadline:
                     raise VideoError(f"{str(path)!r} took over {TIMEOUT:.0f} s to decode: cut or shrink it first")
                 picture = picture._replace(time=picture.time - first.time)
@@ -168,6 +173,8 @@ def frame_rate(stream: av.VideoStream) -> Fraction:
 def duration(container: av.container.InputContainer, stream: av.VideoStream) -> float:
     """Seconds that a stream lasts: by its header, else by the file's header, else by the times of all its packets."""
     if announced := _announced(container, stream):
+        if container.format.name.startswith("matroska") and container.duration:  # a tag may be older than its file
+            return min(announced, container.duration / av.time_base - _start(stream))
         return announced
     if container.duration:
         return container.duration / av.time_base
@@ -260,8 +267,14 @@ def _announced(container: av.container.InputContainer, stream: av.VideoStream) -
     hours, _, minutes_seconds = stream.metadata.get("DURATION", "").partition(":")  # Matroska: "00:00:04.000000000"
     minutes, _, seconds = minutes_seconds.partition(":")
     if hours.isdigit() and minutes.isdigit() and seconds.replace(".", "", 1).isdigit():
-        return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+        end = int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+        return end - _start(stream) if end > _start(stream) else end  # libav counts from 0, mkvmerge from the start
     return None
+
+
+def _start(stream: av.VideoStream) -> float:
+    """The time of a stream's first frame in its container, seconds."""
+    return float((stream.start_time or 0) * _time_base(stream))
 
 
 def _time_base(stream: av.VideoStream) -> Fraction:
@@ -270,27 +283,38 @@ def _time_base(stream: av.VideoStream) -> Fraction:
 
 
 def _seek(
-    container: av.container.InputContainer, stream: av.VideoStream, first: float, start: float
+    container: av.container.InputContainer,
+    stream: av.VideoStream,
+    times: tuple[float, float],
+    announced: float | None,
 ) -> Iterator[Picture]:
-    """Yields frames (as `_frames`) from a keyframe not after `start`, or from the first if the index is wrong."""
+    """Yields frames (as `_frames`) from a keyframe not after the start, or from the first if the index is wrong.
+
+    times: of the first frame and of the start, in container time.
+    """
+    first, start = times
     container.seek(int(start / _time_base(stream)), stream=stream)
-    frames = _frames(container, stream)
+    frames = _frames(container, stream, announced)
     landed = next(frames, None)
     if landed is not None and landed.time <= start:
         return chain([landed], frames)
     container.seek(int(first / _time_base(stream)), stream=stream)
-    return _frames(container, stream)
+    return _frames(container, stream, announced)
 
 
-def _frames(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[Picture]:
-    """Yields frames from the container's position on, in container time; raises _Damage at the first doubtful one."""
+def _frames(
+    container: av.container.InputContainer, stream: av.VideoStream, announced: float | None
+) -> Iterator[Picture]:
+    """Yields frames from the container's position on, in container time; raises _Damage at the first doubtful one.
+
+    announced: the seconds that the stream must have, None where that is not known.
+    """
     kind = container.format.name
     # AVI stores no presentation times: libav's guesses are out of order with B-frames, its decoding times are not.
     clock = "dts" if kind == "avi" else "pts"
     base, period = float(_time_base(stream)), float(1 / frame_rate(stream))
     aspect = float(stream.sample_aspect_ratio or 1)
-    start, end = -float("inf"), (stream.start_time or 0) * base
-    announced = _announced(container, stream)
+    start, end = -float("inf"), _start(stream)
     whole = float("inf") if announced is None else end + announced - 1.5 * period  # a stream that ends later is whole
     for packet in container.demux(stream):
         if packet.is_corrupt or (kind == "gif" and _is_cut_gif(packet, container.size)):
@@ -308,6 +332,7 @@ def _frames(container: av.container.InputContainer, stream: av.VideoStream) -> I
                 raise _Damage("frames are missing")
             start = stamp * base if ahead else end
             end = start + (frame.duration * base if frame.duration else period)
+            tag_matrix(frame, stream.codec_context.name)
             matrix = _display_matrix(frame)
             yield Picture(start, end - start, frame, matrix, aspect if matrix[0] else 1 / aspect)
     if announced is not None and end < whole:

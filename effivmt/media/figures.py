@@ -97,6 +97,23 @@ def head_map(spatial: np.ndarray, temporal: np.ndarray, branch: np.ndarray) -> n
     return np.asarray(image)
 
 
+def stacked(maps: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Draws head maps one above the other, each under its name; one without a name stands as it is.
+
+    Takes and returns uint8 (H, W, 3).
+    """
+    if list(maps) == [""]:
+        return maps[""]
+    width, heading = max(image.shape[1] for image in maps.values()), 40
+    page = Image.new("RGB", (width, sum(heading + len(image) for image in maps.values())), PAPER)
+    draw, y = ImageDraw.Draw(page), 0
+    for name, image in maps.items():
+        draw.text((_PAD, y + heading - 8), name, font=label_font(16), fill=INK, anchor="ls")
+        page.paste(Image.fromarray(image), (0, y + heading))
+        y += heading + len(image)
+    return np.asarray(page)
+
+
 def curve(
     series: Mapping[str, Sequence[float]], *, title: str, xlabel: str, ylabel: str, log_y: bool = False
 ) -> np.ndarray:

@@ -89,10 +89,10 @@ def read_clip(
     if end is not None:
         targets = [target for target in targets if target <= end - SLACK]
     clip = np.empty((len(targets), height, width, 3), np.uint8)
-    filled, stop = 0, 0.0
+    filled, stop, pictures = 0, 0.0, 0
     try:
         for picture in ffmpeg.decode(path, start):
-            stop = picture.time + picture.duration
+            stop, pictures = picture.time + picture.duration, pictures + 1
             on_display = sum(target < stop - SLACK for target in targets[filled:])
             if on_display:
                 clip[filled : filled + on_display] = _fit(picture.to_rgb(), height, width, picture.aspect)
@@ -109,6 +109,11 @@ def read_clip(
     if filled == num_frames:
         return clip
     if filled < SHORTEST:
+        if pictures == 1:
+            raise VideoError(
+                f"{name} is too short: it has a single frame, as a still image has; expected a video of at least "
+                f"{SHORTEST} frames at {fps:g} fps, {SHORTEST / fps:.2f} s"
+            )
         until = stop if end is None else min(stop, end)
         raise VideoError(
             f"{name} is too short: it has {stop:.2f} s, {max(0.0, until - start):.2f} s of them in the trim from "

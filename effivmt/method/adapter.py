@@ -3,7 +3,8 @@
 `spatial.safetensors` and `temporal.safetensors` are LoRAs of the *stock* transformer in diffusers' layout: the rows of
 B (q, k, v) and the columns of A (out) are in the original head order, with zeros for the heads of the other kind, so
 `WanPipeline.load_lora_weights(folder, weight_name="spatial.safetensors")` needs no code of ours. `comfyui.safetensors`
-joins both by rank concatenation.
+joins both by rank concatenation. Of a backbone with two transformers each has files of its own, such as
+`spatial_high_noise.safetensors` and `comfyui_low_noise.safetensors`, and the low-noise one may have none.
 """
 
 import json
@@ -20,8 +21,11 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from effivmt.errors import AdapterError
-from effivmt.method.adapter_manifest import AdapterFacts, BackboneFacts, read_facts
-from effivmt.method.dual_path import PROJECTIONS, channels_of
+from effivmt.method.adapter_card import model_card
+from effivmt.method.adapter_manifest import AdapterFacts, BackboneFacts, expert_names, read_facts
+from effivmt.method.branch_lora import PROJECTIONS
+from effivmt.method.dual_path import channels_of
+from effivmt.method.experts import HIGH, LOW, named
 from effivmt.method.heads import BRANCHES, HeadMap, load_head_map, save_head_map
 from effivmt.method.side_path import SidedLinear
 from effivmt.store.digests import sha256_file
@@ -30,13 +34,21 @@ _COMFYUI_NAMES = dict(zip(PROJECTIONS, ("q", "k", "v", "o"), strict=True))
 
 
 @dataclass(frozen=True)
-class Adapter:
-    """An adapter in memory: stock-layout LoRA weights of each branch, the head map, and what it was made from."""
+class LoraPair:
+    """What an adapter has of one transformer: stock-layout LoRA weights of each branch, and the head map."""
 
     spatial: dict[str, torch.Tensor]
     temporal: dict[str, torch.Tensor]
     heads: HeadMap
+
+
+@dataclass(frozen=True)
+class Adapter(LoraPair):
+    """An adapter in memory, and what it was made from; of a backbone with two transformers, its own LoRAs are those of
+    the high-noise one, and `low_noise` those of the other, None where that was not tuned."""
+
     facts: AdapterFacts
+    low_noise: LoraPair | None = None
 
 
 def to_stock_layout(weights: Mapping[str, torch.Tensor], heads: HeadMap) -> dict[str, torch.Tensor]:
@@ -68,17 +80,31 @@ def save_adapter(
     heads: HeadMap,
     *,
     facts: AdapterFacts,
+    low_noise: LoraPair | None = None,
 ) -> None:
-    """Writes an adapter folder from stock-layout weights; `facts` go into adapter.json and the model card."""
+    """Writes an adapter folder from stock-layout weights; `facts` go into adapter.json and the model card.
+
+    Where the facts say that the backbone has two transformers, the weights are of the high-noise one and, in
+    `low_noise`, of the other.
+    """
+    has_two = "boundary_ratio" in facts.get("pipeline", {})
+    assert has_two or low_noise is None
+    pairs = {HIGH if has_two else "": LoraPair(dict(spatial), dict(temporal), heads)}
+    if low_noise is not None:
+        pairs[LOW] = low_noise
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(dict(spatial), folder / "spatial.safetensors", metadata={"format": "pt"})
-    save_file(dict(temporal), folder / "temporal.safetensors", metadata={"format": "pt"})
-    save_file(to_comfyui(spatial, temporal), folder / "comfyui.safetensors", metadata={"format": "pt"})
-    save_head_map(folder / "heads.parquet", heads)
-    tuned = [branch for branch, weights in zip(BRANCHES, (spatial, temporal), strict=True) if weights]
-    (folder / "README.md").write_text(_card(facts, tuned), encoding="utf-8")
+    for name, pair in pairs.items():
+        weights = {
+            "spatial": pair.spatial,
+            "temporal": pair.temporal,
+            "comfyui": to_comfyui(pair.spatial, pair.temporal),
+        }
+        for word, tensors in weights.items():
+            save_file(tensors, folder / f"{named(word, name)}.safetensors", metadata={"format": "pt"})
+        save_head_map(folder / f"{named('heads', name)}.parquet", pair.heads)
+    (folder / "README.md").write_text(model_card(facts, _tuned(pairs)), encoding="utf-8")
     files = {path.name: sha256_file(path) for path in sorted(folder.iterdir()) if path.name != "adapter.json"}
-    document = {"format": "effivmt-adapter", "version": 1, **facts, "files": files}
+    document = {"format": "effivmt-adapter", "version": 2 if has_two else 1, **facts, "files": files}
     (folder / "adapter.json").write_text(json.dumps(document, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
@@ -89,37 +115,71 @@ def load_adapter(folder: Path | str) -> Adapter:
     """
     folder = Path(folder)
     facts = read_facts(folder)
-    heads, weights = load_head_map(folder / "heads.parquet"), {}
+    own, *others = [_load_pair(folder, name) for name in expert_names(facts)]
+    return Adapter(own.spatial, own.temporal, own.heads, facts, *others)
+
+
+def _load_pair(folder: Path, expert: str) -> LoraPair:
+    """What an adapter folder has of one expert; errors as of `load_adapter`."""
+    heads, weights = load_head_map(folder / f"{named('heads', expert)}.parquet"), {}
     for branch in BRANCHES:
+        file, whose = f"{named(branch, expert)}.safetensors", f"{branch} branch{f' ({expert})' if expert else ''}"
         try:
-            weights[branch] = load_file(folder / f"{branch}.safetensors")
+            weights[branch] = load_file(folder / file)
         except (OSError, SafetensorError) as error:
-            raise AdapterError(f"adapter file {folder / branch}.safetensors cannot be read: {error}") from error
+            raise AdapterError(f"adapter file {folder / file} cannot be read: {error}") from error
         if not all(tensor.isfinite().all() for tensor in weights[branch].values()):
-            raise AdapterError(f"adapter {folder}: a weight of its {branch} branch is not finite; tune it again")
+            raise AdapterError(f"adapter {folder}: a weight of its {whose} is not finite; tune it again")
         if weights[branch] and not any(down.any() and up.any() for _, down, up in _pairs(weights[branch])):
-            raise AdapterError(f"adapter {folder}: its {branch} branch is zero and changes nothing; tune it again")
+            raise AdapterError(f"adapter {folder}: its {whose} is zero and changes nothing; tune it again")
     if not any(weights.values()):
-        raise AdapterError(f"adapter {folder}: it has no weights at all and changes nothing; tune it again")
-    return Adapter(weights["spatial"], weights["temporal"], heads, facts)
+        whose = f" of the {expert} transformer" if expert else " at all"
+        raise AdapterError(f"adapter {folder}: it has no weights{whose} and changes nothing; tune it again")
+    return LoraPair(weights["spatial"], weights["temporal"], heads)
 
 
-def check_fits(adapter: Adapter, transformer: WanTransformer3DModel, backbone: BackboneFacts | None = None) -> None:
+def check_fits(
+    adapter: Adapter,
+    transformer: WanTransformer3DModel,
+    backbone: BackboneFacts | None = None,
+    *,
+    second: WanTransformer3DModel | None = None,
+) -> None:
     """Raises AdapterError, naming both sides, unless the adapter was made for this backbone.
 
-    `backbone` says whose transformer it is. Its weights must be those that the adapter was tuned on; an adapter up to
-    version 0.1 knows the digest of the whole backbone alone.
+    `backbone` says whose transformers these are; `second` is the low-noise one where there are two. Their weights must
+    be those that the adapter was tuned on; an adapter up to version 0.1 knows the digest of the whole backbone alone.
     """
-    made_for = adapter.facts.get("backbone")
-    if backbone is not None and made_for is not None:
-        whose, asked, given = "", made_for["digest"], backbone["digest"]
-        if "transformer" in made_for and "transformer" in backbone:
-            whose, asked, given = "transformer ", made_for["transformer"], backbone["transformer"]
+    if (made_for := adapter.facts.get("backbone")) is not None and backbone is not None:
+        _check_digests(made_for, backbone, low_noise=adapter.low_noise is not None)
+    _check_shapes(adapter, transformer)
+    if adapter.low_noise is not None:
+        if second is None:
+            raise AdapterError(
+                "the adapter has LoRAs of a second transformer but the backbone has one alone; use the backbone it was "
+                "made for"
+            )
+        _check_shapes(adapter.low_noise, second)
+
+
+def _check_digests(made_for: BackboneFacts, backbone: BackboneFacts, *, low_noise: bool) -> None:
+    """Compares digests of weights; `low_noise`: also those of the second transformer."""
+    compared = [("", made_for["digest"], backbone["digest"])]
+    if "transformer" in made_for and "transformer" in backbone:
+        compared = [("transformer ", made_for["transformer"], backbone["transformer"])]
+    if low_noise:
+        compared.append(
+            ("second transformer's ", made_for.get("transformer_2", "none"), backbone.get("transformer_2", "none"))
+        )
+    for whose, asked, given in compared:
         if asked != given:
             raise AdapterError(
                 f"the adapter was made for backbone {made_for['id']} ({whose}digest {asked[:12]}) but this backbone "
                 f"has {whose}digest {given[:12]}; use the backbone it was made for"
             )
+
+
+def _check_shapes(adapter: LoraPair, transformer: WanTransformer3DModel) -> None:
     modules = dict(transformer.named_modules())
     for weights in (adapter.spatial, adapter.temporal):
         for module, down, up in _pairs(weights):
@@ -150,16 +210,17 @@ def fused(
 ) -> Iterator[WanTransformer3DModel]:
     """Adds LoRAs to a stock transformer while the context lasts: W + strength * B A.
 
-    `branches` maps a name to (stock-layout weights, strength). Weights in float32 are merged, at no cost a step; beside
-    weights of lower precision the LoRAs stay in float32, as merging would round small updates away. On leaving, the
-    original bytes are back.
+    `branches` maps a name to (stock-layout weights, strength). Weights in float32 are merged in place, at no cost a
+    step; their originals wait in host memory, also where the transformer is on a GPU. Beside weights of lower precision
+    the LoRAs stay in float32, as merging would round small updates away. On leaving, the original bytes are back.
     """
     loras: dict[str, list[tuple[torch.Tensor, torch.Tensor, float]]] = {}
     for weights, strength in branches.values():
         for module, down, up in _pairs(weights):
             if strength != 0:
                 loras.setdefault(module, []).append((down, up, strength))
-    originals: dict[str, nn.Linear] = {}
+    replaced: dict[str, nn.Linear] = {}
+    merged: list[tuple[nn.Linear, torch.Tensor]] = []
     try:
         for module, parts in loras.items():
             linear = cast(nn.Linear, transformer.get_submodule(module))
@@ -167,25 +228,24 @@ def fused(
             sides = [
                 (down.to(device, torch.float32), up.to(device, torch.float32), strength) for down, up, strength in parts
             ]
-            originals[module] = linear
-            transformer.set_submodule(module, _with_loras(linear, sides))
+            if linear.weight.dtype == torch.float32:
+                merged.append((linear, linear.weight.detach().to("cpu", copy=True)))
+                linear.weight.detach().add_(sum(strength * (up @ down) for down, up, strength in sides))
+            else:
+                replaced[module] = linear
+                transformer.set_submodule(module, _beside(linear, sides))
         yield transformer
     finally:
-        for module, original in originals.items():
-            transformer.set_submodule(module, original)
+        for linear, original in merged:
+            linear.weight.detach().copy_(original)
+        for module, linear in replaced.items():
+            transformer.set_submodule(module, linear)
 
 
-def _with_loras(linear: nn.Linear, parts: Sequence[tuple[torch.Tensor, torch.Tensor, float]]) -> nn.Linear:
+def _beside(linear: nn.Linear, parts: Sequence[tuple[torch.Tensor, torch.Tensor, float]]) -> SidedLinear:
     """A Linear that computes W + the sum of strength * B A, for parts (A, B, strength) in float32; W stays as it is."""
-    if linear.weight.dtype != torch.float32:
-        down = torch.cat([down for down, _, _ in parts])
-        return SidedLinear(linear, down, torch.cat([strength * up for _, up, strength in parts], dim=1))
-    has_bias = linear.bias is not None
-    merged = nn.Linear(linear.in_features, linear.out_features, bias=has_bias, device="meta")
-    delta = sum(strength * (up @ down) for down, up, strength in parts)
-    merged.weight = nn.Parameter(linear.weight.detach() + delta, requires_grad=False)
-    merged.bias = linear.bias
-    return merged
+    down = torch.cat([down for down, _, _ in parts])
+    return SidedLinear(linear, down, torch.cat([strength * up for _, up, strength in parts], dim=1))
 
 
 def to_comfyui(spatial: Mapping[str, torch.Tensor], temporal: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -221,27 +281,6 @@ def _parse(name: str) -> tuple[str, str | None, str]:
     return (projection, branch, side) if branch in BRANCHES else (module, None, side)
 
 
-def _card(facts: AdapterFacts, tuned: Sequence[str]) -> str:
-    """The model card, README.md of the adapter folder; its code loads the branches that were `tuned`."""
-    names = {branch: name for branch, name in (("spatial", "appearance"), ("temporal", "motion")) if branch in tuned}
-    loads = "\n".join(
-        f'pipe.load_lora_weights(FOLDER, weight_name="{branch}.safetensors", adapter_name="{name}")'
-        for branch, name in names.items()
-    )
-    chosen = json.dumps(list(names.values())), json.dumps([1.0] * len(names))
-    listed = "\n".join(f"- {name}: {json.dumps(value, sort_keys=True)}" for name, value in sorted(facts.items()))
-    return f"""# EffiVMT motion adapter
-
-A pair of LoRAs for a Wan-2.1 transformer that carries the motion of one reference clip to new prompts
-(arXiv 2506.05207). `temporal.safetensors` holds the motion, `spatial.safetensors` the appearance of the clip.
-
-```python
-pipe = WanPipeline.from_pretrained(BACKBONE)
-{loads}
-pipe.set_adapters({chosen[0]}, {chosen[1]})
-```
-
-ComfyUI: load `comfyui.safetensors` (both, joined) with any LoRA loader.
-
-{listed}
-"""
+def _tuned(pairs: Mapping[str, LoraPair]) -> list[tuple[str, str]]:
+    """(branch, expert) of each LoRA that has weights."""
+    return [(branch, name) for name, pair in pairs.items() for branch in BRANCHES if getattr(pair, branch)]

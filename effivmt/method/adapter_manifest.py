@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import NotRequired, TypedDict, cast
 
 from effivmt.errors import AdapterError
+from effivmt.method.experts import HIGH, LOW, named
 from effivmt.store.verification import known_sha256
 from effivmt.untrusted import read_json, read_safetensors_header
 
 DTYPES = ("F32", "F16", "BF16")
 """The dtypes of an adapter's weights, as safetensors names them."""
+_FORMATS = (("effivmt-adapter", 1), ("effivmt-adapter", 2))
+"""Version 2 has LoRAs of one or both transformers of a backbone that has two; before it, none of those was taken."""
 MOST_FILES = 32
 """An adapter folder lists at most this many files."""
 MOST_BYTES = 4 * 2**30
@@ -20,13 +23,26 @@ MOST_BYTES = 4 * 2**30
 class BackboneFacts(TypedDict):
     """The backbone that an adapter was made for: hub id or folder name, and digest of its weights and configs.
 
-    transformer: digest of the transformer's weights, absent up to version 0.1; commit: of the hub, absent for a folder.
+    transformer: digest of the transformer's weights, absent up to version 0.1; transformer_2: of a second one's;
+    commit: of the hub, absent for a folder.
     """
 
     id: str
     digest: str
     transformer: NotRequired[str]
+    transformer_2: NotRequired[str]
     commit: NotRequired[str]
+
+
+class PipelineSettings(TypedDict, total=False):
+    """What a pipeline's model_index.json says beyond that of Wan 2.1, by its names.
+
+    boundary_ratio: the noise level from which on the first of two transformers samples; expand_timesteps: whether the
+    transformer is given a timestep for each token.
+    """
+
+    boundary_ratio: float
+    expand_timesteps: bool
 
 
 class ClipFacts(TypedDict):
@@ -48,13 +64,15 @@ class AdapterFacts(TypedDict, total=False):
     """What an adapter was made from. `ranks`: LoRA rank of each branch; `params`: settings of the stages that made it.
 
     `params` are plain JSON values, of our own stages or of a peer method; a peer's adapter has no `ranks`. One that was
-    merged from others has `merged`, and neither `clip` nor `params`.
+    merged from others has `merged`, and neither `clip` nor `params`. `pipeline`: how the backbone's pipeline differs
+    from that of Wan 2.1; absent where it does not.
     """
 
     backbone: BackboneFacts
     clip: ClipFacts
     ranks: Mapping[str, int]
     params: Mapping[str, object]
+    pipeline: PipelineSettings
     merged: Sequence[MergedFacts]
 
 
@@ -77,8 +95,8 @@ def read_facts(folder: Path | str) -> AdapterManifest:
         raise AdapterError(
             f"adapter {folder}: adapter.json is damaged: it {error}; pull or make the adapter again"
         ) from error
-    if not isinstance(facts, dict) or facts.get("format") != "effivmt-adapter" or facts.get("version") != 1:
-        raise AdapterError(f"{folder} is no adapter of a format this version reads (effivmt-adapter, version 1)")
+    if not isinstance(facts, dict) or (facts.get("format"), facts.get("version")) not in _FORMATS:
+        raise AdapterError(f"{folder} is no adapter of a format this version reads (effivmt-adapter, version 1 or 2)")
     backbone, files = facts.get("backbone"), facts.get("files")
     if backbone is not None and not (
         isinstance(backbone, dict)
@@ -86,9 +104,7 @@ def read_facts(folder: Path | str) -> AdapterManifest:
         and all(isinstance(backbone.get(name, ""), str) for name in BackboneFacts.__annotations__)
     ):
         raise AdapterError(f"adapter {folder}: adapter.json does not say its backbone; pull or make it again")
-    if not isinstance(files, dict) or not {"spatial.safetensors", "temporal.safetensors", "heads.parquet"} <= set(
-        files
-    ):
+    if not isinstance(files, dict) or not all(_of_expert(name) <= files.keys() for name in expert_names(facts)):
         raise AdapterError(f"adapter {folder}: adapter.json does not list the adapter's files; pull or make it again")
     if len(files) > MOST_FILES:
         raise AdapterError(f"adapter {folder}: adapter.json lists {len(files)} files; expected at most {MOST_FILES}")
@@ -104,9 +120,31 @@ def read_facts(folder: Path | str) -> AdapterManifest:
             raise AdapterError(
                 f"adapter {folder}: {name} is damaged (its sha256 differs from adapter.json); pull or make it again"
             )
-    for branch in ("spatial", "temporal"):
-        _check_weights(folder / f"{branch}.safetensors")
+    for name in sorted(set().union(*(_of_expert(expert) for expert in expert_names(facts)))):
+        if name.endswith(".safetensors"):
+            _check_weights(folder / name)
     return cast(AdapterManifest, facts)  # JSON, checked above as far as the program relies on it
+
+
+def expert_names(facts: Mapping[str, object]) -> tuple[str, ...]:
+    """The names of the experts that an adapter has LoRAs of, in the order of sampling; `("",)` for the only one.
+
+    facts: adapter.json. An adapter of a backbone with two transformers has LoRAs of the high-noise one at least.
+    """
+    if facts.get("version") == 1:
+        return ("",)
+    files = facts.get("files")
+    has_low = isinstance(files, dict) and not _of_expert(LOW).isdisjoint(files)
+    return (HIGH, LOW) if has_low else (HIGH,)
+
+
+def _of_expert(name: str) -> set[str]:
+    """The files that an adapter has of an expert."""
+    return {
+        named("spatial", name) + ".safetensors",
+        named("temporal", name) + ".safetensors",
+        named("heads", name) + ".parquet",
+    }
 
 
 def _check_weights(path: Path) -> None:

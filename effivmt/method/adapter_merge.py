@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from effivmt.errors import AdapterError
-from effivmt.method.adapter import Adapter
+from effivmt.method.adapter import Adapter, LoraPair
 from effivmt.method.adapter_manifest import AdapterFacts, MergedFacts
 from effivmt.method.heads import HeadMap
 
@@ -26,31 +26,44 @@ def merge_adapters(parts: Sequence[Part]) -> Adapter:
 
     Ranks add up: the As are stacked, and the Bs, times their strengths, stand side by side. A strength of 0 leaves that
     branch of the part out. The head map has the means of the parts' scores; a head is temporal where half of the maps
-    or more say so. Raises AdapterError for fewer than two parts, and where they were made for different transformers.
+    or more say so. Of two transformers each is merged from the parts that have LoRAs of it. Raises AdapterError for
+    fewer than two parts, and where they were made for different transformers.
     """
     if len(parts) < 2:
         raise AdapterError(f"a merger was given {len(parts)} adapter, expected two or more")
     for part in parts[1:]:
         _check_same_backbone(parts[0].adapter, part.adapter)
-    first, maps = parts[0].adapter, [part.adapter.heads for part in parts]
+    first = parts[0].adapter
+    own = _merged([(part.adapter, part) for part in parts])
+    lows = [(part.adapter.low_noise, part) for part in parts if part.adapter.low_noise is not None]
+    low_noise = _merged(lows) if lows else None
+    if low_noise is not None and not low_noise.spatial and not low_noise.temporal:
+        low_noise = None
+    merged = [
+        MergedFacts(clip=part.adapter.facts.get("clip"), appearance=part.appearance, motion=part.motion)
+        for part in parts
+    ]
+    facts = AdapterFacts(merged=merged, ranks={"spatial": _rank(own.spatial), "temporal": _rank(own.temporal)})
+    if "backbone" in first.facts:
+        facts["backbone"] = first.facts["backbone"]
+    if "pipeline" in first.facts:
+        facts["pipeline"] = first.facts["pipeline"]
+    if not own.spatial and not own.temporal:
+        raise AdapterError("every strength of the merger is 0, so it would change nothing; give one above 0")
+    return Adapter(own.spatial, own.temporal, own.heads, facts, low_noise)
+
+
+def _merged(pairs: Sequence[tuple[LoraPair, Part]]) -> LoraPair:
+    """The sum of what the parts have of one transformer."""
+    maps = [pair.heads for pair, _ in pairs]
     heads = HeadMap(
         np.mean([one.spatial for one in maps], axis=0),
         np.mean([one.temporal for one in maps], axis=0),
         np.mean([one.is_temporal for one in maps], axis=0) >= 0.5,
         decoupled=all(one.decoupled for one in maps),
     )
-    spatial = _sum([(part.adapter.spatial, part.appearance) for part in parts])
-    temporal = _sum([(part.adapter.temporal, part.motion) for part in parts])
-    merged = [
-        MergedFacts(clip=part.adapter.facts.get("clip"), appearance=part.appearance, motion=part.motion)
-        for part in parts
-    ]
-    facts = AdapterFacts(merged=merged, ranks={"spatial": _rank(spatial), "temporal": _rank(temporal)})
-    if "backbone" in first.facts:
-        facts["backbone"] = first.facts["backbone"]
-    if not spatial and not temporal:
-        raise AdapterError("every strength of the merger is 0, so it would change nothing; give one above 0")
-    return Adapter(spatial, temporal, heads, facts)
+    spatial = _sum([(pair.spatial, part.appearance) for pair, part in pairs])
+    return LoraPair(spatial, _sum([(pair.temporal, part.motion) for pair, part in pairs]), heads)
 
 
 def _check_same_backbone(first: Adapter, other: Adapter) -> None:
@@ -62,6 +75,12 @@ def _check_same_backbone(first: Adapter, other: Adapter) -> None:
             raise AdapterError(
                 f"the adapters were made for different backbones, {ours['id']} (digest {digests[0][:12]}) and "
                 f"{theirs['id']} (digest {digests[1][:12]}); merge adapters of one backbone"
+            )
+        seconds = [facts.get("transformer_2") for facts in (ours, theirs)]
+        if seconds[0] != seconds[1]:
+            raise AdapterError(
+                f"the adapters were made for different backbones, {ours['id']} and {theirs['id']}, whose second "
+                "transformers are not the same; merge adapters of one backbone"
             )
     if first.heads.is_temporal.shape != other.heads.is_temporal.shape:
         raise AdapterError(

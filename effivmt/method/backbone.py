@@ -17,6 +17,7 @@ from effivmt.errors import BackboneError
 from effivmt.method.backbone_checks import TRAIN_TIMESTEPS
 from effivmt.method.backbone_folder import BackboneFolder, find_backbone
 from effivmt.method.device import pick_device
+from effivmt.method.experts import Expert
 
 FLOW: dict[str, Any] = {
     "prediction_type": "flow_prediction",
@@ -42,6 +43,7 @@ class Backbone:
         """found: the params' folder, where it was found before; None finds it, fetching a hub id."""
         self.found = found or find_backbone(params)
         self.id, self.folder, self.digest = self.found.id, self.found.path, self.found.digest
+        self.experts = self.found.shape.experts
         self.params = params
         self.device = pick_device(params.device, "backbone.device")
         self.dtype = getattr(torch, params.dtype)
@@ -52,8 +54,13 @@ class Backbone:
 
     @property
     def transformer(self) -> WanTransformer3DModel:
-        """The transformer, in the params' precision, on the device, in evaluation mode."""
-        return self._part("transformer", lambda: self._model(WanTransformer3DModel, "transformer", self.dtype))
+        """The transformer, of two the high-noise one, in the params' precision, on the device, in evaluation mode."""
+        return self.transformer_of(self.experts[0])
+
+    def transformer_of(self, expert: Expert) -> WanTransformer3DModel:
+        """The transformer of one of the `experts`, as `transformer` is."""
+        name = expert.component
+        return self._part(name, lambda: self._model(WanTransformer3DModel, name, self.dtype))
 
     @property
     def vae(self) -> AutoencoderKLWan:
@@ -93,7 +100,7 @@ class Backbone:
         return ((video.permute(1, 2, 3, 0).clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).numpy()
 
     def pipeline(self, flow_shift: float) -> WanPipeline:
-        """A stock pipeline over this backbone's transformer and VAE, for prompts that are encoded already.
+        """A stock pipeline over this backbone's transformers and VAE, for prompts that are encoded already.
 
         It samples by UniPC with Wan's flow settings, whatever scheduler the folder has; the folder's other settings
         hold where that is a UniPC.
@@ -108,6 +115,9 @@ class Backbone:
             vae=self.vae,
             scheduler=scheduler,
             transformer=self.transformer,
+            transformer_2=self.transformer_of(self.experts[1]) if self.experts[1:] else None,
+            boundary_ratio=self.found.shape.boundary,
+            expand_timesteps=self.found.shape.expand_timesteps,
         )
         pipeline.set_progress_bar_config(disable=True)
         return pipeline

@@ -3,42 +3,82 @@
 Every ValueError says what is wrong ("has a second transformer, ...") and goes on where the caller has named the folder.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from effivmt.method.adapter_manifest import PipelineSettings
+from effivmt.method.experts import Expert, experts_of
 from effivmt.untrusted import check_sizes, read_json_object
 
 COMPONENTS = ("tokenizer", "text_encoder", "transformer", "vae", "scheduler")
+"""The parts of every backbone."""
+SECOND = "transformer_2"
+"""The low-noise transformer of one that has two, such as Wan 2.2 A14B."""
 TRAIN_TIMESTEPS = 1000
 """Wan's timestep is 1000 times the noise level."""
-_EXPECTED = "expected a Wan-2.1 text-to-video WanPipeline with one transformer"
-_CLASSES = {"transformer": "WanTransformer3DModel", "vae": "AutoencoderKLWan"}
+_EXPECTED = "expected a text-to-video WanPipeline of Wan 2.1, Wan 2.2 A14B or TI2V-5B"
+_CLASSES = {"transformer": "WanTransformer3DModel", SECOND: "WanTransformer3DModel", "vae": "AutoencoderKLWan"}
 
 
 @dataclass(frozen=True)
 class BackboneShape:
     """What a run has to know of a backbone before it loads one.
 
-    pixel_step: height and width in pixels are multiples of these; scheduler: the class of the folder's scheduler.
+    pixel_step: height and width in pixels are multiples of these; scheduler: the class of the folder's scheduler;
+    boundary: the noise level, in (0, 1), from which on the first of two transformers samples, None where there is one;
+    expand_timesteps: whether a transformer is given a timestep for each token.
     """
 
     pixel_step: tuple[int, int]
     scheduler: str
+    boundary: float | None = None
+    expand_timesteps: bool = False
+
+    @property
+    def experts(self) -> tuple[Expert, ...]:
+        """The transformers, in the order of sampling."""
+        return experts_of(self.boundary, expand_timesteps=self.expand_timesteps)
+
+    @property
+    def settings(self) -> PipelineSettings:
+        """How the pipeline differs from that of Wan 2.1; empty where it does not."""
+        settings: PipelineSettings = {}
+        if self.boundary is not None:
+            settings["boundary_ratio"] = self.boundary
+        if self.expand_timesteps:
+            settings["expand_timesteps"] = True
+        return settings
+
+    @property
+    def components(self) -> tuple[str, ...]:
+        """The parts of the backbone; a second transformer is the last."""
+        return COMPONENTS if self.boundary is None else (*COMPONENTS, SECOND)
 
 
 def check_configs(folder: Path) -> BackboneShape:
     """The shape of a folder's backbone; ValueError where this method cannot work with it."""
-    _check_kind(folder)
-    configs = {name: _config(folder, name) for name in COMPONENTS if name != "tokenizer"}
+    index = _check_kind(folder)
+    boundary, expand_timesteps = _boundary(index), _expands_timesteps(index)
+    transformers = ("transformer",) if boundary is None else ("transformer", SECOND)
+    parts = [name for name in COMPONENTS if name not in ("tokenizer", "transformer")]
+    _check_folders(folder, (*COMPONENTS, *transformers))
+    configs = {name: _config(folder, name) for name in (*parts, *transformers)}
     _check_classes(configs)
-    _check_channels(configs)
-    step = _pixel_step(configs["transformer"], configs["vae"])
-    return BackboneShape(step, _check_scheduler(configs["scheduler"]))
+    for name in transformers:
+        _check_channels(name, configs)
+    steps = {name: _pixel_step(name, configs, expand_timesteps=expand_timesteps) for name in transformers}
+    if len(set(steps.values())) > 1:
+        raise ValueError(
+            f"has transformers whose tokens differ: {', '.join(f'{name} {step}' for name, step in steps.items())} "
+            "pixels; copy the folder again"
+        )
+    return BackboneShape(steps["transformer"], _check_scheduler(configs["scheduler"]), boundary, expand_timesteps)
 
 
-def _check_kind(folder: Path) -> None:
+def _check_kind(folder: Path) -> dict[str, Any]:
+    """model_index.json, which says what kind of pipeline the folder holds."""
     try:
         index = read_json_object(folder / "model_index.json")
     except (OSError, ValueError) as error:
@@ -48,10 +88,33 @@ def _check_kind(folder: Path) -> None:
         raise ValueError(f"is a {kind} and expects an image; {_EXPECTED}")
     if kind != "WanPipeline":
         raise ValueError(f"is a {kind}; {_EXPECTED}")
-    if index.get("transformer_2") not in (None, [None, None]):
-        raise ValueError(f"has a second transformer, as Wan-2.2 A14B; {_EXPECTED}")
-    missing = [name for name in COMPONENTS if not (folder / name).is_dir()]
-    if missing:
+    return index
+
+
+def _boundary(index: Mapping[str, Any]) -> float | None:
+    """`boundary_ratio` of a pipeline with two transformers, None for one; ValueError where it has one of the two."""
+    boundary, has_second = index.get("boundary_ratio"), index.get(SECOND) not in (None, [None, None])
+    if not has_second and boundary is None:
+        return None
+    if not has_second:
+        raise ValueError(
+            f"has boundary_ratio {boundary!r:.20} but no second transformer ({SECOND}), for which it is; {_EXPECTED}"
+        )
+    if boundary is None:
+        raise ValueError(f"has a second transformer but no boundary_ratio to say where it samples; {_EXPECTED}")
+    if not isinstance(boundary, float) or not 0 < boundary < 1:
+        raise ValueError(f"has boundary_ratio {boundary!r:.20}; expected a noise level between 0 and 1, such as 0.875")
+    return boundary
+
+
+def _expands_timesteps(index: Mapping[str, Any]) -> bool:
+    if not isinstance(expands := index.get("expand_timesteps") or False, bool):
+        raise ValueError(f"has expand_timesteps {expands!r:.20}; expected true or false")
+    return expands
+
+
+def _check_folders(folder: Path, components: Iterable[str]) -> None:
+    if missing := [name for name in dict.fromkeys(components) if not (folder / name).is_dir()]:
         raise ValueError(f"lacks {', '.join(missing)}; fetch or copy the folder again")
 
 
@@ -70,44 +133,49 @@ def _config(folder: Path, name: str) -> dict[str, Any]:
 
 def _check_classes(configs: Mapping[str, Mapping[str, Any]]) -> None:
     for name, expected in _CLASSES.items():
+        if name not in configs:
+            continue
         if (found := configs[name].get("_class_name", expected)) != expected:
             raise ValueError(f"has a {name} of class {found!s:.40}, expected {expected}; {_EXPECTED}")
-    transformer = configs["transformer"]
-    if transformer.get("image_dim") is not None or transformer.get("added_kv_proj_dim") is not None:
-        raise ValueError(f"has a transformer that expects an image (image_dim, added_kv_proj_dim); {_EXPECTED}")
+        if configs[name].get("image_dim") is not None or configs[name].get("added_kv_proj_dim") is not None:
+            raise ValueError(f"has a {name} that expects an image (image_dim, added_kv_proj_dim); {_EXPECTED}")
 
 
-def _check_channels(configs: Mapping[str, Mapping[str, Any]]) -> None:
-    transformer, vae = configs["transformer"], configs["vae"]
+def _check_channels(name: str, configs: Mapping[str, Mapping[str, Any]]) -> None:
+    """Checks that a transformer fits the autoencoder and the text encoder."""
+    transformer, vae = configs[name], configs["vae"]
     channels = vae.get("z_dim", 16)
     taken, given = transformer.get("in_channels", 16), transformer.get("out_channels", 16)
     if not taken == given == channels:
         more = " and expects an image or a video beside the noise" if taken != given else ""
         raise ValueError(
-            f"has a transformer that takes {taken!r:.20} channels (in_channels) and gives {given!r:.20} (out_channels)"
+            f"has a {name} that takes {taken!r:.20} channels (in_channels) and gives {given!r:.20} (out_channels)"
             f"{more}; its autoencoder has {channels!r:.20} (z_dim), and all three must be equal: {_EXPECTED}"
         )
-    for name in ("latents_mean", "latents_std"):
-        if name in vae and (not isinstance(vae[name], list) or len(vae[name]) != channels):
-            raise ValueError(f"has an autoencoder whose {name} has not z_dim {channels!r:.20} numbers; copy it again")
+    for key in ("latents_mean", "latents_std"):
+        if key in vae and (not isinstance(vae[key], list) or len(vae[key]) != channels):
+            raise ValueError(f"has an autoencoder whose {key} has not z_dim {channels!r:.20} numbers; copy it again")
     text, width = transformer.get("text_dim", 4096), configs["text_encoder"].get("d_model", 512)
     if text != width:
         raise ValueError(
-            f"has a transformer for texts of {text!r:.20} channels (text_dim), but its text encoder gives "
+            f"has a {name} for texts of {text!r:.20} channels (text_dim), but its text encoder gives "
             f"{width!r:.20} (d_model); copy the folder again"
         )
 
 
-def _pixel_step(transformer: Mapping[str, Any], vae: Mapping[str, Any]) -> tuple[int, int]:
-    """Pixels in height and width of one token: the autoencoder's scale times the transformer's patch."""
+def _pixel_step(name: str, configs: Mapping[str, Mapping[str, Any]], *, expand_timesteps: bool) -> tuple[int, int]:
+    """Pixels in height and width of one token: the autoencoder's scale times the patch of a transformer."""
+    transformer, vae = configs[name], configs["vae"]
     match transformer.get("patch_size", [1, 2, 2]), vae.get("patch_size") or 1:
         case [1, int(height), int(width)], int(packed) if height > 0 and width > 0 and packed > 0:
             pass
         case patch, packed:
             raise ValueError(
-                f"has patch_size {patch!s:.40} (transformer) and {packed!s:.20} (autoencoder); expected a patch of one "
+                f"has patch_size {patch!s:.40} ({name}) and {packed!s:.20} (autoencoder); expected a patch of one "
                 "latent frame, and whole numbers"
             )
+    if expand_timesteps and (height, width) != (2, 2):  # the stock pipelines take every second row and column
+        raise ValueError(f"has expand_timesteps but a patch of {height} x {width} ({name}); expected 2 x 2")
     levels, packs_time = vae.get("dim_mult", [1, 2, 4, 4]), vae.get("temperal_downsample", [False, True, True])
     if not isinstance(levels, list) or not isinstance(packs_time, list) or not levels:
         raise ValueError("has an autoencoder whose dim_mult or temperal_downsample is no list; copy the folder again")

@@ -1,24 +1,27 @@
 """A backbone's folder and the digests of its weights and configs, found without loading anything."""
 
 import os
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from effivmt.config import BackboneParams, IngestParams, find_embedded
+from effivmt.config import BackboneParams, IngestParams, Params, find_embedded
 from effivmt.errors import BackboneError, ParamsError
 from effivmt.hub import absent_files, fetch
 from effivmt.method.adapter_manifest import BackboneFacts
-from effivmt.method.backbone_checks import COMPONENTS, BackboneShape, check_configs
+from effivmt.method.backbone_checks import COMPONENTS, SECOND, BackboneShape, check_configs
+from effivmt.method.experts import Expert
 from effivmt.store.digests import canonical_json, files_digest, sha256_bytes, sha256_file, visible_files
 from effivmt.store.memo import read_memo, write_memo
 from effivmt.untrusted import read_json_object, read_safetensors_header
 
-LAYERS = {"transformer": "blocks.", "text_encoder": "encoder.block.", "vae": None}
+LAYERS = {"transformer": "blocks.", SECOND: "blocks.", "text_encoder": "encoder.block.", "vae": None}
 """The components with weights, and how the names of a layer's weights begin where `num_layers` counts the layers."""
 MOST_FILES = 256
 """A component has its weights in at most this many files; Wan 14B's transformer has 12."""
-_CONFIGS = ("model_index.json", *(f"{name}/*config.json" for name in COMPONENTS))
-_ALL = ("model_index.json", *(f"{name}/*" for name in COMPONENTS))
+_FOLDERS = (*COMPONENTS, SECOND)
+_CONFIGS = ("model_index.json", *(f"{name}/*config.json" for name in _FOLDERS))
+_ALL = ("model_index.json", *(f"{name}/*" for name in _FOLDERS))
 
 
 @dataclass(frozen=True)
@@ -26,20 +29,26 @@ class BackboneFolder:
     """A backbone on this machine.
 
     id: the hub id, or the folder's name; digest: of all components (a model card beside them does not count);
-    transformer_digest: of the transformer's weights alone; commit: of the hub, None for a folder.
+    transformer_digests: of the weights of each transformer alone, by component; commit: of the hub, None for a folder.
     """
 
     id: str
     path: Path
     digest: str
-    transformer_digest: str
+    transformer_digests: Mapping[str, str]
     shape: BackboneShape
     commit: str | None = None
 
     @property
     def facts(self) -> BackboneFacts:
         """What an adapter and a record say of it."""
-        facts: BackboneFacts = {"id": self.id, "digest": self.digest, "transformer": self.transformer_digest}
+        facts: BackboneFacts = {
+            "id": self.id,
+            "digest": self.digest,
+            "transformer": self.transformer_digests["transformer"],
+        }
+        if SECOND in self.transformer_digests:
+            facts |= {"transformer_2": self.transformer_digests[SECOND]}
         return facts if self.commit is None else {**facts, "commit": self.commit}
 
 
@@ -71,19 +80,25 @@ def find_backbone(params: BackboneParams, memo: Path | None = None, *, weights: 
     if not local and not weights and not has_weights(folder):
         absent = absent_files(name, commit, folder, _ALL)
     else:
-        for component in LAYERS:
+        for component in _with_weights(shape.components):
             _check_model(folder, component, where)
-    digests = _file_digests(folder, memo) | absent
-    by_component = [
-        {file.partition("/")[2]: digest for file, digest in digests.items() if file.startswith(f"{component}/")}
-        for component in COMPONENTS
-    ]
-    transformer = by_component[COMPONENTS.index("transformer")]
+    digests = _file_digests(folder, shape.components, memo) | absent
+    files = {
+        component: {
+            file.partition("/")[2]: digest for file, digest in digests.items() if file.startswith(f"{component}/")
+        }
+        for component in shape.components
+    }
     return BackboneFolder(
         id=Path(name).name if local else name,
         path=folder,
-        digest=sha256_bytes(canonical_json([files_digest(files) for files in by_component])),
-        transformer_digest=files_digest({f: digest for f, digest in transformer.items() if f.endswith(".safetensors")}),
+        digest=_digest(shape, files),
+        transformer_digests={
+            expert.component: files_digest(
+                {file: digest for file, digest in files[expert.component].items() if file.endswith(".safetensors")}
+            )
+            for expert in shape.experts
+        },
         shape=shape,
         commit=commit,
     )
@@ -92,9 +107,21 @@ def find_backbone(params: BackboneParams, memo: Path | None = None, *, weights: 
 def has_weights(folder: Path) -> bool:
     """Whether each component with weights has all of them here."""
     try:
-        return all(_tensors(folder / name) for name in LAYERS)
+        return all(_tensors(folder / name) for name in _with_weights(check_configs(folder).components))
     except (OSError, ValueError):
         return False
+
+
+def _with_weights(components: Iterable[str]) -> list[str]:
+    return [name for name in components if name in LAYERS]
+
+
+def _digest(shape: BackboneShape, files: Mapping[str, Mapping[str, str]]) -> str:
+    """Digest of the files of all components and, where they are not those of Wan 2.1, of the pipeline's settings."""
+    parts: list[object] = [files_digest(files[component]) for component in shape.components]
+    if shape.settings:
+        parts.append(shape.settings)
+    return sha256_bytes(canonical_json(parts))
 
 
 def check_frame_size(found: BackboneFolder, ingest: IngestParams) -> None:
@@ -106,6 +133,33 @@ def check_frame_size(found: BackboneFolder, ingest: IngestParams) -> None:
                 f"ingest.{side} is {pixels}, which is not a multiple of {step} (the autoencoder's scale times the "
                 f"transformer's patch, of backbone {found.id}); the nearest is {nearest}"
             )
+
+
+def check_settings(found: BackboneFolder, params: Params) -> None:
+    """ParamsError where settings do not fit the backbone: the size of frames, or what is for two transformers alone."""
+    check_frame_size(found, params.ingest)
+    experts = found.shape.experts
+    if not experts[1:]:
+        for name, value, plain in (
+            ("backbone.experts", params.backbone.experts, "all"),
+            ("render.guidance_scale_2", params.render.guidance_scale_2, None),
+        ):
+            if value != plain:
+                raise ParamsError(
+                    f"{name} is {value} but backbone {found.id} has one transformer; leave it out (it is for two, as "
+                    "in Wan 2.2 A14B)"
+                )
+    for expert in tuned_experts(found, params.backbone):
+        if not any(map(expert.takes, params.heads.noise_levels)):
+            raise ParamsError(
+                f"heads.noise_levels is {list(params.heads.noise_levels)} but the {expert.name} transformer of "
+                f"backbone {found.id} is for levels from {expert.noise[0]:g} to {expert.noise[1]:g}; add one of these"
+            )
+
+
+def tuned_experts(found: BackboneFolder, params: BackboneParams) -> tuple[Expert, ...]:
+    """The backbone's transformers that get an adapter."""
+    return tuple(it for it in found.shape.experts if params.experts == "all" or it.name in ("", params.experts))
 
 
 def _check_model(folder: Path, name: str, where: str) -> None:
@@ -142,13 +196,13 @@ def _tensors(part: Path) -> set[str]:
     return tensors
 
 
-def _file_digests(folder: Path, memo: Path | None) -> dict[str, str]:
+def _file_digests(folder: Path, components: Iterable[str], memo: Path | None) -> dict[str, str]:
     """SHA-256 of every file of the components, by its name in the folder.
 
     `memo` remembers them by the file that a name leads to, its size and modification time: in the hub's cache all
     commits lead to the same file where its bytes are the same.
     """
-    files = {f"{name}/{file}": path for name in COMPONENTS for file, path in visible_files(folder / name).items()}
+    files = {f"{name}/{file}": path for name in components for file, path in visible_files(folder / name).items()}
     if memo is None:
         return {file: sha256_file(path) for file, path in files.items()}
     signatures = {file: _signature(path) for file, path in files.items()}

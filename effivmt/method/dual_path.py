@@ -1,57 +1,29 @@
-"""Stage 1b: the dual path. Each self-attention's heads are permuted so that the spatial ones come first, and each of
-its projections is split in two, so that a LoRA can live on one kind of heads alone (paper, section 3.3).
+"""Stage 1b: the dual path. The heads of each self-attention are of two kinds, and a LoRA of one branch changes the
+channels of its own kind alone (paper, section 3.3).
 
-The split transformer computes what the stock one does, to float rounding, with diffusers' own attention processor.
+While it lasts, each block of the transformer runs as a `TunedBlock`. The frozen weights stay where they are: there is
+no second copy of any, and afterwards nothing has to be put back together.
 """
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import cast
 
 import numpy as np
 import torch
-from diffusers.models.transformers.transformer_wan import WanAttention, WanTransformer3DModel
-from torch import nn
+from diffusers.models.transformers.transformer_wan import WanTransformer3DModel, WanTransformerBlock
 
-from effivmt.method.heads import BRANCHES, HeadMap, self_attentions
-from effivmt.method.side_path import SidedLinear
-
-PROJECTIONS = ("to_q", "to_k", "to_v", "to_out.0")
-
-
-class SplitOutput(nn.Module):
-    """A Linear whose outputs are split by head kind; `spatial` or `temporal` is None where a layer has no such head."""
-
-    def __init__(self, linear: nn.Linear, spatial: torch.Tensor, temporal: torch.Tensor) -> None:
-        super().__init__()
-        self.spatial = _rows(linear, spatial)
-        self.temporal = _rows(linear, temporal)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.cat([half(x) for half in (self.spatial, self.temporal) if half is not None], dim=-1)
-
-
-class SplitInput(nn.Module):
-    """A Linear whose inputs are split by head kind and whose halves are summed; the first half holds the bias."""
-
-    def __init__(self, linear: nn.Linear, spatial: torch.Tensor, temporal: torch.Tensor) -> None:
-        super().__init__()
-        self.spatial = _columns(linear, spatial, bias=True)
-        self.temporal = _columns(linear, temporal, bias=self.spatial is None)
-        self.num_spatial = len(spatial)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if self.spatial is None or self.temporal is None:
-            (whole,) = (half for half in (self.spatial, self.temporal) if half is not None)
-            return whole(x)
-        return self.spatial(x[..., : self.num_spatial]) + self.temporal(x[..., self.num_spatial :])
+from effivmt.errors import EffiVMTError
+from effivmt.method.branch_lora import HeadChannels, empty_lora
+from effivmt.method.heads import BRANCHES, HeadMap
+from effivmt.method.tuned_block import TunedBlock
 
 
 @contextmanager
 def dual_path(transformer: WanTransformer3DModel, heads: HeadMap) -> Iterator[WanTransformer3DModel]:
-    """Splits `transformer` in place by the head map while the context lasts; afterwards it is stock again, bit for bit.
+    """Runs the blocks of `transformer` by the head map while the context lasts; afterwards it is stock again.
 
-    Where the head map is not decoupled nothing is split, but a LoRA that was put on the projections is removed as well.
     Raises ValueError where the head map has another number of layers or heads than the transformer.
     """
     shape = (transformer.config["num_layers"], transformer.config["num_attention_heads"])
@@ -60,77 +32,81 @@ def dual_path(transformer: WanTransformer3DModel, heads: HeadMap) -> Iterator[Wa
             f"the head map is of {heads.is_temporal.shape[0]} layers x {heads.is_temporal.shape[1]} heads but the "
             f"transformer has {shape[0]} x {shape[1]}; classify its heads again"
         )
-    attentions = self_attentions(transformer)
-    stock = [_stock_modules(attention) for attention in attentions]
+    blocks = [cast(WanTransformerBlock, block) for block in transformer.blocks]  # torch says Module
     try:
-        for attention, is_temporal in zip(attentions, heads.is_temporal, strict=True):
-            if heads.decoupled:
-                _split(attention, is_temporal)
+        for block, is_temporal in zip(blocks, heads.is_temporal, strict=True):
+            vars(block)["forward"] = TunedBlock(block, is_temporal if heads.decoupled else None)
         yield transformer
     finally:
-        for attention, modules in zip(attentions, stock, strict=True):
-            for name, module in modules.items():
-                attention.set_submodule(name, module)
+        for block in blocks:
+            vars(block).pop("forward", None)
+
+
+def add_lora(
+    transformer: WanTransformer3DModel, branch: str | None, rank: int, random: torch.Generator
+) -> dict[str, torch.Tensor]:
+    """Adds a LoRA of scale 1 to one branch of a transformer in the dual path; returns its float32 weights by name.
+
+    `branch` None adds it to all heads of one whose branches are not decoupled. A weight is named
+    `blocks.0.attn1.to_q.spatial.lora_A`, without a branch `blocks.0.attn1.to_q.lora_A`. A is drawn from `random` as
+    peft draws it (Kaiming uniform) and B is zero, so the output does not change yet. Raises EffiVMTError when no head
+    of any layer belongs to the branch.
+    """
+    config = transformer.config
+    width = config["num_attention_heads"] * config["attention_head_dim"]
+    weights: dict[str, torch.Tensor] = {}
+    for layer, tuned in enumerate(tuned_blocks(transformer)):
+        own = None
+        if branch is not None:
+            assert branch in BRANCHES and tuned.is_temporal is not None
+            own = torch.from_numpy(np.flatnonzero(tuned.is_temporal == (branch == "temporal"))).to(transformer.device)
+        if own is None or len(own):
+            heads = HeadChannels(own, config["num_attention_heads"])
+            tuned.lora = empty_lora(width, rank, heads, transformer.device)
+            for name, weight in tuned.lora.weights.items():
+                projection, side = name.rsplit(".", 1)
+                path = projection if branch is None else f"{projection}.{branch}"
+                weights[f"blocks.{layer}.attn1.{path}.{side}"] = weight
+    if not weights:
+        raise EffiVMTError(
+            f"no head of this backbone is {branch} on this clip, so there is nothing to tune; change heads.alpha "
+            "(a larger alpha makes more heads temporal)"
+        )
+    draw_weights(weights, random)
+    return weights
+
+
+def lora_parameters(transformer: WanTransformer3DModel) -> list[torch.Tensor]:
+    """The leaves of the LoRA that `add_lora` added, layer by layer."""
+    loras = (tuned.lora for tuned in tuned_blocks(transformer))
+    return [parameter for lora in loras if lora is not None for parameter in lora.parameters]
+
+
+@torch.no_grad()
+def draw_weights(weights: Mapping[str, torch.Tensor], random: torch.Generator) -> None:
+    """Gives LoRA weights their values at the start: A drawn from `random`, B zero."""
+    for name, weight in weights.items():
+        if name.endswith("lora_A"):
+            bound = 1 / math.sqrt(weight.shape[1])
+            weight.copy_((torch.rand(weight.shape, generator=random) * 2 - 1) * bound)
+        else:
+            weight.zero_()
+
+
+@torch.no_grad()
+def hold_text(transformer: WanTransformer3DModel, caption: torch.Tensor) -> None:
+    """Computes what the blocks need of a caption (1, tokens, channels) once; further calls do not read their text."""
+    text = transformer.condition_embedder.text_embedder(caption)
+    for tuned in tuned_blocks(transformer):
+        tuned.hold(text)
+
+
+def tuned_blocks(transformer: WanTransformer3DModel) -> list[TunedBlock]:
+    """The blocks of a transformer in the dual path."""
+    return [cast(TunedBlock, block.forward) for block in transformer.blocks]
 
 
 def channels_of(is_temporal: np.ndarray, head_width: int) -> dict[str, torch.Tensor]:
     """Channel indices int64 of each branch in the stock order, for one layer's heads bool (N,)."""
     kind = torch.from_numpy(np.repeat(is_temporal, head_width))
     return {"spatial": (~kind).nonzero().flatten(), "temporal": kind.nonzero().flatten()}
-
-
-def branch_parameters(transformer: nn.Module, branch: str) -> dict[str, torch.Tensor]:
-    """The base weights, by name, of one branch of a split transformer."""
-    assert branch in BRANCHES
-    return {name: tensor for name, tensor in transformer.named_parameters() if f".{branch}." in name}
-
-
-def _stock_modules(attention: WanAttention) -> dict[str, nn.Module]:
-    """What `_split` replaces in one self-attention."""
-    return {name: attention.get_submodule(name) for name in (*PROJECTIONS, "norm_q", "norm_k")}
-
-
-def _split(attention: WanAttention, is_temporal: np.ndarray) -> None:
-    channels = channels_of(is_temporal, attention.inner_dim // attention.heads)
-    spatial, temporal = channels["spatial"], channels["temporal"]
-    order = torch.cat([spatial, temporal])
-    split_projections = {
-        "to_q": SplitOutput(attention.to_q, spatial, temporal),
-        "to_k": SplitOutput(attention.to_k, spatial, temporal),
-        "to_v": SplitOutput(attention.to_v, spatial, temporal),
-        "norm_q": _permuted_norm(attention.norm_q, order),
-        "norm_k": _permuted_norm(attention.norm_k, order),
-        "to_out.0": SplitInput(cast(nn.Linear, attention.to_out[0]), spatial, temporal),  # torch says Module
-    }
-    for name, module in split_projections.items():
-        attention.set_submodule(name, module)
-
-
-def _rows(linear: nn.Linear, channels: torch.Tensor) -> nn.Linear | None:
-    if not len(channels):
-        return None
-    channels = channels.to(linear.weight.device)
-    half = _linear(linear.weight[channels], linear.bias[channels])
-    return SidedLinear(half, linear.down, linear.up[channels]) if isinstance(linear, SidedLinear) else half
-
-
-def _columns(linear: nn.Linear, channels: torch.Tensor, *, bias: bool) -> nn.Linear | None:
-    if not len(channels):
-        return None
-    channels = channels.to(linear.weight.device)
-    half = _linear(linear.weight[:, channels], linear.bias if bias else None)
-    return SidedLinear(half, linear.down[:, channels], linear.up) if isinstance(linear, SidedLinear) else half
-
-
-def _linear(weight: torch.Tensor, bias: torch.Tensor | None) -> nn.Linear:
-    half = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta", dtype=weight.dtype)
-    half.weight = nn.Parameter(weight.detach(), requires_grad=False)
-    if bias is not None:
-        half.bias = nn.Parameter(bias.detach().clone(), requires_grad=False)
-    return half
-
-
-def _permuted_norm(norm: nn.RMSNorm, order: torch.Tensor) -> nn.RMSNorm:
-    permuted = nn.RMSNorm(norm.normalized_shape, eps=norm.eps, device="meta", dtype=norm.weight.dtype)
-    permuted.weight = nn.Parameter(norm.weight.detach()[order.to(norm.weight.device)], requires_grad=False)
-    return permuted

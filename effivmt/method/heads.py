@@ -21,6 +21,8 @@ import torch
 from diffusers.models.transformers.transformer_wan import WanAttention, WanTransformer3DModel
 
 from effivmt.errors import AdapterError, EffiVMTError
+from effivmt.method.experts import ONLY, Expert
+from effivmt.method.prediction import predict_velocity
 from effivmt.method.rope import rotate
 from effivmt.untrusted import open_regular, unpacked_bytes
 
@@ -91,12 +93,13 @@ def attention_scores(
     *,
     band: float | None,
     query_rows: int,
+    expert: Expert = ONLY,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Spatial and temporal scores, each float64 (L, N), from one forward of the frozen transformer.
 
     latents (1, C, F, H, W), already noised; timestep (1,) in [0, 1000]; text (1, tokens, channels). `band` as for
-    `band_tokens`. With `query_rows` >= S every row is used and the scores are exact. Raises ValueError for fewer than
-    two latent frames, where no head can be temporal.
+    `band_tokens`. With `query_rows` >= S every row is used and the scores are exact. `expert` says whose transformer it
+    is. Raises ValueError for fewer than two latent frames, where no head can be temporal.
     """
     _, p_h, p_w = transformer.config["patch_size"]
     frames, frame_tokens = latents.shape[2], (latents.shape[3] // p_h) * (latents.shape[4] // p_w)
@@ -107,7 +110,7 @@ def attention_scores(
     keys = (spatial_template(rows, temporal, frames * frame_tokens), temporal)
     scores: list[torch.Tensor] = []
     with torch.no_grad(), _attention_hooks(transformer, lambda q, k: scores.append(_masses(q, k, rows, keys))):
-        transformer(latents, timestep, text, return_dict=False)
+        predict_velocity(transformer, latents, timestep, text, expert=expert)
     stacked = torch.stack(scores).double().cpu().numpy()
     return stacked[:, 0], stacked[:, 1]
 

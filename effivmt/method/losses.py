@@ -3,14 +3,19 @@
 import torch
 from torch.nn import functional as F
 
+from effivmt.method.experts import EVERY_LEVEL, NoiseRange
 
-def draw_sigmas(count: int, shift: float, generator: torch.Generator) -> torch.Tensor:
-    """Noise levels float32 (count,) in (0, 1): sigma = shift u / (1 + (shift - 1) u), u uniform (Wan's flow shift).
 
-    One u lies in each of `count` equal stretches of (0, 1), in random order, so that every batch sees all of them.
+def draw_sigmas(count: int, shift: float, generator: torch.Generator, within: NoiseRange = EVERY_LEVEL) -> torch.Tensor:
+    """Noise levels float32 (count,) in `within`: sigma = shift u / (1 + (shift - 1) u), u uniform (Wan's flow shift).
+
+    One u lies in each of `count` equal stretches of its range, which is (0, 1) for every level, in random order, so
+    that every batch sees all of them.
     """
     u = (torch.randperm(count, generator=generator) + torch.rand(count, generator=generator)) / count
-    return shift * u / (1 + (shift - 1) * u)
+    low, high = (sigma / (shift - (shift - 1) * sigma) for sigma in within)
+    u = low + (high - low) * u
+    return (shift * u / (1 + (shift - 1) * u)).clamp(*within)  # rounding may pass an end by the last bit
 
 
 def add_noise(latents: torch.Tensor, noise: torch.Tensor, sigmas: torch.Tensor) -> torch.Tensor:

@@ -1,6 +1,7 @@
 """Fused inference: a prompt rendered by the stock pipeline with the adapter's branches merged into the weights."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from contextlib import ExitStack
 
 import numpy as np
 import torch
@@ -8,7 +9,7 @@ from diffusers.pipelines.wan.pipeline_wan import WanPipeline
 
 from effivmt.config import IngestParams, RenderParams
 from effivmt.errors import EffiVMTError
-from effivmt.method.adapter import Adapter, check_fits, fused
+from effivmt.method.adapter import Adapter, LoraPair, check_fits, fused
 from effivmt.method.backbone import Backbone
 
 Tensors = dict[str, torch.Tensor]
@@ -32,11 +33,11 @@ def render(
     guidance, noise from `torch.Generator().manual_seed(seed)`. `progress` is called with (steps done, steps in all).
     Raises AdapterError where the adapter was made for another backbone, EffiVMTError as `run_pipeline` does.
     """
-    branches: dict[str, tuple[Mapping[str, torch.Tensor], float]] = {}
+    transformers = [backbone.transformer_of(expert) for expert in backbone.experts]
+    pairs: list[LoraPair] = []
     if adapter is not None:
-        check_fits(adapter, backbone.transformer, backbone.found.facts)
-        branches["spatial"] = (adapter.spatial, params.appearance_strength)
-        branches["temporal"] = (adapter.temporal, params.motion_strength)
+        check_fits(adapter, transformers[0], backbone.found.facts, second=transformers[1] if transformers[1:] else None)
+        pairs = [adapter] if adapter.low_noise is None else [adapter, adapter.low_noise]
     pipeline = backbone.pipeline(params.flow_shift)
     generator = torch.Generator().manual_seed(seed)
 
@@ -45,7 +46,10 @@ def render(
             progress(index + 1, params.steps)
         return {}
 
-    with fused(backbone.transformer, branches):
+    with ExitStack() as merged:
+        for transformer, pair in zip(transformers, pairs, strict=False):  # the second may have none
+            spatial, temporal = (pair.spatial, params.appearance_strength), (pair.temporal, params.motion_strength)
+            merged.enter_context(fused(transformer, {"spatial": spatial, "temporal": temporal}))
         return run_pipeline(pipeline, prompt, negative, params, size=size, after_step=report, generator=generator)
 
 
@@ -80,6 +84,7 @@ def run_pipeline(
         num_frames=size.num_frames,
         num_inference_steps=params.steps,
         guidance_scale=params.guidance_scale,
+        guidance_scale_2=params.guidance_scale_2,
         callback_on_step_end=checked,
         output_type="np",
         generator=generator,

@@ -5,23 +5,22 @@ random is counted from (seed, clip, stage, step), and the state is saved every f
 same bytes as one never killed. A tuning that diverges goes on from its last good checkpoint at half the rate.
 """
 
-import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
-from peft import LoraConfig, inject_adapter_in_model
-from peft.tuners.lora import LoraLayer
 
 from effivmt.config import LoraParams, SamplingParams, SpatialParams, TemporalParams
 from effivmt.errors import EffiVMTError
 from effivmt.method.checkpoint import load_checkpoint, save_checkpoint
-from effivmt.method.dual_path import PROJECTIONS, branch_parameters, dual_path
+from effivmt.method.dual_path import add_lora, draw_weights, dual_path, hold_text, lora_parameters
+from effivmt.method.experts import ONLY, Expert
 from effivmt.method.heads import HeadMap
 from effivmt.method.losses import add_noise, denoising_loss, draw_sigmas, motion_loss, velocity
+from effivmt.method.prediction import predict_velocity
 from effivmt.method.rope import RopeMode, anchored_indices, sampled_indices, time_positions, time_positions_of
 from effivmt.method.seeding import generator
 from effivmt.store.durable import remove
@@ -79,13 +78,15 @@ def tune_spatial(
     checkpoint: Path,
     progress: Progress | None = None,
     on_divergence: Notice | None = None,
+    expert: Expert = ONLY,
 ) -> TuningResult:
     """Stage 2: LoRA on the spatial branches, from single frames (M, C, 1, h, w), each encoded alone.
 
-    caption (1, tokens, channels); `clip` names the clip in the seeds. Training resumes from the file `checkpoint` where
-    it exists. Where a loss, also that of the last weights, is not finite, it goes on from there or from the start at
-    half the rate and calls `on_divergence`. Raises EffiVMTError when no head is spatial, and when the loss is not
-    finite before the first step or still at `LOWEST` of the learning rate.
+    caption (1, tokens, channels); `clip` names the clip in the seeds; `expert` says whose transformer it is, which has
+    its own noise levels. Training resumes from the file `checkpoint` where it exists. Where a loss, also that of the
+    last weights, is not finite, it goes on from there or from the start at half the rate and calls `on_divergence`.
+    Raises EffiVMTError when no head is spatial, and when the loss is not finite before the first step or still at
+    `LOWEST` of the learning rate.
     """
 
     def draw(random: torch.Generator) -> Batch:
@@ -104,6 +105,7 @@ def tune_spatial(
         checkpoint=checkpoint,
         progress=progress,
         on_divergence=on_divergence,
+        expert=expert,
     )
 
 
@@ -122,6 +124,7 @@ def tune_temporal(
     weights: torch.Tensor | None = None,
     progress: Progress | None = None,
     on_divergence: Notice | None = None,
+    expert: Expert = ONLY,
 ) -> TuningResult:
     """Stage 3: LoRA on the temporal branches, from sparse frames with adaptive RoPE; L = L_denoise + lambda L_motion.
 
@@ -149,6 +152,7 @@ def tune_temporal(
         checkpoint=checkpoint,
         progress=progress,
         on_divergence=on_divergence,
+        expert=expert,
     )
 
 
@@ -199,9 +203,10 @@ def _tune(
     checkpoint: Path,
     progress: Progress | None,
     on_divergence: Notice | None,
+    expert: Expert,
 ) -> TuningResult:
     device, dtype = transformer.device, transformer.dtype
-    caption = caption.to(device, dtype).expand(params.batch, -1, -1)
+    caption = caption.to(device, dtype)
     with (
         _frozen(transformer, gradient_checkpointing=params.gradient_checkpointing),
         dual_path(transformer, heads),
@@ -210,11 +215,14 @@ def _tune(
         weights = add_lora(
             transformer, branch if heads.decoupled else None, params.rank, generator(seed, branch, clip, "init")
         )
+        hold_text(transformer, caption)
+        no_text = caption[:, :0]
 
         def begin() -> tuple[torch.optim.AdamW, int, dict[str, list[float]]]:
             """The optimizer, steps done and losses of the checkpoint, with its weights; without one, of the start."""
-            _draw_weights(weights, generator(seed, branch, clip, "init"))
-            optimizer = torch.optim.AdamW(weights.values(), lr=params.learning_rate, weight_decay=params.weight_decay)
+            draw_weights(weights, generator(seed, branch, clip, "init"))
+            leaves, decay = lora_parameters(transformer), params.weight_decay
+            optimizer = torch.optim.AdamW(leaves, lr=params.learning_rate, weight_decay=decay, fused=True)
             return optimizer, *load_checkpoint(checkpoint, weights, optimizer)
 
         def losses_at(step: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -222,10 +230,10 @@ def _tune(
             random = generator(seed, branch, clip, step)
             batch = draw(random)
             noise = torch.randn(batch.latents.shape, generator=random)
-            sigmas = draw_sigmas(params.batch, params.flow_shift, random)
+            sigmas = draw_sigmas(params.batch, params.flow_shift, random, expert.noise)
             noised = add_noise(batch.latents, noise, sigmas).to(device, dtype)
             rope.positions = None if batch.positions is None else batch.positions.to(device)
-            predicted = transformer(noised, (1000 * sigmas).to(device), caption, return_dict=False)[0]
+            predicted = predict_velocity(transformer, noised, (1000 * sigmas).to(device), no_text, expert=expert)
             target = velocity(batch.latents, noise).to(device)
             counts = None if batch.weights is None else batch.weights.to(device)
             return denoising_loss(predicted, target, counts), motion_loss(predicted, target, counts)
@@ -289,10 +297,7 @@ def _check_rate(branch: str, fault: str, *, step: int, share: float, learning_ra
 
 @contextmanager
 def _frozen(transformer: WanTransformer3DModel, *, gradient_checkpointing: bool) -> Iterator[None]:
-    """Freezes the base weights, and while the context lasts turns gradient checkpointing on where it is asked for.
-
-    Afterwards checkpointing is off, and peft's attribute is gone from the transformer.
-    """
+    """Freezes the base weights, and while the context lasts turns gradient checkpointing on where it is asked for."""
     transformer.requires_grad_(False)
     if gradient_checkpointing:
         transformer.enable_gradient_checkpointing()
@@ -300,47 +305,6 @@ def _frozen(transformer: WanTransformer3DModel, *, gradient_checkpointing: bool)
         yield
     finally:
         transformer.disable_gradient_checkpointing()
-        vars(transformer).pop("peft_config", None)  # `dual_path` has removed peft's layers
-
-
-def add_lora(
-    transformer: WanTransformer3DModel, branch: str | None, rank: int, random: torch.Generator
-) -> dict[str, torch.Tensor]:
-    """Adds a LoRA of scale 1 to one branch of a split transformer; returns its trainable weights by name.
-
-    `branch` None adds it to all heads of a transformer that is not split. A is drawn from `random` as peft draws it
-    (Kaiming uniform) and B is zero, so the output does not change yet. Raises EffiVMTError when no head of any layer
-    belongs to the branch.
-    """
-    if branch is not None and not branch_parameters(transformer, branch):
-        raise EffiVMTError(
-            f"no head of this backbone is {branch} on this clip, so there is nothing to tune; change heads.alpha "
-            "(a larger alpha makes more heads temporal)"
-        )
-    pattern = rf"blocks\.\d+\.attn1\.({'|'.join(p.replace('.', chr(92) + '.') for p in PROJECTIONS)})"
-    pattern += "" if branch is None else rf"\.{branch}"
-    config = LoraConfig(r=rank, lora_alpha=rank, target_modules=pattern)
-    inject_adapter_in_model(config, transformer)
-    weights: dict[str, torch.Tensor] = {}
-    for name, module in transformer.named_modules():
-        if isinstance(module, LoraLayer):
-            for side, layers in (("lora_A", module.lora_A), ("lora_B", module.lora_B)):
-                parameter = layers["default"].get_parameter("weight")
-                parameter.data = parameter.data.float()
-                weights[f"{name}.{side}"] = parameter
-    _draw_weights(weights, random)
-    return weights
-
-
-@torch.no_grad()
-def _draw_weights(weights: Mapping[str, torch.Tensor], random: torch.Generator) -> None:
-    """Gives LoRA weights their values at the start: A drawn from `random`, B zero."""
-    for name, weight in weights.items():
-        if name.endswith("lora_A"):
-            bound = 1 / math.sqrt(weight.shape[1])
-            weight.copy_((torch.rand(weight.shape, generator=random) * 2 - 1) * bound)
-        else:
-            weight.zero_()
 
 
 def _schedule(step: int, steps: int) -> float:

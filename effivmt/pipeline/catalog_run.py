@@ -14,11 +14,10 @@ from pathlib import Path
 from effivmt.catalog import Catalog, Clip, read_catalog
 from effivmt.errors import CatalogError, EffiVMTError, in_one_line
 from effivmt.pipeline.catalog_table import write_catalog_table
-from effivmt.pipeline.excerpt import Excerpt
 from effivmt.pipeline.healing import heal
 from effivmt.pipeline.outcomes import QUARANTINE, RUN, ClipOutcome, RunSummary, Status
 from effivmt.pipeline.runner import CallStage, StageRunner
-from effivmt.pipeline.transfer import run_clip
+from effivmt.pipeline.transfer import TransferResult, run_clip
 from effivmt.pipeline.workspace import Workspace
 from effivmt.pipeline.write_outputs import write_outputs
 from effivmt.report.run_report import write_run_report
@@ -33,31 +32,32 @@ def process_clip(work: Workspace, clip: Clip, out: Path, call: CallStage | None 
     """
     runner = StageRunner(work.callback, call)
 
-    def process() -> Excerpt | None:
-        excerpt = None
+    def process() -> TransferResult | None:
+        result = None
         for trial in heal(work.callback):
             with trial:
                 result = run_clip(work, clip, runner)
                 runner.stage = "outputs"
                 write_outputs(work, result, out)
-                excerpt = result.excerpt
-        return excerpt
+        return result
 
     return attempt(clip, runner, process)
 
 
-def attempt(clip: Clip, runner: StageRunner, process: Callable[[], Excerpt | None]) -> ClipOutcome:
+def attempt(clip: Clip, runner: StageRunner, process: Callable[[], TransferResult | None]) -> ClipOutcome:
     """Calls `process`, which works on one clip with `runner`; never raises an Exception: errors are in the outcome.
 
-    `process` returns what was taken of the video, or None where that is not to be said.
+    `process` returns the result, or None where nothing of it is to be said.
 
     The reason is one line; that of an error which no user can cause also names the place in the code.
     """
     start, reason, taken = time.perf_counter(), "", ""
+    told: tuple[str, ...] = ()
     status: Status = "failed"
     try:
-        if (excerpt := process()) and excerpt.short:
-            taken = excerpt.describe()
+        if result := process():
+            taken = result.excerpt.describe() if result.excerpt.short else ""
+            told = result.notices
         status = "hit" if all(run.cached for run in runner.runs) else "done"
     except Exception as error:  # noqa: BLE001  (one bad clip never stops the catalog)
         reason = in_one_line(error)
@@ -70,6 +70,7 @@ def attempt(clip: Clip, runner: StageRunner, process: Callable[[], Excerpt | Non
         stage=runner.stage if reason else "",
         reason=reason,
         taken=taken,
+        notices=told,
     )
 
 
@@ -139,6 +140,6 @@ def _earlier(out: Path) -> list[ClipOutcome]:
     """The outcomes in an earlier run.json; none where there is no whole one."""
     try:
         rows = json.loads((out / RUN).read_text(encoding="utf-8"))["clips"]
-        return [ClipOutcome(**row | {"hits": tuple(row["hits"])}) for row in rows]
+        return [ClipOutcome(**row | {name: tuple(row.get(name, ())) for name in ("hits", "notices")}) for row in rows]
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return []

@@ -16,7 +16,7 @@ class ClipOutcome:
     """The outcome of one clip: `hit` (the store had everything), `done`, or `failed` (at `stage`, for `reason`).
 
     seconds: in all; stages: seconds of each stage that ended; hits: the stages that the store had; taken: what was
-    taken of the video, where it has fewer frames than were asked for.
+    taken of the video, where it has fewer frames than were asked for; notices: what else is to be told of the results.
     """
 
     clip: str
@@ -27,6 +27,7 @@ class ClipOutcome:
     stage: str = ""
     reason: str = ""
     taken: str = ""
+    notices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

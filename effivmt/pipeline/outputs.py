@@ -1,6 +1,7 @@
 """The out folder of a clip: where its files are."""
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,7 +47,7 @@ class Outputs:
 
     @property
     def metrics(self) -> Path:
-        """Metrics of every video, JSON: {clip, caption, results: [{video, prompt, seed, adapter}]}.
+        """Metrics of every video, JSON: {clip, caption, notices, results: [{video, prompt, seed, adapter}]}.
 
         Where the video was rendered without the adapter, too, a result also has `without_adapter` (its file) and
         `baseline` (its metrics).
@@ -82,6 +83,14 @@ class Outputs:
             )
         except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
             return False
+
+
+def check_writable(out: Path) -> None:
+    """EffiVMTError where a folder for results cannot be written or made; told before the work that ends there."""
+    nearest = next((place for place in (out, *out.absolute().parents) if os.path.lexists(place)), out)
+    fault = "a file stands where a folder is expected" if not nearest.is_dir() else "permission is missing"
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        raise EffiVMTError(f"{out} cannot be written ({nearest}: {fault}); choose another place with --out")
 
 
 def refuse_other_video(folder: Path, digest: str) -> None:

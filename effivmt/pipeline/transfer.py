@@ -8,9 +8,21 @@ from effivmt.catalog import Clip
 from effivmt.evaluation.metrics import MetricRow
 from effivmt.method.adapter_manifest import BackboneFacts
 from effivmt.pipeline.excerpt import Excerpt, load_excerpt
+from effivmt.pipeline.notices import notices
 from effivmt.pipeline.outcomes import StageRun
+from effivmt.pipeline.reconstruction import load_psnr
 from effivmt.pipeline.runner import StageRunner
-from effivmt.pipeline.stages import RenderedVideo, evaluate, heads, ingest, mask, render, spatial, temporal
+from effivmt.pipeline.stages import (
+    RenderedVideo,
+    check_texts,
+    evaluate,
+    heads,
+    ingest,
+    mask,
+    render,
+    spatial,
+    temporal,
+)
 from effivmt.pipeline.workspace import Workspace
 from effivmt.store import Artifact
 
@@ -49,6 +61,11 @@ class TransferResult:
         return load_excerpt(self.ingested)
 
     @property
+    def notices(self) -> tuple[str, ...]:
+        """What a user has to be told of the results, one line for each matter."""
+        return notices(load_psnr(self.ingested), self.metrics)
+
+    @property
     def metrics(self) -> list[MetricRow]:
         """Per rendered video: prompt, seed, and the metrics `adapter` and, where it was rendered, `baseline`."""
         return json.loads(self.evaluated.file("metrics.json").read_text(encoding="utf-8"))
@@ -66,6 +83,8 @@ class TransferResult:
 def run_clip(work: Workspace, clip: Clip, runner: StageRunner | None = None) -> TransferResult:
     """Takes one clip through all stages; raises the EffiVMTError of the first that fails."""
     work, runner = work.for_clip(clip), runner or StageRunner(work.callback)
+    runner.stage = "text"
+    check_texts(work, (clip.caption, *clip.prompts))
     ingested = runner.run(ingest, work, clip)
     masked = runner.run(mask, work, clip, ingested) if clip.chosen else None
     classified = runner.run(heads, work, clip, ingested)

@@ -9,7 +9,8 @@ from effivmt.catalog import Clip
 from effivmt.config import CLIP_TINY, WAN_TINY, Params
 from effivmt.errors import BackboneError, in_one_line
 from effivmt.evaluation.scorer_folder import ScorerFolder, find_scorer
-from effivmt.method.backbone_folder import BackboneFolder, check_frame_size, find_backbone
+from effivmt.method.backbone_folder import BackboneFolder, check_settings, find_backbone, tuned_experts
+from effivmt.method.experts import Expert
 from effivmt.pipeline.callbacks import Callback
 from effivmt.pipeline.healing import heal
 from effivmt.store import DEFAULT_STORE, Key, Store
@@ -62,16 +63,21 @@ class Workspace:
     def folder(self) -> BackboneFolder:
         """The backbone's folder, found and digested on first use.
 
-        BackboneError where it cannot be used; ParamsError where the frames do not divide into its tokens.
+        BackboneError where it cannot be used; ParamsError where settings do not fit it.
         """
         if self.loaded.folder is None:
             for trial in heal(self.callback):
                 with trial:
                     known, weights = self.store.root / "backbones.json", self.loaded.weights
                     found = find_backbone(self.params.backbone, known, weights=weights)
-            check_frame_size(found, self.params.ingest)
+            check_settings(found, self.params)
             self.loaded.folder = found
         return self.loaded.folder
+
+    @property
+    def experts(self) -> tuple[Expert, ...]:
+        """The backbone's transformers that get an adapter, one after another."""
+        return tuned_experts(self.folder, self.params.backbone)
 
     @property
     def scorer(self) -> ChosenScorer:
@@ -132,9 +138,12 @@ class Workspace:
         """Whether the artifact of this key is made again even where the store has it."""
         return key.stage in self.force
 
-    def progress(self, stage: str) -> Callable[[int, int], None]:
-        """A function (units done, units in all) that reports the progress of a stage to the callback."""
-        return lambda done, total: self.callback.on_stage_progress(stage, done, total)
+    def progress(self, stage: str, part: int = 0, parts: int = 1) -> Callable[[int, int], None]:
+        """A function (units done, units in all) that reports the progress of a stage to the callback.
+
+        Of a stage in `parts` parts of as many units each, of which `part` are done.
+        """
+        return lambda done, total: self.callback.on_stage_progress(stage, part * total + done, parts * total)
 
 
 def open_workspace(
@@ -148,7 +157,7 @@ def open_workspace(
     """A workspace with these params (default: the preset `tiny`) and this store folder, created when first needed.
 
     Finds the backbone's folder at once, fetching a hub id (weights False: without its weights, for keys and plans
-    alone). BackboneError where it cannot be used; ParamsError where the frames do not divide into its tokens.
+    alone). BackboneError where it cannot be used; ParamsError where settings do not fit it.
     """
     loaded = LoadedBackbone(weights=weights)
     work = Workspace(Store(Path(store)), params or Params(), callback or Callback(), frozenset(force), loaded)

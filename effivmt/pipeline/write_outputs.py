@@ -12,7 +12,7 @@ from effivmt.pipeline.outcomes import StageRun
 from effivmt.pipeline.outputs import Outputs, video_names, without_adapter
 from effivmt.pipeline.transfer import TransferResult
 from effivmt.pipeline.workspace import Workspace
-from effivmt.report.run_record import CatalogRow, ClipMetrics, ClipRun, ResultRow, StageTiming
+from effivmt.report.run_record import CatalogRow, ClipMetrics, ClipRun, ResultRow, StageTiming, named_curves
 from effivmt.store.digests import canonical_json, sha256_bytes
 from effivmt.store.disk_errors import write_errors
 from effivmt.store.files import atomic_write, copy_verified
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from effivmt.report.clip_page import Report, Timing
 
-LAYOUT = 5
+LAYOUT = 6
 """Raised whenever the same results make other files."""
 PACKAGES = ("torch", "diffusers", "peft", "transformers")
 """Packages whose versions the report shows, besides our own."""
@@ -143,7 +143,7 @@ def _metrics(result: TransferResult, outputs: Outputs) -> ClipMetrics:
         if rendered.without_adapter is not None:
             row = {"video": video.name, "without_adapter": without_adapter(video).name, **metrics}
         rows.append(row)
-    return {"clip": result.clip.clip, "caption": result.clip.caption, "results": rows}
+    return {"clip": result.clip.clip, "caption": result.clip.caption, "notices": result.notices, "results": rows}
 
 
 def _listed_videos(metrics: Path) -> set[str]:
@@ -173,6 +173,7 @@ def _report(work: Workspace, result: TransferResult, outputs: Outputs) -> "Repor
         clip=result.clip.clip,
         caption=result.clip.caption,
         excerpt=result.excerpt.describe(),
+        notices=result.notices,
         reference=outputs.reference,
         backbone_id=result.backbone["id"],
         backbone_digest=result.backbone["digest"],
@@ -180,7 +181,7 @@ def _report(work: Workspace, result: TransferResult, outputs: Outputs) -> "Repor
         head_map=outputs.heads,
         mask=None if result.masked is None else outputs.mask,
         motion_of=result.clip.motion_of,
-        losses={f"{stage} {name}": curve for stage, curves in result.losses.items() for name, curve in curves.items()},
+        losses=named_curves(result.losses),
         timings={run.stage: _timing(run) for run in result.runs},
         params=work.params.model_dump(mode="json"),
         versions=_versions(),

@@ -109,7 +109,7 @@ def train_transformer(
             size, pool = _samples(count, batch_frames), pool_of(count, sparse_of)
             data = pools[pool].after(used[pool] / pool)
             picks = to_device(torch.randint(len(data.ids), (size,), generator=random))
-            clean, positions = _some_frames(data.latents[picks], count, random)
+            clean, positions = some_frames(data.latents[picks], count, random)
             uncaptioned = to_device(torch.rand(size, generator=random) < 0.1)[:, None]
             ids = torch.where(uncaptioned, empty["input_ids"], data.ids[picks])
             mask = torch.where(uncaptioned, empty["attention_mask"], data.mask[picks])
@@ -148,9 +148,7 @@ def pool_of(count: int, sparse_of: int | None) -> int:
     return 1 if count == 1 else sparse_of or count
 
 
-def _some_frames(
-    latents: torch.Tensor, count: int, random: torch.Generator
-) -> tuple[torch.Tensor, torch.Tensor | None]:
+def some_frames(latents: torch.Tensor, count: int, random: torch.Generator) -> tuple[torch.Tensor, torch.Tensor | None]:
     """The first, the last and count - 2 other latent frames of each clip (B, C, F, h, w), and where they stand
     (B, count); of count 2 the first and the last.
 

@@ -35,10 +35,9 @@ class Timing:
 class Report:
     """What the page of one clip shows; videos are H.264, VP8, VP9 or AV1 in .mp4 or .webm, `head_map` is a PNG.
 
-    `mask`: a video of the wanted part of the reference's motion, which is `motion_of` `all`, `camera` or `object` (in a
-    region); None: the whole reference.
-    `excerpt`: what was taken of the reference video. `losses`: stage -> loss of each step. `timings`: stage -> Timing.
-    `params`: nested, of plain YAML values.
+    `excerpt`: what was taken of the reference video. `notices`: what has to be told of the results. `losses`: stage ->
+    loss of each step. `timings`: stage -> Timing. `params`: nested, of plain YAML values.
+    `mask`: a video of the wanted part of the reference, whose motion_of is `all`, `camera` or `object`; None: it is all.
     """
 
     clip: str
@@ -47,6 +46,7 @@ class Report:
     backbone_id: str
     backbone_digest: str
     excerpt: str = ""
+    notices: Sequence[str] = ()
     results: Sequence[Result] = ()
     head_map: Path | None = None
     mask: Path | None = None

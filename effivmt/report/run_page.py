@@ -10,7 +10,7 @@ from effivmt.evaluation.metrics import finite_metrics, mean_metrics
 from effivmt.report.charts import Chart
 from effivmt.report.clip_page import Report, Result, Timing, charts, params_text
 from effivmt.report.inline_media import InlineFile, InlineFiles
-from effivmt.report.run_record import ClipMetrics, ClipRecord, RunRecord
+from effivmt.report.run_record import ClipMetrics, ClipRecord, RunRecord, named_curves
 from effivmt.report.templating import described, template
 
 LIMIT = 64 * 2**20
@@ -124,6 +124,7 @@ def _report(folder: Path, record: ClipRecord) -> Report:
         clip=record.clip,
         caption=record.caption,
         reference=folder / "reference.mp4",
+        notices=metrics.get("notices", ()),
         backbone_id=made["backbone"]["id"],
         backbone_digest=made["backbone"]["digest"],
         results=[
@@ -138,7 +139,7 @@ def _report(folder: Path, record: ClipRecord) -> Report:
             for row in metrics["results"]
         ],
         head_map=folder / "heads.png",
-        losses={f"{stage} {name}": curve for stage, curves in losses.items() for name, curve in curves.items()},
+        losses=named_curves(losses),
         timings={stage: Timing(**timing) for stage, timing in made["stages"].items()},
         params=made["params"],
         versions=made["versions"],

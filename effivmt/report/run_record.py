@@ -38,6 +38,7 @@ class BackboneIdentity(TypedDict):
     id: str
     digest: str
     transformer: NotRequired[str]
+    transformer_2: NotRequired[str]
     commit: NotRequired[str]
 
 
@@ -89,11 +90,17 @@ class ResultRow(MetricRow):
 
 
 class ClipMetrics(TypedDict):
-    """metrics.json of a clip's out folder."""
+    """metrics.json of a clip's out folder; notices: what has to be told of the results (none up to version 0.1)."""
 
     clip: str
     caption: str
+    notices: NotRequired[Sequence[str]]
     results: Sequence[ResultRow]
+
+
+def named_curves(losses: Mapping[str, Mapping[str, list[float]]]) -> dict[str, list[float]]:
+    """The curves of losses.json as a page names them, such as `temporal motion` or `temporal motion high noise`."""
+    return {f"{stage} {name.replace('_', ' ')}": curve for stage, it in losses.items() for name, curve in it.items()}
 
 
 @dataclass(frozen=True)

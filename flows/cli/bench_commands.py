@@ -61,12 +61,16 @@ def bench(
     from effivmt.benchmark.settings import settings_of
     from effivmt.catalog import load_catalog
     from effivmt.pipeline.healing import heal
+    from effivmt.pipeline.stages import check_texts
     from effivmt.pipeline.workspace import open_workspace
     from effivmt.versions import __version__, git_commit
     from effivmt_flows.cli import bench_console
     from effivmt_flows.cli.progress import damage_notices, say_scorer_fault
+    from effivmt_flows.cli.tables import print_faults
 
-    picked = runner.pick(load_catalog(catalog).only(tuple(only)), clips, prompts)
+    loaded = load_catalog(catalog)
+    print_faults(loaded)
+    picked = runner.pick(loaded.only(tuple(only)), clips, prompts)
     beside = catalog.parent / FILE
     if search:
         _search(
@@ -88,6 +92,8 @@ def bench(
     )
     work = open_workspace(jobs[0].params, store)  # a wrong backbone ends the run before the first job
     folder = work.folder
+    for clip in picked:
+        check_texts(work, (clip.caption, *clip.prompts))
     say_scorer_fault(work.scorer.fault, quiet=quiet)
     settings = settings_of(next(job.params for job in jobs if job.method.name == OURS))
     info = RunInfo(suite_name(suite), folder.id, folder.digest, __version__, git_commit(), workers, settings)

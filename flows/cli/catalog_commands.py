@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from effivmt.errors import ParamsError
+from effivmt.errors import CatalogError, ParamsError
 from effivmt_flows.cli.options import (
     CATALOG,
     OUT,
@@ -25,6 +25,22 @@ from effivmt_flows.cli.options import (
     check_stages,
     load_params,
 )
+
+
+def new(
+    catalog: Annotated[Path, typer.Argument(metavar="CATALOG", help="The .csv or .jsonl file to write.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder of the videos, beside or below it.")],
+    prompt: Annotated[
+        list[str], typer.Option(metavar="TEXT", help="What to render with every video's motion; repeatable.")
+    ] = [],  # noqa: B006
+) -> None:
+    """Writes a catalog from a folder of videos; captions are left empty, and so are prompts where none are given."""
+    from effivmt.new_catalog import write_new_catalog
+    from effivmt_flows.cli.terminal import say
+
+    count = write_new_catalog(catalog, folder, prompt)
+    missing = "" if prompt else "fill in the column prompts, then: "
+    say(f"{catalog}: {count} video{'s' * (count > 1)}; {missing}effivmt run {catalog}")
 
 
 def run(
@@ -51,7 +67,8 @@ def run(
     if runner == "dask" and engine == "local":
         raise ParamsError("--runner dask and --engine local contradict one another; leave one out")
     from effivmt.catalog import read_catalog
-    from effivmt.pipeline.selection import select_clips
+    from effivmt.pipeline.outputs import check_writable
+    from effivmt.pipeline.selection import select_clips, set_long_texts_aside
     from effivmt.pipeline.workspace import open_workspace
     from effivmt_flows.cli.progress import clip_progress, damage_notices, say_scorer_fault
     from effivmt_flows.cli.tables import print_faults, print_plan, print_run
@@ -62,7 +79,10 @@ def run(
     if not chosen.clips:
         print("nothing failed in the last run")
         return
+    if not dry_run:
+        check_writable(out)
     work = open_workspace(settings, store, callback=damage_notices(quiet=quiet), force=force, weights=not dry_run)
+    chosen = set_long_texts_aside(work, chosen)
     say_scorer_fault(work.scorer.fault, quiet=quiet)
     print_faults(chosen)
     if dry_run:
@@ -105,8 +125,10 @@ def serve(
     Needs a Prefect server, which keeps the schedule: `prefect server start`, and its address in PREFECT_API_URL.
     """
     settings = load_params(params, overrides)
-    from effivmt.catalog import load_catalog
+    from effivmt.catalog import list_faults, load_catalog
+    from effivmt.pipeline.selection import set_long_texts_aside
     from effivmt.pipeline.workspace import open_workspace
+    from effivmt_flows.cli.tables import print_faults
     from effivmt_flows.cli.terminal import say
     from effivmt_flows.serving import check_schedule
     from effivmt_flows.serving import serve as serve_runs
@@ -115,14 +137,16 @@ def serve(
 
     check_schedule(cron, timezone)
     choose_cluster(runner, address, resource)
-    clips = load_catalog(catalog).clips
-    open_workspace(settings, store)
+    chosen = set_long_texts_aside(open_workspace(settings, store), load_catalog(catalog))
+    if chosen.faults:
+        raise CatalogError(list_faults(chosen))
+    print_faults(chosen)
     reach_server(needed_by="effivmt serve")
     files = {"catalog": catalog, "store": store, "out": out}
     parameters: dict[str, object] = {option: str(path.resolve()) for option, path in files.items()}
     parameters |= {"params": _absolute(params), "overrides": overrides}
     parameters |= {"runner": runner, "address": address, "resource": resource}
-    say(f"serving {catalog} ({len(clips)} clips) at {cron!r} {timezone}; stop with Ctrl-C", sys.stderr)
+    say(f"serving {catalog} ({len(chosen.clips)} clips) at {cron!r} {timezone}; stop with Ctrl-C", sys.stderr)
     serve_runs(name or catalog.stem, cron, timezone, parameters)
     print("stopped; the schedule is paused until effivmt serve runs again", file=sys.stderr)
 
@@ -142,6 +166,7 @@ def stage(
     """
     settings = load_params(params, overrides)
     from effivmt.catalog import read_catalog
+    from effivmt.pipeline.selection import set_long_texts_aside
     from effivmt.pipeline.stage_run import run_stage_over
     from effivmt.pipeline.stages import STAGES
     from effivmt.pipeline.workspace import open_workspace
@@ -151,8 +176,9 @@ def stage(
     if name not in STAGES:
         raise ParamsError(f"NAME is {name!r}; expected one of {', '.join(STAGES)}")
     chosen = read_catalog(catalog)
-    print_faults(chosen)
     work = open_workspace(settings, store, callback=damage_notices(quiet=quiet))
+    chosen = set_long_texts_aside(work, chosen)
+    print_faults(chosen)
     if name == "evaluate":
         say_scorer_fault(work.scorer.fault, quiet=quiet)
     with clip_progress(len(chosen.clips), quiet=quiet) as callback:

@@ -1,8 +1,6 @@
 """Commands about one clip: demo, transfer, render and evaluate."""
 
-import hashlib
 import json
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -51,8 +49,8 @@ def demo(
 
 def transfer(
     video: Annotated[Path, typer.Argument(metavar="VIDEO", help="The reference video, whose motion is taken.")],
-    caption: Annotated[str, typer.Option(metavar="TEXT", help="What the reference video shows.")],
     prompt: Annotated[list[str], typer.Option(metavar="TEXT", help="What to render with its motion; repeatable.")],
+    caption: Annotated[str, typer.Option(metavar="TEXT", help="What the reference video shows; may be left out.")] = "",
     out: Annotated[Path, typer.Option(metavar="DIR", help="Receives a folder with all results.")] = OUT,
     name: Annotated[str, typer.Option(metavar="ID", help="The clip's id; default: from the file's name.")] = "",
     start: Annotated[float, typer.Option(metavar="SECONDS", help="Where the clip begins in the video.")] = 0.0,
@@ -79,9 +77,11 @@ def transfer(
     quiet: Quiet = False,
 ) -> None:
     """Transfers the motion of one video to new prompts, end to end."""
+    from effivmt.catalog import clip_id
+
     settings = load_params(params, overrides)
     clip = _clip(
-        clip=name or _id_of(video.stem),
+        clip=name or clip_id(video.stem),
         video=video,
         caption=caption,
         prompts=tuple(prompt),
@@ -93,8 +93,9 @@ def transfer(
     )
     check_stages(force)
     from effivmt.pipeline.api import transfer as transfer_clip
-    from effivmt.pipeline.outputs import refuse_other_video
-    from effivmt.pipeline.stages.ingestion import ingest_key
+    from effivmt.pipeline.outputs import check_writable, refuse_other_video
+    from effivmt.pipeline.stages import check_texts
+    from effivmt.pipeline.stages.ingestion import check_video, ingest_key
     from effivmt.pipeline.workspace import open_workspace
     from effivmt_flows.cli.progress import damage_notices, say_scorer_fault, stage_progress, waiting
     from effivmt_flows.cli.tables import print_transfer
@@ -102,9 +103,13 @@ def transfer(
 
     # Here, so that a wrong video or backbone ends the command before an engine starts; a download shows its progress.
     work = open_workspace(settings, store, callback=damage_notices(quiet=quiet), force=force)
-    digest = ingest_key(work, clip).inputs["clip"]
+    check_texts(work, (clip.caption, *clip.prompts))
+    check_writable(out / clip.clip)
+    key = ingest_key(work, clip)
     if not name:
-        refuse_other_video(out / clip.clip, digest)
+        refuse_other_video(out / clip.clip, key.inputs["clip"])
+    if work.store.find(key) is None:
+        check_video(clip)
     say_scorer_fault(work.scorer.fault, quiet=quiet)
     if engine == "prefect":
         from effivmt_tasks.server import reach_server
@@ -122,14 +127,6 @@ def transfer(
         say(outputs.folder)
     else:
         print_transfer(result, outputs)
-
-
-def _id_of(stem: str) -> str:
-    """The id of a clip that is named by its file: what an id may have of it, and a digest where letters are lost."""
-    kept = re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-")[:80]
-    if stem.isascii() and kept:
-        return kept
-    return "-".join(filter(None, (kept, hashlib.sha256(stem.encode("utf-8", "surrogateescape")).hexdigest()[:8])))
 
 
 def render(
@@ -179,6 +176,7 @@ def render(
     folders = [adapter_folder(adapter, store) for adapter in adapters]
     with stage_progress(quiet=quiet) as callback:
         work, runner = open_workspace(settings, store, callback=callback), StageRunner(callback)
+        stages.check_texts(work, [prompt])
         for trial in heal(callback):
             with trial:
                 folder = folders[0]

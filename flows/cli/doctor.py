@@ -87,7 +87,7 @@ def check_backbone(params: Params) -> Check:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
-    from effivmt.method.backbone_folder import COMPONENTS, find_backbone, has_weights
+    from effivmt.method.backbone_folder import find_backbone, has_weights
     from effivmt.method.device import pick_device
 
     path, revision = params.backbone.path, params.backbone.revision
@@ -103,7 +103,7 @@ def check_backbone(params: Params) -> Check:
             chosen = f" --revision {revision}" if revision else ""
             return Check("backbone", f"{path} is not on this machine; hf download {path}{chosen}", ok=False)
     found, device = find_backbone(params.backbone), pick_device(params.backbone.device, "backbone.device")
-    return Check("backbone", f"{found.id}: {', '.join(COMPONENTS)}; digest {found.digest[:12]}; {device}")
+    return Check("backbone", f"{found.id}: {', '.join(found.shape.components)}; digest {found.digest[:12]}; {device}")
 
 
 def check_folder(name: str, folder: Path) -> Check:

@@ -44,6 +44,7 @@ def effivmt(
 COMMANDS = (
     clip_commands.demo,
     clip_commands.transfer,
+    catalog_commands.new,
     catalog_commands.run,
     catalog_commands.serve,
     catalog_commands.stage,

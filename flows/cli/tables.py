@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from effivmt.catalog import Catalog, list_faults
+from effivmt.catalog import Catalog, list_faults, list_ignored
 from effivmt.evaluation.metrics import KINDS, METRICS, ordered
 from effivmt.pipeline.outcomes import RunSummary
 from effivmt.pipeline.outputs import Outputs
@@ -25,6 +25,8 @@ _WIDTH = 160
 """Columns where stdout is no terminal: enough for every table."""
 _FAILED_SHOWN = 50
 """A run's table lists at most this many failures; quarantine.csv has all."""
+_NOTICES_SHOWN = 20
+"""A run's table lists at most this many notices."""
 
 
 def results_console() -> Console:
@@ -53,14 +55,16 @@ def print_plan(work: Workspace, catalog: Catalog) -> None:
 
 
 def print_faults(catalog: Catalog) -> None:
-    """Prints the faults of a catalog's rows on stderr, a page at most."""
+    """Prints the faults of a catalog's rows and the columns that are ignored on stderr, a page at most."""
+    if ignored := list_ignored(catalog):
+        print(ignored, file=sys.stderr, flush=True)
     if catalog.faults:
         good = len(catalog.clips)
         print(f"{list_faults(catalog)}\n  {good} clip{'s' * (good != 1)} without a fault", file=sys.stderr, flush=True)
 
 
 def print_run(summary: RunSummary, ran: Catalog, out: Path, *, quiet: bool) -> None:
-    """Prints a table of the clips of this run that failed, the counts by status, and where the results are."""
+    """Prints the clips of this run that failed, notices, the counts by status, and where the results are."""
     console = results_console()
     names = {clip.clip for clip in ran.clips} | {fault.clip for fault in ran.faults}
     failed = [outcome for outcome in summary.clips if outcome.status == "failed" and outcome.clip in names]
@@ -74,6 +78,11 @@ def print_run(summary: RunSummary, ran: Catalog, out: Path, *, quiet: bool) -> N
         if len(failed) > _FAILED_SHOWN:
             console.print(f"and {len(failed) - _FAILED_SHOWN} more", soft_wrap=True)
     if not quiet:
+        told = [f"{it.clip}: {notice}" for it in summary.clips if it.clip in names for notice in it.notices]
+        for line in told[:_NOTICES_SHOWN]:
+            console.print(line, style="yellow", soft_wrap=True, markup=False)
+        if len(told) > _NOTICES_SHOWN:
+            console.print(f"and {len(told) - _NOTICES_SHOWN} more notices; metrics.json of each clip has them")
         console.print(summary.counts, soft_wrap=True)
         if (out / PAGE).is_file():  # a single stage has none
             console.print(f"report {out / PAGE}", soft_wrap=True, markup=False)
@@ -81,7 +90,7 @@ def print_run(summary: RunSummary, ran: Catalog, out: Path, *, quiet: bool) -> N
 
 
 def print_transfer(result: TransferResult, outputs: Outputs) -> None:
-    """Prints the stages with their seconds, the metrics, what was taken of the video, and the paths of the results."""
+    """Prints the stages with their seconds, the metrics, notices, what was taken of the video, and all paths."""
     console = results_console()
     stages = Table(title="Stages", title_justify="left")
     stages.add_column("stage")
@@ -95,6 +104,8 @@ def print_transfer(result: TransferResult, outputs: Outputs) -> None:
         if "baseline" in row:
             kinds[KINDS["baseline"]] = row["baseline"]
         console.print(metrics_table(f"{video.name}: {row['prompt']}", kinds))
+    for notice in result.notices:
+        console.print(f"{'notice':<8} {notice}", style="yellow", soft_wrap=True, markup=False)
     console.print(f"{'taken':<8} {result.excerpt.describe()}", soft_wrap=True, markup=False)
     paths = {
         "videos": outputs.videos,

@@ -48,9 +48,12 @@ class MotionAdapter(PythonModel):
 
         chosen = dict(params or {})
         if "seed" in chosen:
-            chosen["seeds"] = (chosen.pop("seed"),)
-        own = self._work.params
-        settings = own.model_copy(update={"render": own.render.model_copy(update=chosen)})
+            chosen["seeds"] = (int(chosen.pop("seed")),)
+        tree = self._work.params.model_dump()
+        try:
+            settings = effivmt.Params.model_validate(tree | {"render": tree["render"] | chosen})
+        except ValueError as error:  # such as a negative strength
+            raise effivmt.ParamsError(f"params are wrong: {' '.join(str(error).split())[:300]}") from error
         prompts = [str(prompt) for prompt in model_input.iloc[:, 0]]
         with TemporaryDirectory(prefix="effivmt-") as folder:
             work = replace(self._work, params=settings, store=effivmt.Store(Path(folder)))

@@ -1,5 +1,8 @@
 """MLflow's model registry: every recorded adapter is a version of the registered model `effivmt-<clip>`.
 
+A model is of one video, since its versions compete. Another video whose clip has the same id, as of another folder or
+catalog, has the model `effivmt-<clip>-<digest>`, with the first 8 digits of the video's SHA-256.
+
 The alias `champion` moves only to a version that is strictly better on the declared metric, the mean of `DECLARED` over
 the version's videos; every other newcomer is the `challenger`. A version without that metric is never champion.
 """
@@ -28,6 +31,8 @@ DECLARED = "foreground_motion_fidelity"
 CHAMPION, CHALLENGER = "champion", "challenger"
 INTERFACE, INTERFACE_VERSION = "interface", "2"
 """Tag of a version: which public interface of `effivmt` its pyfunc code uses. Those of version 0.1 have no such tag."""
+VIDEO_SHA256 = "video_sha256"
+"""Tag of a version: which video it was made of."""
 PREFIXES = {"adapter": "", "baseline": "without_adapter/"}
 """Kind of video in metrics.json -> prefix of its metrics in MLflow."""
 _DESCRIPTION = 5000
@@ -41,7 +46,7 @@ def register(client: MlflowClient, outputs: Outputs, record: Mapping, run_id: st
 
     Metrics and alias follow the newest measurement. Raises MlflowException or OSError where MLflow cannot write.
     """
-    name, digest = model_name(record["clip"]["clip"]), sha256_file(outputs.adapter / "adapter.json")
+    name, digest = _model_of(client, record), sha256_file(outputs.adapter / "adapter.json")
     means = {metric: str(value) for metric, value in mean_over_videos(read_results(outputs)).items()}
     same = f"name = '{name}' and tags.{ADAPTER_SHA256} = '{digest}' and tags.{INTERFACE} = '{INTERFACE_VERSION}'"
     known = client.search_model_versions(same, max_results=1)
@@ -93,8 +98,18 @@ def save_model(folder: Path, adapter: Path, params: Mapping) -> None:
 
 
 def model_name(clip: str) -> str:
-    """Name of a clip's registered model."""
+    """Name of a clip's registered model, unless that is another video's."""
     return f"effivmt-{clip}"
+
+
+def _model_of(client: MlflowClient, record: Mapping) -> str:
+    """Name of the registered model of a record's clip and video."""
+    name, video = model_name(record["clip"]["clip"]), record["video"]["sha256"]
+    of_name = f"name = '{name}'"
+    ours = client.search_model_versions(f"{of_name} and tags.{VIDEO_SHA256} = '{video}'", max_results=1)
+    if ours or not client.search_model_versions(of_name, max_results=1):
+        return name
+    return f"{name}-{video[:8]}"
 
 
 def read_results(outputs: Outputs) -> list[dict]:
@@ -144,7 +159,7 @@ def _better(new: float, old: float) -> bool:
 
 def _tags(record: Mapping) -> dict[str, str]:
     clip, backbone = record["clip"], record["backbone"]
-    tags = {"clip": clip["clip"], "caption": clip["caption"], "video_sha256": record["video"]["sha256"]}
+    tags = {"clip": clip["clip"], "caption": clip["caption"], VIDEO_SHA256: record["video"]["sha256"]}
     tags |= {"backbone": backbone["id"], "backbone_digest": backbone["digest"]}
     return tags | {"code": code_version(), "declared_metric": f"mean/{DECLARED}"}
 

@@ -44,7 +44,7 @@ def test_wrong_use_exits_2(project: Path, catalog: Path) -> None:
     wrong = catalog.parent / "wrong.csv"
     wrong.write_text("clip,video,caption,prompts\na b,../x.mp4,,c\n", encoding="utf-8")
     for ended, told in (
-        (effivmt("run", wrong, "--params", project / "params.yaml"), "row 1, column caption: is missing"),
+        (effivmt("run", wrong, "--params", project / "params.yaml"), "row 1, column video: '../x.mp4' leaves"),
         (run(project, catalog, "--only", "nobody"), "no such clip"),
         (run(project, catalog, "--force", "dinner"), "there is no such stage"),
     ):

@@ -21,10 +21,10 @@ from safetensors import safe_open
 import effivmt as effivmt_package
 import effivmt_flows
 import effivmt_tasks
+from effivmt.catalog import clip_id
 from effivmt.media.video import read_frames, write_video
 from effivmt.method.adapter import load_adapter
 from effivmt.pipeline.stages import STAGES
-from effivmt_flows.cli.clip_commands import _id_of
 from effivmt_flows.cli.progress import StageLines
 
 Arguments = Callable[..., list[str]]
@@ -165,7 +165,7 @@ def test_a_missing_video_is_told_before_an_engine_starts(transfer_arguments: Arg
     ],
 )
 def test_every_file_name_gives_an_id_of_its_own(stem: str, name: str) -> None:
-    assert _id_of(stem) == name
+    assert clip_id(stem) == name
 
 
 def test_out_folder_that_cannot_be_written(transferred: Ended, transfer_arguments: Arguments, tmp_path: Path) -> None:

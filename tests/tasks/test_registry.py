@@ -4,16 +4,19 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import mlflow.pyfunc
+import pandas
 import pytest
 import torch
-from changing import PROMPTS, remeasured, renamed, retuned
+from changing import PROMPTS, change, remeasured, renamed, retuned
 from diffusers import WanPipeline
 from loopback import Server
 from mlflow.tracking import MlflowClient
 
-from effivmt.errors import AdapterError
+from effivmt.config import Params
+from effivmt.errors import AdapterError, ParamsError
 from effivmt.store.digests import sha256_file
 from effivmt_tasks.tracking.folders import TrackedRun
 from effivmt_tasks.tracking.pull import pull
@@ -65,6 +68,31 @@ def test_same_bytes_make_no_second_version(client: MlflowClient, server: Server,
     assert again.run_id != first.run_id and again.version == "1"
     (version,) = client.search_model_versions("name = 'effivmt-same'")
     assert version.tags["mean/foreground_motion_fidelity"] == "0.5"
+
+
+def test_another_video_of_the_same_id_has_a_model_of_its_own(
+    client: MlflowClient, server: Server, made: Path, tmp_path: Path
+) -> None:
+    first = renamed(made / "out/left", tmp_path / "a", "twin")
+    assert track_folder(client, server.uri, first).model == "effivmt-twin"
+    other = renamed(made / "out/left", tmp_path / "b", "twin")
+    change(other / "transfer.json", lambda run: run["video"].update(sha256="0123456789abcdef" * 4))
+    retuned(other, "other")
+    for version in ("1", "2"):
+        note = track_folder(client, server.uri, other)
+        assert (note.model, note.version) == ("effivmt-twin-01234567", version)
+        retuned(other, "again")
+    assert track_folder(client, server.uri, first).model == "effivmt-twin"
+
+
+@pytest.mark.parametrize("wrong", [{"motion_strength": -1.0}, {"appearance_strength": 5.0}, {"stength": 1.0}])
+def test_pyfunc_refuses_wrong_params(wrong: dict[str, float]) -> None:
+    from effivmt_tasks.tracking.pyfunc_model import MotionAdapter
+
+    model = MotionAdapter()
+    model._work = SimpleNamespace(params=Params())
+    with pytest.raises(ParamsError, match="params are wrong"):
+        model.predict(None, pandas.DataFrame(["a star"]), wrong)
 
 
 def test_a_damaged_adapter_is_not_registered(client: MlflowClient, server: Server, made: Path, tmp_path: Path) -> None:

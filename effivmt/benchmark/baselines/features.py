@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from effivmt.method import heads
+from effivmt.method.prediction import predict_velocity
 
 
 def block_at(transformer: WanTransformer3DModel, depth: float) -> int:
@@ -74,7 +75,7 @@ def _run_until_read(
     """Runs the transformer until `hook` raises _FeaturesReadError, and removes the hook whatever happens."""
     device, dtype = transformer.device, transformer.dtype
     try:
-        transformer(latents.to(device, dtype), timestep.to(device), text[None].to(device, dtype), return_dict=False)
+        predict_velocity(transformer, latents.to(device, dtype), timestep.to(device), text[None].to(device, dtype))
     except _FeaturesReadError:
         return
     finally:

@@ -16,6 +16,7 @@ from effivmt.benchmark.baselines import guided
 from effivmt.benchmark.baselines.guided import GuidedRequest, SamplingStep
 from effivmt.config import Positive, Section
 from effivmt.method.losses import add_noise
+from effivmt.method.prediction import predict_velocity
 
 Weight = Annotated[float, Field(ge=0)]
 
@@ -65,9 +66,7 @@ def clean_prediction(
     """
     device, dtype = transformer.device, transformer.dtype
     with torch.no_grad():
-        velocity = transformer(
-            latents.to(device, dtype), step.timestep, text[None].to(device, dtype), return_dict=False
-        )[0]
+        velocity = predict_velocity(transformer, latents.to(device, dtype), step.timestep, text[None].to(device, dtype))
     return latents - step.sigma * velocity.float()
 
 

@@ -19,9 +19,10 @@ from torch import nn
 from effivmt.config import Positive, Section
 from effivmt.errors import EffiVMTError
 from effivmt.method import losses
+from effivmt.method.branch_lora import PROJECTIONS
 from effivmt.method.checkpoint import load_checkpoint, save_checkpoint
-from effivmt.method.dual_path import PROJECTIONS
 from effivmt.method.heads import BRANCHES
+from effivmt.method.prediction import predict_velocity
 from effivmt.method.seeding import generator
 
 Lora = dict[str, torch.Tensor]
@@ -172,5 +173,5 @@ def _predict(
     noise = torch.randn(latents.shape, generator=random)
     sigmas = losses.draw_sigmas(len(latents), shift, random)
     noised = losses.add_noise(latents, noise, sigmas).to(transformer.device, transformer.dtype)
-    predicted = transformer(noised, (1000 * sigmas).to(transformer.device), caption, return_dict=False)[0]
+    predicted = predict_velocity(transformer, noised, (1000 * sigmas).to(transformer.device), caption)
     return predicted, losses.velocity(latents, noise).to(transformer.device)

@@ -16,7 +16,7 @@ from effivmt.pipeline.stages.motion_mask import mask
 from effivmt.pipeline.stages.rendering import RenderedVideo, render
 from effivmt.pipeline.stages.spatial_tuning import spatial
 from effivmt.pipeline.stages.temporal_tuning import temporal
-from effivmt.pipeline.stages.text_embedding import embed_clip, embed_texts
+from effivmt.pipeline.stages.text_embedding import check_texts, embed_clip, embed_texts
 
 STAGES = ("ingest", "heads", "spatial", "temporal", "render", "evaluate")
 """The stages that every clip goes through."""
@@ -28,6 +28,7 @@ __all__ = [
     "STAGES",
     "RenderedVideo",
     "Strengths",
+    "check_texts",
     "embed_clip",
     "embed_texts",
     "evaluate",

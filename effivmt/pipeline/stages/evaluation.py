@@ -5,6 +5,8 @@ from functools import partial
 from pathlib import Path
 
 from effivmt.catalog import Clip
+from effivmt.pipeline.reconstruction import FILE as RECONSTRUCTION
+from effivmt.pipeline.reconstruction import load_psnr
 from effivmt.pipeline.stages.rendering import RenderedVideo
 from effivmt.pipeline.stages.tensors import load_tensor
 from effivmt.pipeline.workspace import Workspace
@@ -12,7 +14,7 @@ from effivmt.store import Artifact, Key
 from effivmt.store.digests import canonical_json, sha256_file
 
 
-def evaluate_key(work: Workspace, clip: Clip, seen: Artifact, rendered: Sequence[RenderedVideo]) -> Key:
+def evaluate_key(work: Workspace, clip: Clip, ingested: Artifact, rendered: Sequence[RenderedVideo]) -> Key:
     """The store key."""
     scorer, tracker = work.scorer.folder, work.params.evaluate.tracker
     videos = {
@@ -21,7 +23,8 @@ def evaluate_key(work: Workspace, clip: Clip, seen: Artifact, rendered: Sequence
         for kind, artifact in video.by_kind.items()
     }
     inputs = {
-        "clip": seen.digest("frames.safetensors"),
+        "clip": ingested.digest("frames.safetensors"),
+        "reconstruction": ingested.digest(RECONSTRUCTION),
         **videos,
         "scorer": "none" if scorer is None else scorer.digest,
     }
@@ -31,16 +34,16 @@ def evaluate_key(work: Workspace, clip: Clip, seen: Artifact, rendered: Sequence
     return work.key("evaluate", inputs, {"prompts": prompts, "caption": clip.caption})
 
 
-def evaluate(work: Workspace, clip: Clip, seen: Artifact, rendered: Sequence[RenderedVideo]) -> Artifact:
+def evaluate(work: Workspace, clip: Clip, ingested: Artifact, rendered: Sequence[RenderedVideo]) -> Artifact:
     """Metrics of every rendered video, with the adapter and without; files: metrics.json.
 
     metrics.json is a list with an object per video: prompt, seed, and the metrics `adapter` and, where it was rendered
-    without the adapter too, `baseline`. A metric that could not be measured is null; without a scorer that fits
-    (`Workspace.scorer`) those of CLIP are left out. seen: the reference, of `ingest` or, where a part of the clip's
-    motion is wanted, of `mask`.
+    without the adapter too, `baseline`. Both also tell how well the autoencoder gives the clip itself back. A metric
+    that could not be measured is null; without a scorer that fits (`Workspace.scorer`) those of CLIP are left out.
+    ingested: the artifact of `ingest` or, where a part of the clip's motion is wanted, that of `mask`.
     """
-    key = evaluate_key(work, clip, seen, rendered)
-    make = partial(_evaluate, work, caption=clip.caption, seen=seen, rendered=rendered)
+    key = evaluate_key(work, clip, ingested, rendered)
+    make = partial(_evaluate, work, caption=clip.caption or None, ingested=ingested, rendered=rendered)
     return work.store.build(key, make, force=work.forces(key))
 
 
@@ -49,22 +52,24 @@ def _evaluate(
     out: Path,
     _scratch: Path,
     *,
-    caption: str,
-    seen: Artifact,
+    caption: str | None,
+    ingested: Artifact,
     rendered: Sequence[RenderedVideo],
 ) -> None:
     from effivmt.evaluation.measure import load_metric_models, measure
     from effivmt.media.video import read_frames
 
-    work.backbone.keep("transformer", "vae")
+    work.backbone.keep("transformer", "transformer_2", "vae")
     params, progress = work.params.evaluate, work.progress("evaluate")
-    reference = load_tensor(seen, "frames").numpy()
+    reference = load_tensor(ingested, "frames").numpy()
+    kept: dict[str, float | None] = {"reconstruction_psnr": load_psnr(ingested)}
     scorer = work.scorer.folder
     models = load_metric_models(None if scorer is None else scorer.path, params.tracker)
     rows = []
     for video in rendered:
         measured = {
             kind: measure(reference, read_frames(artifact.file("video.mp4"))[0], video.prompt, models, caption=caption)
+            | kept
             for kind, artifact in video.by_kind.items()
         }
         rows.append({"prompt": video.prompt, "seed": video.seed, **measured})

@@ -4,14 +4,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from effivmt.catalog import Clip
 from effivmt.errors import BackboneError, EffiVMTError
+from effivmt.method.experts import Expert
 from effivmt.pipeline.stages.ingestion import ingest
 from effivmt.pipeline.stages.tensors import load_tensor
 from effivmt.pipeline.stages.text_embedding import embed_clip, embed_texts
 from effivmt.pipeline.workspace import Workspace
 from effivmt.store import Artifact, Key
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,8 @@ def heads_key(work: Workspace, sources: Sequence[HeadSource]) -> Key:
         }
     else:
         inputs = {f"scope_{i}": source.ingested.digest("dense.safetensors") for i, source in enumerate(sources)}
+    if names := [expert.name for expert in work.experts if expert.name]:
+        settings["experts"] = names
     return work.key("heads", inputs, settings | {"seed": work.params.seed})
 
 
@@ -53,7 +60,8 @@ def heads(work: Workspace, clip: Clip, ingested: Artifact) -> Artifact:
     """Classifies the backbone's heads on this clip, or once for the backbone; files: heads.parquet, heads.png.
 
     Embeds the texts of the later stages too (`embed_clip`). heads.png shows the classification; heads.parquet says
-    which heads each branch gets, by `heads.split`.
+    which heads each branch gets, by `heads.split`. Of two experts there are heads_high_noise.parquet and
+    heads_low_noise.parquet, each classified at the noise levels of its own, and one picture.
     """
     texts = embed_clip(work, clip)
     if work.params.heads.scope == "clip":
@@ -67,40 +75,70 @@ def heads(work: Workspace, clip: Clip, ingested: Artifact) -> Artifact:
 
 def _classify(work: Workspace, out: Path, _scratch: Path, *, sources: Sequence[HeadSource]) -> None:
     import numpy as np
+
+    from effivmt.media.figures import head_map, stacked
+    from effivmt.media.video import write_image
+    from effivmt.method.heads import label_heads, save_head_map, split_heads
+    from effivmt.method.seeding import generator
+
+    params, progress = work.params.heads, work.progress("heads")
+    jobs = [
+        _Job(expert, source, level)
+        for expert in work.experts
+        for source in sources
+        for level in params.noise_levels
+        if expert.takes(level)
+    ]
+    maps = {}
+    for expert in work.experts:
+        scores = []
+        for number, job in enumerate(jobs, 1):
+            if job.expert == expert:
+                scores.append(_scores(work, job))
+                progress(number, len(jobs))
+        spatial_scores, temporal_scores = np.mean(scores, axis=0)
+        found = label_heads(spatial_scores, temporal_scores, params.alpha)
+        digests = [source.ingested.digest("dense.safetensors") for source in sources]
+        random = generator(work.params.seed, "split", *digests)
+        save_head_map(out / f"{expert.named('heads')}.parquet", split_heads(found, params.split, random))
+        maps[expert.name.replace("_", " ")] = head_map(found.spatial, found.temporal, found.branch)
+    write_image(out / "heads.png", stacked(maps))
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One forward: an expert looks at a clip at a noise level."""
+
+    expert: Expert
+    source: HeadSource
+    level: float
+
+
+def _scores(work: Workspace, job: _Job) -> "tuple[np.ndarray, np.ndarray]":
+    """Spatial and temporal scores, each float64 (L, N), with no other transformer in memory."""
+    import numpy as np
     import torch
 
-    from effivmt.media.figures import head_map
-    from effivmt.media.video import write_image
-    from effivmt.method.heads import attention_scores, label_heads, save_head_map, split_heads
+    from effivmt.method.heads import attention_scores
     from effivmt.method.losses import add_noise
     from effivmt.method.seeding import generator
 
-    backbone, params, progress = work.backbone, work.params.heads, work.progress("heads")
-    backbone.keep("transformer")
-    total, scores = len(sources) * len(params.noise_levels), []
-    for source in sources:
-        latents, embedding = load_tensor(source.ingested, "dense"), load_tensor(source.embedding, "embedding")
-        for level in params.noise_levels:
-            noise = torch.randn(latents.shape, generator=generator(work.params.seed, "heads", str(level)))
-            noised = add_noise(latents, noise, torch.tensor([level]))
-            scores.append(
-                attention_scores(
-                    backbone.transformer,
-                    noised.to(backbone.device, backbone.dtype),
-                    torch.tensor([1000 * level], device=backbone.device),
-                    embedding[None].to(backbone.device, backbone.dtype),
-                    band=params.band,
-                    query_rows=params.query_rows,
-                )
-            )
-            if not np.isfinite(scores[-1]).all():
-                raise BackboneError(
-                    f"backbone {backbone.id}: its attention is not finite at noise level {level:g}; its weights are "
-                    "damaged, or backbone.dtype is too narrow for it"
-                )
-            progress(len(scores), total)
-    spatial_scores, temporal_scores = np.mean(scores, axis=0)
-    found = label_heads(spatial_scores, temporal_scores, params.alpha)
-    random = generator(work.params.seed, "split", *(source.ingested.digest("dense.safetensors") for source in sources))
-    save_head_map(out / "heads.parquet", split_heads(found, params.split, random))
-    write_image(out / "heads.png", head_map(found.spatial, found.temporal, found.branch))
+    backbone, params, level = work.backbone, work.params.heads, job.level
+    backbone.keep(job.expert.component)
+    latents, embedding = load_tensor(job.source.ingested, "dense"), load_tensor(job.source.embedding, "embedding")
+    noise = torch.randn(latents.shape, generator=generator(work.params.seed, "heads", str(level)))
+    scores = attention_scores(
+        backbone.transformer_of(job.expert),
+        add_noise(latents, noise, torch.tensor([level])).to(backbone.device, backbone.dtype),
+        torch.tensor([1000 * level], device=backbone.device),
+        embedding[None].to(backbone.device, backbone.dtype),
+        band=params.band,
+        query_rows=params.query_rows,
+        expert=job.expert,
+    )
+    if not np.isfinite(scores).all():
+        raise BackboneError(
+            f"backbone {backbone.id}: its attention is not finite at noise level {level:g}; its weights are "
+            "damaged, or backbone.dtype is too narrow for it"
+        )
+    return scores

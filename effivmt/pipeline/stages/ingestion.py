@@ -7,7 +7,10 @@ from pathlib import Path
 
 from effivmt.catalog import Clip
 from effivmt.errors import BackboneError, VideoError
+from effivmt.pipeline.excerpt import FILE as EXCERPT
 from effivmt.pipeline.excerpt import take
+from effivmt.pipeline.reconstruction import FIELD, psnr
+from effivmt.pipeline.reconstruction import FILE as RECONSTRUCTION
 from effivmt.pipeline.workspace import Workspace
 from effivmt.store import Artifact, Key
 from effivmt.store.digests import sha256_file, sha256_tree
@@ -28,13 +31,23 @@ def ingest_key(work: Workspace, clip: Clip) -> Key:
     return work.key("ingest", inputs, settings)
 
 
+def check_video(clip: Clip) -> None:
+    """VideoError where a clip's video has no frame that can be decoded, or ends before the clip begins."""
+    from effivmt.media.video import probe
+
+    lasting = probe(clip.video).duration
+    if clip.start >= lasting:
+        raise VideoError(f"start is {clip.start:g} s, but {str(clip.video)!r} has {lasting:.2f} s: correct the trim")
+
+
 def ingest(work: Workspace, clip: Clip) -> Artifact:
     """Decodes, trims and resamples a clip and encodes it: whole, its frames one by one, and its sampled frames.
 
-    Files: frames.safetensors (uint8 (T, H, W, 3)), probe.json, excerpt.json (what was taken of the video) and the
-    latents: dense.safetensors (1, C, F, h, w), single.safetensors (M, C, 1, h, w) and, for pixel sampling,
-    sampled.safetensors (phases, C, F', h, w). A video that is shorter than the params ask for gives the longest clip
-    that it has. VideoError where it has none.
+    Files: frames.safetensors (uint8 (T, H, W, 3)), probe.json, excerpt.json (what was taken of the video),
+    reconstruction.json (how well the autoencoder gives the frames back, PSNR in dB) and the latents: dense.safetensors
+    (1, C, F, h, w), single.safetensors (M, C, 1, h, w) and, for pixel sampling, sampled.safetensors (phases, C, F', h,
+    w). A video that is shorter than the params ask for gives the longest clip that it has. VideoError where it has
+    none.
     """
     key = ingest_key(work, clip)
     return work.store.build(key, partial(_ingest, work, clip=clip), force=work.forces(key))
@@ -56,7 +69,7 @@ def _ingest(work: Workspace, out: Path, _scratch: Path, *, clip: Clip) -> None:
         frames[sampled_indices(len(frames), min(sampling.frames, len(frames)), phase / sampling.phases)]
         for phase in range(sampling.phases if sampling.mode == "pixel" else 0)
     ]
-    total, done = 1 + len(images) + len(sampled), 0
+    total, done = 2 + len(images) + len(sampled), 0
 
     def encode(video: np.ndarray) -> torch.Tensor:
         nonlocal done
@@ -75,9 +88,12 @@ def _ingest(work: Workspace, out: Path, _scratch: Path, *, clip: Clip) -> None:
         latents["sampled"] = torch.stack([encode(video) for video in sampled])
     for name, tensor in latents.items():
         save_file({name: tensor.contiguous()}, out / f"{name}.safetensors")
+    measured = {FIELD: psnr(frames, work.backbone.decode_video(latents["dense"][0]))}
+    progress(total, total)
     save_file({"frames": torch.from_numpy(np.ascontiguousarray(frames))}, out / "frames.safetensors")
     info = probe(clip.video)
     facts = {name: value for name, value in asdict(info).items() if name != "path"}
     (out / "probe.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
     excerpt = take(info, len(frames), params, start=clip.start)
-    (out / "excerpt.json").write_text(json.dumps(asdict(excerpt), indent=1), encoding="utf-8")
+    (out / EXCERPT).write_text(json.dumps(asdict(excerpt), indent=1), encoding="utf-8")
+    (out / RECONSTRUCTION).write_text(json.dumps(measured), encoding="utf-8")

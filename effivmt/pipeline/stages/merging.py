@@ -29,7 +29,7 @@ def merge(work: Workspace, adapters: Sequence[Path], strengths: Sequence[Strengt
         f"{number}_{name}": digest
         for number, folder in enumerate(folders)
         for name, digest in read_facts(folder.path)["files"].items()
-        if name.endswith(("al.safetensors", "heads.parquet"))
+        if name in folder.digests or name.endswith(".parquet")
     }
     settings = {"strengths": [[one.appearance, one.motion] for one in strengths]}
     return work.store.build(work.key("merge", inputs, settings), partial(_merge, folders=folders, strengths=strengths))
@@ -41,4 +41,5 @@ def _merge(out: Path, _scratch: Path, *, folders: Sequence[AdapterFolder], stren
 
     parts = [Part(folder.load(), one.appearance, one.motion) for folder, one in zip(folders, strengths, strict=True)]
     merged = merge_adapters(parts)
-    save_adapter(out / "adapter", merged.spatial, merged.temporal, merged.heads, facts=merged.facts)
+    weights, low_noise = (merged.spatial, merged.temporal), merged.low_noise
+    save_adapter(out / "adapter", *weights, merged.heads, facts=merged.facts, low_noise=low_noise)

@@ -6,7 +6,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from effivmt.method.adapter_manifest import read_facts
+from effivmt.config import RenderParams
+from effivmt.method.adapter_manifest import expert_names, read_facts
+from effivmt.method.experts import named
 from effivmt.pipeline.stages.tensors import load_tensor
 from effivmt.pipeline.stages.text_embedding import embed_texts
 from effivmt.pipeline.workspace import Workspace
@@ -62,8 +64,11 @@ class RenderJob:
 
 def open_adapter(folder: Path) -> AdapterFolder:
     """Verifies an adapter folder; AdapterError where it is damaged or none."""
-    digests = {name: sha256 for name, sha256 in read_facts(folder)["files"].items() if name.endswith("al.safetensors")}
-    return AdapterFolder(folder, digests)
+    facts = read_facts(folder)
+    names = [
+        f"{named(branch, expert)}.safetensors" for expert in expert_names(facts) for branch in ("spatial", "temporal")
+    ]
+    return AdapterFolder(folder, {name: facts["files"][name] for name in names})
 
 
 def render_jobs(
@@ -80,12 +85,20 @@ def render_jobs(
     ]
 
 
+def sampling_settings(params: RenderParams, unread: set[str]) -> dict[str, object]:
+    """The section without the fields that are `unread`, and without what is for a second transformer where it is unset.
+
+    Keys that were made before Wan 2.2 do not have it.
+    """
+    return params.model_dump(exclude=unread if params.guidance_scale_2 else {*unread, "guidance_scale_2"})
+
+
 def render_key(work: Workspace, job: RenderJob) -> Key:
     """The store key."""
     params, adapter = work.params.render, job.adapter
     unread = {"seeds", "baseline"} | (set() if adapter else {"appearance_strength", "motion_strength"})
     settings = {
-        "render": params.model_dump(exclude=unread),
+        "render": sampling_settings(params, unread),
         "seed": job.seed,
         "ingest": work.params.ingest.model_dump(),
         "precision": work.adapted_precision if adapter else work.params.backbone.dtype,
@@ -131,7 +144,7 @@ def _render(
     from effivmt.media.video import write_image, write_video
     from effivmt.method.rendering import render as render_frames
 
-    work.backbone.keep("transformer", "vae")
+    work.backbone.keep("transformer", "transformer_2", "vae")
     frames = render_frames(
         work.backbone,
         job.adapter.load() if job.adapter else None,

@@ -3,14 +3,20 @@
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from effivmt.catalog import Clip
 from effivmt.config import LoraParams
+from effivmt.method.experts import Expert
 from effivmt.pipeline.stages.tensors import load_tensor
 from effivmt.pipeline.stages.text_embedding import embed_texts
 from effivmt.pipeline.workspace import Workspace
 from effivmt.store import Artifact, Key
 from effivmt.store.digests import canonical_json
+
+if TYPE_CHECKING:
+    from effivmt.method.heads import HeadMap
+    from effivmt.method.tuning import Progress, TuningResult
 
 
 def tuning_settings(work: Workspace, params: LoraParams) -> dict[str, object]:
@@ -20,6 +26,12 @@ def tuning_settings(work: Workspace, params: LoraParams) -> dict[str, object]:
         "seed": work.params.seed,
         "precision": work.params.backbone.dtype,
     }
+
+
+def digests_of(work: Workspace, artifact: Artifact, word: str, suffix: str) -> dict[str, str]:
+    """Digests of the files `word` of each expert in an artifact, by the expert's name for it."""
+    names = [expert.named(word) for expert in work.experts]
+    return {name: artifact.digest(f"{name}.{suffix}") for name in names}
 
 
 @dataclass(frozen=True)
@@ -36,15 +48,16 @@ def spatial_key(work: Workspace, inputs: SpatialInputs) -> Key:
     digests = {
         "clip": inputs.ingested.digest("single.safetensors"),
         "caption": inputs.caption.digest("embedding.safetensors"),
-        "heads": inputs.classified.digest("heads.parquet"),
+        **digests_of(work, inputs.classified, "heads", "parquet"),
     }
     return work.key("spatial", digests, tuning_settings(work, work.params.spatial))
 
 
 def spatial(work: Workspace, clip: Clip, ingested: Artifact, classified: Artifact) -> Artifact:
-    """Stage 2, the appearance LoRA; files: spatial.safetensors (stock layout), losses.json.
+    """Stage 2, the appearance LoRA of each expert; files: spatial.safetensors (stock layout), losses.json.
 
-    Without steps there are no weights and no losses.
+    Of two experts, one after another: spatial_high_noise.safetensors and spatial_low_noise.safetensors. Without steps
+    there are no weights and no losses.
     """
     caption = embed_texts(work, [clip.caption])[clip.caption]
     inputs = SpatialInputs(ingested, caption, classified)
@@ -57,25 +70,38 @@ def _tune(work: Workspace, out: Path, scratch: Path, *, inputs: SpatialInputs) -
 
     from effivmt.method.adapter import to_stock_layout
     from effivmt.method.heads import load_head_map
+
+    losses: dict[str, list[float]] = {}
+    for number, expert in enumerate(work.experts):
+        file = f"{expert.named('spatial')}.safetensors"
+        if work.params.spatial.steps == 0:
+            save_file({}, out / file)
+            continue
+        heads = load_head_map(inputs.classified.file(f"{expert.named('heads')}.parquet"))
+        progress = work.progress("spatial", number, len(work.experts))
+        tuned = _tune_expert(work, expert, heads, inputs=inputs, checkpoint=scratch / file, progress=progress)
+        save_file(to_stock_layout(tuned.weights, heads), out / file)
+        losses |= {expert.named(name): curve for name, curve in tuned.losses.items()}
+    (out / "losses.json").write_bytes(canonical_json(losses))
+
+
+def _tune_expert(
+    work: Workspace, expert: Expert, heads: "HeadMap", *, inputs: SpatialInputs, checkpoint: Path, progress: "Progress"
+) -> "TuningResult":
+    """Tunes one transformer, with no other in memory."""
     from effivmt.method.tuning import tune_spatial
 
-    if work.params.spatial.steps == 0:
-        save_file({}, out / "spatial.safetensors")
-        (out / "losses.json").write_bytes(canonical_json({}))
-        return
-    work.backbone.keep("transformer")
-    heads = load_head_map(inputs.classified.file("heads.parquet"))
-    tuned = tune_spatial(
-        work.backbone.transformer,
+    work.backbone.keep(expert.component)
+    return tune_spatial(
+        work.backbone.transformer_of(expert),
         heads,
         load_tensor(inputs.ingested, "single"),
         load_tensor(inputs.caption, "embedding")[None],
         params=work.params.spatial,
         seed=work.params.seed,
         clip=inputs.ingested.digest("single.safetensors"),
-        checkpoint=scratch / "spatial.safetensors",
-        progress=work.progress("spatial"),
+        checkpoint=checkpoint,
+        progress=progress,
         on_divergence=work.callback.on_divergence,
+        expert=expert,
     )
-    save_file(to_stock_layout(tuned.weights, heads), out / "spatial.safetensors")
-    (out / "losses.json").write_bytes(canonical_json(tuned.losses))

@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from effivmt.catalog import Clip
+from effivmt.errors import ParamsError
 from effivmt.pipeline.workspace import Workspace
 from effivmt.store import Artifact, Key
 from effivmt.store.digests import sha256_bytes
@@ -24,8 +25,37 @@ def embed_clip(work: Workspace, clip: Clip) -> dict[str, Artifact]:
     return embed_texts(work, [clip.caption, *clip.prompts, work.params.render.negative_prompt])
 
 
+def clip_fault(work: Workspace, clip: Clip) -> tuple[str, str] | None:
+    """The column, caption or prompts, of which the backbone would not read all, and what is wrong; None: none."""
+    for column, texts in {"caption": (clip.caption,), "prompts": clip.prompts}.items():
+        for text in texts:
+            if fault := _fault(work, text):
+                return column, fault
+    return None
+
+
+def check_texts(work: Workspace, texts: Iterable[str]) -> None:
+    """ParamsError for a text, or for the negative prompt, of which the backbone would not read all."""
+    for text in texts:
+        if fault := _fault(work, text):
+            raise ParamsError(f"the text {fault}")
+    if fault := _fault(work, work.params.render.negative_prompt):
+        raise ParamsError(f"render.negative_prompt {fault}")
+
+
+def _fault(work: Workspace, text: str) -> str:
+    from effivmt.method.text_length import text_fault
+
+    return text_fault(work.folder.path, text, work.params.backbone.max_sequence_length)
+
+
 def embed_texts(work: Workspace, texts: Iterable[str]) -> dict[str, Artifact]:
-    """The embedding (embedding.safetensors) of each text; the text encoder is loaded only for new ones."""
+    """The embedding (embedding.safetensors) of each text; the text encoder is loaded only for new ones.
+
+    ParamsError, before any work, for a text of which the backbone would not read all.
+    """
+    texts = list(texts)
+    check_texts(work, texts)
     return {
         text: work.store.build(text_key(work, text), partial(_embed, work, text=text)) for text in dict.fromkeys(texts)
     }

@@ -44,7 +44,7 @@ UNFIT = {
     "has a second transformer": index(transformer_2=["diffusers", "WanTransformer3DModel"]),
     "is a WanImageToVideoPipeline and expects an image": index(_class_name="WanImageToVideoPipeline"),
     "is a WanPipeline and expects an image": index(image_encoder=["transformers", "CLIPVisionModel"]),
-    "is a WanVACEPipeline; expected a Wan-2.1": index(_class_name="WanVACEPipeline"),
+    "is a WanVACEPipeline; expected a text-to-video": index(_class_name="WanVACEPipeline"),
     "has a transformer that expects an image": config("transformer", image_dim=1280),
     "has a transformer of class WanVACETransformer3DModel": config(
         "transformer", _class_name="WanVACETransformer3DModel"
@@ -89,7 +89,7 @@ def test_without_weights_the_digests_are_those_that_the_hub_lists(hub, backbone,
     hub.publish(NAME, backbone_folder, FIRST)
     found = find(weights=False)
     assert hub.weights == []
-    assert (found.digest, found.transformer_digest) == (backbone.digest, backbone.found.transformer_digest)
+    assert (found.digest, found.transformer_digests) == (backbone.digest, backbone.found.transformer_digests)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(BackboneError, match=f"the weights of {NAME} are not on this machine, .* hf download {NAME}"):
         find(FIRST, weights=False)

@@ -17,10 +17,9 @@ from safetensors.torch import save as to_bytes
 from effivmt.config import IngestParams, RenderParams
 from effivmt.method.adapter import Adapter, to_stock_layout
 from effivmt.method.backbone import Backbone
-from effivmt.method.dual_path import dual_path
+from effivmt.method.dual_path import add_lora, dual_path
 from effivmt.method.heads import label_heads
 from effivmt.method.rendering import render
-from effivmt.method.tuning import add_lora
 
 SIZE = IngestParams(num_frames=9, height=32, width=48)
 PARAMS = RenderParams(steps=3, guidance_scale=4.0, flow_shift=5.0)
@@ -40,7 +39,6 @@ def adapter(backbone) -> Adapter:
     for branch in ("spatial", "temporal"):
         with dual_path(backbone.transformer, heads):
             weights = add_lora(backbone.transformer, branch, 2, random)
-        del backbone.transformer.peft_config
         weights = {name: torch.randn(w.shape, generator=random) * 0.2 for name, w in weights.items()}
         stock.append(to_stock_layout(weights, heads))
     return Adapter(*stock, heads, {"backbone": {"id": backbone.id, "digest": backbone.digest}})

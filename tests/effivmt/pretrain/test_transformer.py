@@ -107,11 +107,11 @@ def test_one_timestep_for_all_tokens_predicts_as_one_a_token() -> None:
 
 def test_frames_are_picked_with_their_places() -> None:
     latents = torch.arange(9.0).view(1, 1, 9, 1, 1).expand(5, 2, 9, 3, 3)
-    some, places = transformer._some_frames(latents, 4, torch.Generator().manual_seed(0))
+    some, places = transformer.some_frames(latents, 4, torch.Generator().manual_seed(0))
     assert some.shape == (5, 2, 4, 3, 3) and torch.equal(some[:, 0, :, 0, 0].double(), places)
     assert (places[:, 0] == 0).all() and (places[:, -1] == 8).all() and (places.diff(dim=1) > 0).all()
     assert len({tuple(row.tolist()) for row in places}) > 1
-    all_frames, stock = transformer._some_frames(latents, 9, torch.Generator())
+    all_frames, stock = transformer.some_frames(latents, 9, torch.Generator())
     assert stock is None and torch.equal(all_frames, latents)
 
 

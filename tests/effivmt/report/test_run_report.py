@@ -162,6 +162,8 @@ def test_a_run_of_some_clips_keeps_what_the_page_says_of_the_others(
     run_folder: Path, out: Path, workspace: Workspace
 ) -> None:
     some = load_catalog(run_folder.parent / "c.jsonl").only(("lost",))
+    backbone = workspace.params.backbone.model_copy(update={"max_sequence_length": 64})  # as in the run before
+    workspace = replace(workspace, params=workspace.params.model_copy(update={"backbone": backbone}))
     record = run_catalog(workspace, some, out)
     assert record.done == 0 and record.failed == 1
     assert (out / "report.html").read_bytes() == (run_folder / "report.html").read_bytes()

@@ -14,6 +14,7 @@ from effivmt.method.heads import load_head_map
 from effivmt.method.rendering import render
 from effivmt.method.tuning import tune_temporal
 from effivmt.pipeline import stages
+from effivmt.pipeline.reconstruction import load_psnr
 from effivmt.pipeline.workspace import Workspace
 from effivmt.store.store import Store
 
@@ -22,6 +23,7 @@ class TestTransfer:
     def test_leaves_what_each_stage_promises(self, done, clip, params):
         assert set(done.ingest.files) == {
             "frames.safetensors", "dense.safetensors", "single.safetensors", "probe.json", "excerpt.json",
+            "reconstruction.json",
         }  # fmt: skip
         assert set(done.heads.files) == {"heads.parquet", "heads.png"}
         assert set(done.spatial.files) == {"spatial.safetensors", "losses.json"}
@@ -45,6 +47,8 @@ class TestTransfer:
         assert dense.shape == (1, 4, 5, 4, 4) and single.shape == (17, 4, 1, 4, 4)
         assert torch.equal(dense[0], backbone.encode_video(frames))
         assert torch.equal(single[9], backbone.encode_video(frames[9:10]))
+        error = np.square(frames - backbone.decode_video(dense[0]).astype(float)).mean()
+        assert load_psnr(done.ingest) == pytest.approx(10 * np.log10(255**2 / error), abs=0.006)
 
     def test_the_adapter_is_both_tuned_branches(self, done, backbone):
         adapter = load_adapter(done.temporal.path / "adapter")
@@ -80,7 +84,7 @@ class TestTransfer:
         assert again.digests() == done.digests()
         assert all(parts == {"transformer"} for name in ("heads", "spatial", "temporal") for parts in loaded[name])
         assert all(parts == {"transformer", "vae"} for parts in loaded["render"])
-        units = {"ingest": 18, "heads": 1, "spatial": 3, "temporal": 3, "render": 4, "evaluate": 1}
+        units = {"ingest": 19, "heads": 1, "spatial": 3, "temporal": 3, "render": 4, "evaluate": 1}
         assert seen == {stage: [(i + 1, total) for i in range(total)] for stage, total in units.items()}
 
     @pytest.mark.parametrize("stage", ["heads", "spatial", "temporal"])

@@ -23,6 +23,7 @@ READ_BY = {
     ("ingest", "sampled.safetensors"): "temporal",
     ("ingest", "frames.safetensors"): "evaluate",
     ("ingest", "excerpt.json"): "spatial",
+    ("ingest", "reconstruction.json"): "evaluate",
     ("text", "embedding.safetensors"): "heads",
     ("heads", "heads.parquet"): "spatial",
     ("heads", "heads.png"): "out",
@@ -45,6 +46,7 @@ TOGETHER = (
     {("ingest", "sampled.safetensors"), ("heads", "heads.parquet"), ("render", "video.mp4")},
     {("ingest", "frames.safetensors"), ("spatial", "spatial.safetensors")},
     {("ingest", "excerpt.json"), ("evaluate", "metrics.json")},
+    {("ingest", "reconstruction.json"), ("render", "video.mp4")},
     {("text", "embedding.safetensors"), ("temporal", "adapter/adapter.json"), ("evaluate", "metrics.json")},
 )
 """Sets of files, at most one of an artifact, that are damaged at once."""

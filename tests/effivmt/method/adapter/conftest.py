@@ -10,9 +10,8 @@ import torch
 from adapting import MAPS, RANKS, Tuned
 
 from effivmt.method.adapter import save_adapter, to_stock_layout
-from effivmt.method.dual_path import dual_path
+from effivmt.method.dual_path import add_lora, dual_path
 from effivmt.method.heads import label_heads
-from effivmt.method.tuning import add_lora
 
 
 @pytest.fixture(scope="module", params=list(MAPS))

@@ -13,10 +13,9 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 
 from effivmt.method.adapter import fused, load_adapter, to_comfyui, to_stock_layout
-from effivmt.method.dual_path import dual_path
+from effivmt.method.dual_path import add_lora, dual_path
 from effivmt.method.heads import BRANCHES
 from effivmt.method.rendering import render
-from effivmt.method.tuning import add_lora
 
 
 @pytest.fixture
@@ -72,7 +71,6 @@ class TestOneLoraInThreeGuises:
             for name, weight in weights.items():
                 weight.copy_(tuned.split[branch][name])
             split = transformer(*self.inputs()).sample
-        del transformer.peft_config
         made = getattr(load_adapter(tuned.folder), branch)
         with fused(transformer, {branch: (made, 1.0)}):
             merged = transformer(*self.inputs()).sample
@@ -152,13 +150,14 @@ class TestFused:
     def test_brings_the_bytes_back_even_after_a_failure(self, backbone, tuned):
         transformer, adapter = copy.deepcopy(backbone.transformer), load_adapter(tuned.folder)
         before = to_bytes(transformer.state_dict())
-        modules = [id(module) for module in transformer.modules()]
+        places = [(id(parameter), parameter.data_ptr()) for parameter in transformer.parameters()]
         branches = {"spatial": (adapter.spatial, 1.0), "temporal": (adapter.temporal, 2.0)}
         with pytest.raises(KeyboardInterrupt), fused(transformer, branches):
             assert to_bytes(transformer.state_dict()) != before
+            assert [(id(p), p.data_ptr()) for p in transformer.parameters()] == places  # no second copy on a GPU
             raise KeyboardInterrupt
         assert to_bytes(transformer.state_dict()) == before
-        assert [id(module) for module in transformer.modules()] == modules
+        assert [(id(parameter), parameter.data_ptr()) for parameter in transformer.parameters()] == places
 
     def test_strength_zero_touches_nothing(self, backbone, tuned):
         transformer, adapter = backbone.transformer, load_adapter(tuned.folder)
