@@ -37,7 +37,8 @@ class Report:
 
     `excerpt`: what was taken of the reference video. `notices`: what has to be told of the results. `losses`: stage ->
     loss of each step. `timings`: stage -> Timing. `params`: nested, of plain YAML values.
-    `mask`: a video of the wanted part of the reference, whose motion_of is `all`, `camera` or `object`; None: it is all.
+    `mask`: a video of the wanted part of the reference, which is `motion_of` `all` (in a region), `camera` or `object`;
+    None: the whole reference.
     """
 
     clip: str

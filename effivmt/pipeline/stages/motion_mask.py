@@ -6,9 +6,11 @@ from pathlib import Path
 from effivmt.catalog import Box, Clip
 from effivmt.errors import ParamsError
 from effivmt.pipeline.excerpt import Excerpt, load_excerpt
+from effivmt.pipeline.reconstruction import FILE as RECONSTRUCTION
 from effivmt.pipeline.stages.tensors import load_tensor
 from effivmt.pipeline.workspace import Workspace
 from effivmt.store import Artifact, Key
+from effivmt.store.files import copy_verified
 
 
 def mask_key(work: Workspace, clip: Clip, ingested: Artifact) -> Key:
@@ -25,7 +27,7 @@ def mask(work: Workspace, clip: Clip, ingested: Artifact) -> Artifact:
 
     Files, of the names and shapes that `ingest` has: frames.safetensors and the latents that stage 3 tunes on,
     dense.safetensors or sampled.safetensors. weights.safetensors (1 or phases, 1, F, h, w): how much each position of
-    these counts in the losses, 0 to 1. mask.mp4 shows the wanted part in the clip. VideoError where the clip has no
+    these counts in the losses, 0 to 1. mask.mp4 shows the wanted part in the clip; reconstruction.json is that of `ingest`. VideoError where the clip has no
     such motion; ParamsError as for `mask_key`.
     """
     key = mask_key(work, clip, ingested)
@@ -87,4 +89,5 @@ def _mask(work: Workspace, out: Path, _scratch: Path, *, clip: Clip, ingested: A
     save_file({name: torch.stack(latents).contiguous()}, out / f"{name}.safetensors")
     save_file({"weights": torch.stack(weights)[:, None].contiguous()}, out / "weights.safetensors")
     save_file({"frames": torch.from_numpy(part.frames.copy())}, out / "frames.safetensors")
+    copy_verified(ingested, RECONSTRUCTION, out / RECONSTRUCTION)
     write_video(out / "mask.mp4", shown_mask(frames, part.wanted), work.params.ingest.fps)
