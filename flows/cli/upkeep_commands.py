@@ -59,8 +59,8 @@ def pretrain(
     """Trains the embedded models, one step at a time; a step that was stopped goes on.
 
     judge reads what the backbone in --out draws, in clips of ingest.num_frames; transfer, what the params' backbone
-    makes of a catalog's motions; parts, what it makes of one motion of two. experts makes a tiny Wan 2.2 A14B, for trials: it writes to --out the backbone folder
-    --start, or wan-tiny, with two transformers, tuned apart.
+    makes of a catalog's motions; parts, what it makes of one motion of two. experts makes a tiny Wan 2.2 A14B, for
+    trials: it writes to --out the backbone folder --start, or wan-tiny, with two transformers, tuned apart.
     """
     from effivmt_flows.cli.pretrain import run_judge, run_step
 

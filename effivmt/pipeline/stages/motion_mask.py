@@ -25,10 +25,10 @@ def mask_key(work: Workspace, clip: Clip, ingested: Artifact) -> Key:
 def mask(work: Workspace, clip: Clip, ingested: Artifact) -> Artifact:
     """The clip with the wanted motion alone; only for a clip that asks for a part of its motion.
 
-    Files, of the names and shapes that `ingest` has: frames.safetensors and the latents that stage 3 tunes on,
-    dense.safetensors or sampled.safetensors. weights.safetensors (1 or phases, 1, F, h, w): how much each position of
-    these counts in the losses, 0 to 1. mask.mp4 shows the wanted part in the clip; reconstruction.json is that of `ingest`. VideoError where the clip has no
-    such motion; ParamsError as for `mask_key`.
+    Files, of the names and shapes that `ingest` has: frames.safetensors, reconstruction.json (a copy) and the latents
+    that stage 3 tunes on, dense.safetensors or sampled.safetensors. weights.safetensors (1 or phases, 1, F, h, w): how
+    much each position of these counts in the losses, 0 to 1. mask.mp4 shows the wanted part in the clip. VideoError
+    where the clip has no such motion; ParamsError as for `mask_key`.
     """
     key = mask_key(work, clip, ingested)
     return work.store.build(key, partial(_mask, work, clip=clip, ingested=ingested), force=work.forces(key))

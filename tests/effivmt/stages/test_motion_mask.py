@@ -45,7 +45,7 @@ def test_stage_3_and_the_metrics_see_the_chosen_motion_alone(workspace, chosen, 
     assert {"ingest", "heads", "spatial"} == {run.stage for run in again.runs if run.cached}
     assert "weights" not in again.motion.inputs
     write_outputs(workspace, again, tmp_path / "out")
-    assert not outputs.mask.exists() and "alone" not in outputs.report.read_text(encoding="utf-8")
+    assert not outputs.mask.exists() and "object alone" not in outputs.report.read_text(encoding="utf-8")
 
 
 def test_each_phase_of_sampled_frames_has_its_weights(tmp_path, params: Params, chosen):
