@@ -19,6 +19,7 @@ from effivmt.pipeline.workspace import open_workspace
 from effivmt.store import DEFAULT_STORE
 from effivmt_flows.catalog import run_catalog_flow
 from effivmt_tasks.cluster import choose_cluster
+from effivmt_tasks.stores import open_store
 
 Stage = Literal["ingest", "mask", "heads", "spatial", "temporal", "render", "evaluate"]
 """The stages by name, as the schema of the deployment lists them."""
@@ -49,7 +50,9 @@ def nightly(
         chosen = select_clips(read_catalog(catalog), tuple(only), out if retry_failed else None)
         if not chosen.clips:
             return Completed(message="nothing failed in the last run")
-        work = open_workspace(settings, store)  # a wrong backbone folder ends the run before any clip fails for it
+        work = open_workspace(
+            settings, open_store(store)
+        )  # a wrong backbone folder ends the run before any clip fails for it
         chosen = set_long_texts_aside(work, chosen)
         if chosen.faults:
             logger.error("%s", list_faults(chosen))

@@ -14,8 +14,8 @@ from effivmt.pipeline.outputs import Outputs
 from effivmt.pipeline.runner import StageRunner
 from effivmt.pipeline.transfer import TransferResult
 from effivmt.pipeline.workspace import Workspace
-from effivmt.store import Store
 from effivmt_tasks.stages import call_as_task
+from effivmt_tasks.stores import open_store
 from effivmt_tasks.tracking.location import tracking_uri
 from effivmt_tasks.tracking.recorder import Recorder
 
@@ -34,7 +34,7 @@ def transfer(
 
     Raises the EffiVMTError of the stage that fails. Where MLflow cannot record the clip, one line on stderr says so.
     """
-    work = Workspace(Store(store), params, callback or Callback(), frozenset(force))
+    work = Workspace(open_store(store), params, callback or Callback(), frozenset(force))
     result, outputs = api.transfer(work, clip, out, StageRunner(work.callback, call_as_task))
     recorder = Recorder(tracking_uri(), out)
     recorder.record(outputs.folder)

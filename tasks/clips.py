@@ -24,8 +24,8 @@ from effivmt.pipeline.catalog_run import process_clip
 from effivmt.pipeline.outcomes import ClipOutcome
 from effivmt.pipeline.plan import plan_clip
 from effivmt.pipeline.workspace import Workspace
-from effivmt.store import Store
 from effivmt_tasks.stages import call_as_task
+from effivmt_tasks.stores import open_store
 
 _workspaces: dict[tuple[Path, str], Workspace] = {}
 """The workspaces of this process by store and params: the backbone is loaded once per process, not once per task."""
@@ -75,7 +75,7 @@ def _workspace(params: Params, store: Path) -> Iterator[Workspace]:
     with _lock:
         key = (store.resolve(), params.model_dump_json())
         if key not in _workspaces:
-            _workspaces[key] = Workspace(Store(store), params)  # a wrong backbone fails the clip, in its stage
+            _workspaces[key] = Workspace(open_store(store), params)  # a wrong backbone fails the clip, in its stage
         yield _workspaces[key]
 
 

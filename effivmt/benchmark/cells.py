@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from effivmt.benchmark import peer_stages
 from effivmt.benchmark.methods import Method
+from effivmt.benchmark.peers import tunes
 from effivmt.catalog import Clip
 from effivmt.config import Params, Section
 from effivmt.errors import DamageError, EffiVMTError, in_one_line
@@ -128,7 +129,7 @@ def _run_job(work: Workspace, job: Job) -> JobResult:
 
 def prepare(work: Workspace, job: Job, ingested: Artifact) -> Prepared:
     """Everything that a method does on a clip before it renders."""
-    clip, maker, peer = job.clip, job.method.maker, job.peer
+    clip, maker, peer, params = job.clip, job.method.maker, job.method.peer, job.peer
     whole, work = work, work.for_frames(load_excerpt(ingested).num_frames)
     if maker == "effivmt":
         classified = stages.heads(whole, clip, ingested)
@@ -142,12 +143,12 @@ def prepare(work: Workspace, job: Job, ingested: Artifact) -> Prepared:
         copied = peer_stages.reconstruct(work, ingested)
         seeds = work.params.render.seeds
         return Prepared((ingested,), None, lambda prompt: [RenderedVideo(prompt, seed, copied, None) for seed in seeds])
-    assert peer is not None  # every other maker is a peer, whose params the runner reads
-    if maker == "motion_director":
-        tuned = peer_stages.tune(work, clip, ingested, peer=maker, params=peer)
+    assert peer is not None and params is not None  # every other maker is a peer, whose params the runner reads
+    if tunes(peer):
+        tuned = peer_stages.tune(work, clip, ingested, peer=peer, params=params)
         return _with_adapter(work, (ingested, tuned), tuned)
     return Prepared(
-        (ingested,), None, lambda prompt: peer_stages.render(work, ingested, prompt, peer=maker, params=peer)
+        (ingested,), None, lambda prompt: peer_stages.render(work, ingested, prompt, peer=peer, params=params)
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from effivmt.benchmark.cells import Cell, Job, JobResult
+from effivmt.benchmark.peers import identity
 from effivmt.benchmark.settings import Setting, settings_of
 from effivmt.config import Params
 from effivmt.errors import EffiVMTError
@@ -114,7 +115,7 @@ def _about(work: Workspace, job: Job) -> About:
         prompts=list(job.clip.prompts),
         backbone=work.folder.digest,
         scorer=None if scorer is None else scorer.digest,
-        maker=job.method.maker,
+        maker=identity(job.method.peer) if job.method.peer else job.method.maker,
         settings=settings_of(job.params, job.peer)
         | {"clip.start": job.clip.start, "clip.end": job.clip.end, "clip.seed": job.clip.seed},
         versions=VERSIONS | BENCHMARK_VERSIONS,

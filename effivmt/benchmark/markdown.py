@@ -47,7 +47,13 @@ COMPARED = (
     "processor_seconds",
 )
 """Measures in the tables of differences."""
-HEADINGS = {"method": "Methods", "ablation": "Ablations", "control": "Controls", "sweep": "Sweeps"}
+HEADINGS = {
+    "method": "Methods",
+    "variant": "Variants",
+    "ablation": "Ablations",
+    "control": "Controls",
+    "sweep": "Sweeps",
+}
 
 
 def markdown(summary: Summary) -> str:

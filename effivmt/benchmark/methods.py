@@ -1,19 +1,21 @@
 """What the benchmark compares: peers, ablations, controls and sweeps, each with a name and its difference from EffiVMT.
 
 A variant of EffiVMT is its params with some overridden; a peer has a module of its own in
-`effivmt.benchmark.baselines`.
+`effivmt.benchmark.baselines`, or is a user's file.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from effivmt.benchmark.peers import PEERS, is_of_peer
 from effivmt.config import Params, load_params
 from effivmt.errors import ParamsError
 
-Kind = Literal["method", "ablation", "control", "sweep"]
-Maker = Literal["effivmt", "backbone", "motion_director", "ditflow", "smm", "flow_motion", "reconstruction"]
+Kind = Literal["method", "variant", "ablation", "control", "sweep"]
+Maker = Literal["effivmt", "backbone", "motion_director", "ditflow", "smm", "flow_motion", "reconstruction", "file"]
 OURS = "effivmt"
 ALL = "all"
 
@@ -23,7 +25,8 @@ class Method:
     """One way of making the videos.
 
     overrides: `section.key=value`, applied after the user's; maker: the code that makes the videos; against: the method
-    that differs from this one in a single point and is subtracted in its paired differences.
+    that differs from this one in a single point and is subtracted in its paired differences; file: the user's file that
+    has the code, where the maker is `file`.
     """
 
     name: str
@@ -32,6 +35,14 @@ class Method:
     overrides: tuple[str, ...] = ()
     maker: Maker = "effivmt"
     against: str = OURS
+    file: Path | None = None
+
+    @property
+    def peer(self) -> str | None:
+        """What `effivmt.benchmark.peers` knows its code by, a name or the path of a file; None where it is no peer."""
+        if self.file is not None:
+            return str(self.file)
+        return self.maker if self.maker in PEERS else None
 
     def params(self, source: str | Path | None, overrides: Sequence[str] = ()) -> Params:
         """The params of a file or preset with the user's overrides, then its own; ParamsError names a wrong field."""
@@ -95,15 +106,22 @@ METHODS = {method.name: method for method in (*_peers(), *_ablations(), *_contro
 """All methods by name, in the order of the tables."""
 
 
-def choose(methods: Sequence[str], ablations: Sequence[str]) -> list[Method]:
+def choose(methods: Sequence[str], ablations: Sequence[str], variants: Sequence[str] = ()) -> list[Method]:
     """The methods of these names, EffiVMT, and all that they are compared against, in the order of the tables.
 
-    `methods` names those of kind method, `ablations` the others; `all` stands for every name of its list except the
-    sweeps, a kind (`ablation`, `control`, `sweep`) for every method of it. Without names: all of kind method. Raises
+    `methods` names those of kind method, also by the path of a file (.py), `ablations` the others; `all` stands for
+    every name of its list except the sweeps, a kind (`ablation`, `control`, `sweep`) for every method of it. `variants`
+    are `NAME:section.key=value`, of which those of one name are one method. Without any: all of kind method. Raises
     ParamsError, which lists the names, for an unknown one.
     """
-    if not methods and not ablations:
+    if not methods and not ablations and not variants:
         methods = (ALL,)
+    files = [name for name in methods if name.endswith(".py")]
+    methods = [name for name in methods if name not in files]
+    added = [*map(_of_file, files), *_variants(variants)]
+    for number, method in enumerate(added):
+        if method.name in METHODS or any(other.name == method.name for other in added[:number]):
+            raise ParamsError(f"there are two methods of the name {method.name}; give one of them another name")
     chosen = {OURS}
     for option, names, kinds in (
         ("--method", methods, ("method",)),
@@ -120,4 +138,31 @@ def choose(methods: Sequence[str], ablations: Sequence[str]) -> list[Method]:
             chosen |= found
     while missing := {METHODS[name].against for name in chosen} - chosen:
         chosen |= missing
-    return [method for name, method in METHODS.items() if name in chosen]
+    return [*(method for name, method in METHODS.items() if name in chosen), *added]
+
+
+def _of_file(name: str) -> Method:
+    """The method in a user's file, named like the file."""
+    path = Path(name).resolve()
+    if not path.is_file():
+        raise ParamsError(f"--method {name}: there is no such file; give the path of a Python file, or a name")
+    if not path.stem.isidentifier() or is_of_peer(f"{path.stem}.") or path.stem in Params.model_fields:
+        raise ParamsError(
+            f"--method {name}: {path.stem} is taken, or is no name in Python; rename the file, as in my_method.py"
+        )
+    return Method(path.stem.replace("_", "-"), path.stem, "method", maker="file", file=path)
+
+
+def _variants(texts: Sequence[str]) -> list[Method]:
+    """EffiVMT with its params overridden, by name."""
+    overrides: dict[str, list[str]] = {}
+    for text in texts:
+        name, separator, override = text.partition(":")
+        if not separator or not re.fullmatch("[A-Za-z0-9][A-Za-z0-9_-]{0,40}", name) or "=" not in override:
+            raise ParamsError(
+                f"--variant {text!r:.80} is not of the form NAME:section.key=value (such as long:temporal.steps=2000)"
+            )
+        if is_of_peer(override):
+            raise ParamsError(f"--variant {text!r:.80} is of a peer's params; a variant is EffiVMT with other params")
+        overrides.setdefault(name, []).append(override)
+    return [Method(name, name, "variant", tuple(own)) for name, own in overrides.items()]

@@ -4,7 +4,7 @@ reconstruction of the reference by the autoencoder."""
 from functools import partial
 from pathlib import Path
 
-from effivmt.benchmark.peers import peer_module
+from effivmt.benchmark.peers import identity, peer_module
 from effivmt.catalog import Clip
 from effivmt.config import Section
 from effivmt.errors import BackboneError
@@ -28,7 +28,7 @@ def tune(work: Workspace, clip: Clip, ingested: Artifact, *, peer: str, params: 
         "caption": caption.digest("embedding.safetensors"),
     }
     settings = {
-        "peer": peer,
+        "peer": identity(peer),
         **params.model_dump(exclude={"save_every"}),
         "seed": work.params.seed,
         "precision": work.params.backbone.dtype,
@@ -53,7 +53,7 @@ def render(work: Workspace, ingested: Artifact, prompt: str, *, peer: str, param
     }
     unread = {"seeds", "baseline", "appearance_strength", "motion_strength"}
     settings = {
-        "peer": peer,
+        "peer": identity(peer),
         "params": params.model_dump(),
         "render": sampling_settings(own, unread),
         "ingest": work.params.ingest.model_dump(),
@@ -118,7 +118,7 @@ def _tune(
     facts: AdapterFacts = {
         "backbone": work.backbone.found.facts,
         "clip": {"caption": clip.caption, "digest": digest},
-        "params": {"peer": peer, **params.model_dump(mode="json")},
+        "params": {"peer": identity(peer), **params.model_dump(mode="json")},
     }
     save_adapter(out / "adapter", loras["spatial"], loras["temporal"], heads, facts=facts)
 

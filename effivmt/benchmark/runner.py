@@ -11,7 +11,7 @@ from pathlib import Path
 from effivmt.benchmark.cells import Job, JobResult, failed_cells, run_job
 from effivmt.benchmark.finished import FinishedJobs
 from effivmt.benchmark.methods import Method
-from effivmt.benchmark.peers import PEERS, is_of_peer, peer_params, read_peers
+from effivmt.benchmark.peers import PEERS, is_of_peer, peer_module, peer_params, read_peers, section_of
 from effivmt.catalog import Catalog, Clip
 from effivmt.pipeline.workspace import LoadedBackbone, Workspace
 from effivmt.store.store import Store
@@ -31,13 +31,14 @@ def plan(
 
     params: a file or preset; peers: a file; overrides: `section.key=value` of either. ParamsError names a wrong field.
     """
-    of_peers = [override for override in overrides if is_of_peer(override)]
-    ours = [override for override in overrides if not is_of_peer(override)]
+    sections = (*PEERS, *(section_of(method.peer) for method in methods if method.peer))
+    of_peers = [override for override in overrides if is_of_peer(override, sections)]
+    ours = [override for override in overrides if override not in of_peers]
     tree = read_peers(peers) if peers is not None else {}
     jobs = []
     for method in methods:
         settings = method.params(params, ours)
-        peer = peer_params(method.maker, tree, of_peers) if method.maker in PEERS else None
+        peer = peer_params(method.peer, tree, of_peers) if method.peer else None
         jobs += [Job(method, settings, clip, peer) for clip in clips]
     return jobs
 
@@ -55,7 +56,7 @@ def pick(catalog: Catalog, clips: int | None, prompts: int | None) -> list[Clip]
 
 
 def run(
-    store: Path,
+    store: Store,
     jobs: Sequence[Job],
     workers: int,
     on_job_end: Callable[[JobResult], None],
@@ -75,17 +76,18 @@ def run(
     return [ended[number] for number in range(len(jobs))]
 
 
-def _here(store: Path, jobs: Sequence[Job], finished: FinishedJobs | None) -> Iterator[tuple[int, JobResult]]:
+def _here(store: Store, jobs: Sequence[Job], finished: FinishedJobs | None) -> Iterator[tuple[int, JobResult]]:
     loaded = LoadedBackbone()
     for number, job in enumerate(jobs):
-        yield number, _run_one(Workspace(Store(store), job.params, loaded=loaded), job, finished)
+        yield number, _run_one(Workspace(store, job.params, loaded=loaded), job, finished)
 
 
 def _elsewhere(
-    store: Path, jobs: Sequence[Job], workers: int, finished: FinishedJobs | None
+    store: Store, jobs: Sequence[Job], workers: int, finished: FinishedJobs | None
 ) -> Iterator[tuple[int, JobResult]]:
     context, others = multiprocessing.get_context("spawn"), multiprocessing.active_children()
-    with ProcessPoolExecutor(workers, context, _begin_worker) as pool:
+    files = tuple(dict.fromkeys(str(job.method.file) for job in jobs if job.method.file))
+    with ProcessPoolExecutor(workers, context, _begin_worker, (files,)) as pool:
         try:
             futures = {pool.submit(_run_in_worker, store, job, finished): number for number, job in enumerate(jobs)}
             for future in as_completed(futures):
@@ -107,15 +109,18 @@ _LOADED = LoadedBackbone()
 """The backbone of a worker process."""
 
 
-def _begin_worker() -> None:
+def _begin_worker(files: Sequence[str] = ()) -> None:
     """Sets one thread, since sums over more round differently and more threads than cores wait for each other; ends
-    the worker with the process that started it, even where that one is killed."""
+    the worker with the process that started it, even where that one is killed. Imports the users' files of methods,
+    whose params come with the jobs."""
     import cv2
     import torch
 
     threading.Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
+    for file in files:
+        peer_module(file)
 
 
 def _end_with(parent: multiprocessing.process.BaseProcess) -> None:
@@ -123,8 +128,8 @@ def _end_with(parent: multiprocessing.process.BaseProcess) -> None:
     os._exit(1)
 
 
-def _run_in_worker(store: Path, job: Job, finished: FinishedJobs | None) -> JobResult:
-    return _run_one(Workspace(Store(store), job.params, loaded=_LOADED), job, finished)
+def _run_in_worker(store: Store, job: Job, finished: FinishedJobs | None) -> JobResult:
+    return _run_one(Workspace(store, job.params, loaded=_LOADED), job, finished)
 
 
 def _run_one(work: Workspace, job: Job, finished: FinishedJobs | None) -> JobResult:

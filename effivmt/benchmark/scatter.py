@@ -16,6 +16,7 @@ from effivmt.media.figures import BRANCH_COLOURS, INK, MUTED, OTHER_COLOURS, RUL
 
 STYLES = {
     "method": ("o", BRANCH_COLOURS["spatial"]),
+    "variant": ("D", OTHER_COLOURS[2]),
     "ablation": ("s", OTHER_COLOURS[0]),
     "control": ("^", OTHER_COLOURS[1]),
     "sweep": ("v", OTHER_COLOURS[3]),

@@ -7,6 +7,7 @@ of every clip), `quarantine.csv` (the clips that failed) and `report.html` (the 
 import csv
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from effivmt.errors import CatalogError, EffiVMTError, in_one_line
 from effivmt.pipeline.catalog_table import write_catalog_table
 from effivmt.pipeline.healing import heal
 from effivmt.pipeline.outcomes import QUARANTINE, RUN, ClipOutcome, RunSummary, Status
+from effivmt.pipeline.removed_rows import removed_rows
 from effivmt.pipeline.runner import CallStage, StageRunner
 from effivmt.pipeline.transfer import TransferResult, run_clip
 from effivmt.pipeline.workspace import Workspace
@@ -101,9 +103,17 @@ def faulty_rows(catalog: Catalog) -> list[ClipOutcome]:
 
 def summarize(catalog: str, outcomes: Sequence[ClipOutcome], seconds: float) -> RunSummary:
     """The summary of a run that ends now."""
-    counts = {status: sum(outcome.status == status for outcome in outcomes) for status in ("hit", "done", "failed")}
+    counts = Counter(outcome.status for outcome in outcomes)
     ended = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    return RunSummary(catalog, ended, round(seconds, 3), **counts, clips=list(outcomes))
+    return RunSummary(
+        catalog,
+        ended,
+        round(seconds, 3),
+        hit=counts["hit"],
+        done=counts["done"],
+        failed=counts["failed"],
+        clips=list(outcomes),
+    )
 
 
 def failed_before(out: Path) -> list[str]:
@@ -125,7 +135,8 @@ def write_run(catalog: Catalog, outcomes: Sequence[ClipOutcome], out: Path, seco
         known = {outcome.clip: outcome for outcome in (*_earlier(out), *outcomes)}
         names = dict.fromkeys([*(clip.clip for clip in catalog.clips), *(fault.clip for fault in catalog.faults)])
         clips = [known[name] for name in names if name in known]
-        summary = replace(summarize(catalog.path.name, outcomes, seconds), clips=clips)
+        summary = summarize(catalog.path.name, outcomes, seconds)
+        summary = replace(summary, clips=clips, removed=removed_rows(catalog, out))
         with atomic_write(out / RUN) as temporary:
             temporary.write_text(json.dumps(asdict(summary), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         with atomic_write(out / QUARANTINE) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:

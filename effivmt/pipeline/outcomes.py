@@ -35,6 +35,7 @@ class RunSummary:
     """What run.json holds: the catalog file's name, when the run ended (UTC), its seconds, counts by status, and clips.
 
     Clips of the catalog that a run left out keep the outcome of the run before; the counts are of this run alone.
+    removed: clips that have left the catalog and whose results are still there.
     """
 
     catalog: str
@@ -44,6 +45,7 @@ class RunSummary:
     done: int
     failed: int
     clips: list[ClipOutcome] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
 
     @property
     def counts(self) -> str:

@@ -19,7 +19,7 @@ from effivmt.pipeline.outcomes import RunSummary
 from effivmt.pipeline.outputs import video_names, without_adapter
 from effivmt.pipeline.runner import StageRunner
 from effivmt.pipeline.stages import STAGES, RenderedVideo, evaluate, heads, ingest, mask, render, spatial, temporal
-from effivmt.pipeline.tables import write_losses, write_metrics
+from effivmt.pipeline.tables import write_losses, write_metrics, write_summary
 from effivmt.pipeline.transfer import adapter_folder
 from effivmt.pipeline.workspace import Workspace
 from effivmt.store import Artifact
@@ -30,7 +30,8 @@ FILES = "files.json"
 
 
 def run_stage_over(work: Workspace, catalog: Catalog, stage: str, out: Path) -> RunSummary:
-    """Takes every clip up to one stage and writes `out/<stage>/`; `evaluate` also writes `out/metrics/`.
+    """Takes every clip up to one stage and writes `out/<stage>/`; `evaluate` also writes `out/metrics/` and
+    `out/summary.json`.
 
     The stages before it are hits, or run again where the store has lost their results. A clip that fails stops no
     other and has no files here. EffiVMTError where the folder cannot be written.
@@ -58,6 +59,7 @@ def run_stage_over(work: Workspace, catalog: Catalog, stage: str, out: Path) -> 
             write_losses(folder, list(placed))
         if stage == "evaluate":
             write_metrics(folder, out / "metrics", list(placed))
+            write_summary(out / "summary.json", out / "metrics" / "mean.json")
         with atomic_write(folder / FILES) as temporary:
             temporary.write_text(json.dumps(placed, indent=1) + "\n", encoding="utf-8")
     return summarize(catalog.path.name, outcomes, time.perf_counter() - start)

@@ -13,6 +13,8 @@ from effivmt.store.files import atomic_write
 LOSSES, TABLE = "losses.csv", "metrics.csv"
 POINTS = 100
 """Most points of a curve: a longer one is averaged over that many equal stretches of steps."""
+HEADLINES = {"motion": "motion_fidelity", "text": "text_similarity", "leakage": "appearance_leakage"}
+"""The metrics of summary.json by their names there, which fit `dvc exp show` into a terminal of 80 columns."""
 ALL = "all clips"
 """Where a table names a clip; no clip's id has a space."""
 
@@ -52,6 +54,14 @@ def write_metrics(folder: Path, summary: Path, clips: Sequence[str]) -> None:
         document = {**kinds.get("adapter", {}), "without_adapter": kinds.get("baseline", {})}
         with atomic_write(summary / name) as temporary:
             temporary.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+
+def write_summary(path: Path, means: Path) -> None:
+    """Writes `HEADLINES` of the mean.json `means`, to three decimals; what could not be measured is left out."""
+    found = _read(means)
+    document = {short: round(found[name], 3) for short, name in HEADLINES.items() if name in found}
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
 def thinned(values: Sequence[float]) -> list[tuple[int, float]]:

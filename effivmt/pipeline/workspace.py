@@ -148,18 +148,19 @@ class Workspace:
 
 def open_workspace(
     params: Params | None = None,
-    store: Path | str = DEFAULT_STORE,
+    store: Store | Path | str = DEFAULT_STORE,
     *,
     callback: Callback | None = None,
     force: Sequence[str] = (),
     weights: bool = True,
 ) -> Workspace:
-    """A workspace with these params (default: the preset `tiny`) and this store folder, created when first needed.
+    """A workspace with these params (default: the preset `tiny`) and this store or its folder, made when first needed.
 
     Finds the backbone's folder at once, fetching a hub id (weights False: without its weights, for keys and plans
     alone). BackboneError where it cannot be used; ParamsError where settings do not fit it.
     """
     loaded = LoadedBackbone(weights=weights)
-    work = Workspace(Store(Path(store)), params or Params(), callback or Callback(), frozenset(force), loaded)
+    opened = store if isinstance(store, Store) else Store(Path(store))
+    work = Workspace(opened, params or Params(), callback or Callback(), frozenset(force), loaded)
     _ = work.folder
     return work

@@ -1,7 +1,10 @@
 """artifact.json: what an artifact was made from, its files with their digests, and its own checksum."""
 
 import json
+import os
 import stat
+import time
+from contextlib import suppress
 from pathlib import Path
 
 from effivmt.store.digests import canonical_json, sha256_bytes
@@ -11,6 +14,7 @@ from effivmt.store.locks import locked
 from effivmt.store.verification import fault_of, reread
 
 RECORD = "artifact.json"
+HOUR = 3600
 
 
 def seal(record: dict) -> bytes:
@@ -19,19 +23,26 @@ def seal(record: dict) -> bytes:
     return json.dumps(sealed, indent=1, sort_keys=True).encode("ascii")
 
 
+def unseal(content: bytes) -> dict | None:
+    """The record in the content of an artifact.json; None if it fails its own checksum."""
+    try:
+        record = json.loads(content)
+        checksum = record.pop("checksum")
+        return record if checksum == sha256_bytes(canonical_json(record)) else None
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None
+
+
 def read_record(folder: Path, holding: bytes = b"") -> dict | None:
     """An artifact's record; None if it is absent, lacks the text `holding`, or fails its own checksum."""
     try:
         if not stat.S_ISREG((folder / RECORD).lstat().st_mode):
             return None
         content = (folder / RECORD).read_bytes()
-        if holding not in content:  # a search is many times faster than parsing every record of a catalog
-            return None
-        record = json.loads(content)
-        checksum = record.pop("checksum")
-        return record if checksum == sha256_bytes(canonical_json(record)) else None
-    except (FileNotFoundError, NotADirectoryError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    # a search is many times faster than parsing every record of a catalog
+    return unseal(content) if holding in content else None
 
 
 def fault_of_size(path: Path, size: int) -> str:
@@ -43,6 +54,16 @@ def fault_of_size(path: Path, size: int) -> str:
     if not stat.S_ISREG(found.st_mode):
         return "is no plain file any more"
     return "" if found.st_size == size else f"has {found.st_size} bytes of {size}"
+
+
+def mark_used(folder: Path) -> None:
+    """Notes that an artifact was used, as its record's modification time, at most once an hour.
+
+    Nothing is noted in a store that cannot be written.
+    """
+    with suppress(OSError):
+        if time.time() - (folder / RECORD).stat().st_mtime > HOUR:
+            os.utime(folder / RECORD)
 
 
 def drop_damaged(folder: Path) -> None:

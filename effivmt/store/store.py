@@ -21,21 +21,34 @@ from effivmt.store.disk_errors import store_errors
 from effivmt.store.durable import remove, sync
 from effivmt.store.locks import locked
 from effivmt.store.memory import peak_bytes, reset_peak
-from effivmt.store.record import RECORD, fault_of_size, read_record, seal
+from effivmt.store.record import RECORD, fault_of_size, mark_used, read_record, seal
+from effivmt.store.remote import Remote
 
 DEFAULT_STORE = Path(".effivmt/store")
 """Used where no store is named; in the working folder."""
 NEVER_COMPUTED = "never computed"
+REMOTE = "in the remote store"
 RESUMABLE = 14 * 24 * 3600
 """Seconds for which the checkpoints of a run that was stopped, and never run again, are kept."""
 
 
-class Store:
-    """A folder of artifacts, shared by any number of threads and processes of one machine."""
+def last_change(folder: Path) -> float:
+    """When a folder, or a file in it, was last changed, in seconds since the epoch; now, where it is just deleted."""
+    try:
+        return max(path.lstat().st_mtime for path in (folder, *folder.glob("*")))
+    except FileNotFoundError:
+        return time.time()
 
-    def __init__(self, root: Path):
+
+class Store:
+    """A folder of artifacts, shared by any number of threads and processes of one machine.
+
+    remote: where artifacts are looked for that the folder lacks, and published that are made here.
+    """
+
+    def __init__(self, root: Path, remote: Remote | None = None):
         """`root` need not exist: the first `build` creates it."""
-        self.root = Path(root)
+        self.root, self.remote = Path(root), remote
 
     def find(self, key: Key) -> Artifact | None:
         """The key's artifact, or None if it is absent, damaged, or a listed file is missing or has another size.
@@ -46,7 +59,7 @@ class Store:
         return found if isinstance(found, Artifact) else None
 
     def build(self, key: Key, make: Callable[[Path, Path], None], *, force: bool = False) -> Artifact:
-        """The key's artifact, made by `make(out, scratch)` unless it is there; never made twice at once.
+        """The key's artifact, made by `make(out, scratch)` unless the store or the remote has it; never twice at once.
 
         out: an empty folder; what `make` leaves in it becomes the artifact. scratch: the key's folder for checkpoints;
         it survives a kill or an unforeseen exception, and goes after publication, and after an EffiVMTError that a
@@ -54,12 +67,12 @@ class Store:
         scratch folder. An exception of `make` propagates and publishes nothing. DiskFullError when the disk is full;
         StoreError when the store is not writable, or out is empty, holds a link or special file, or an `artifact.json`.
         """
-        if not force and (found := self.find(key)):
+        if not force and (found := self._hit(key)):
             return found
         digest = key.digest
         out, scratch = self.root / "building" / digest, self.root / "scratch" / digest
         with locked(self.root, digest):
-            if not force and (found := self.find(key)):
+            if not force and (found := self._hit(key)):
                 return found
             with store_errors(self.root):
                 self._tidy()
@@ -71,6 +84,9 @@ class Store:
                 out.mkdir(parents=True)
                 scratch.mkdir(parents=True, exist_ok=True)
             try:
+                if not force and (found := self._fetch(key, out)):
+                    remove(scratch)
+                    return found
                 reset_peak()
                 started, busy = time.perf_counter(), time.process_time()
                 with store_errors(self.root, only_full=True):
@@ -80,6 +96,8 @@ class Store:
                 with store_errors(self.root):
                     artifact = self._publish(key, out, cost)
                     remove(scratch)
+                if self.remote is not None:
+                    self.remote.publish(artifact.path, replace=force)
             except StoreError:
                 raise
             except EffiVMTError:
@@ -89,14 +107,24 @@ class Store:
                 shutil.rmtree(out, ignore_errors=True)
             return artifact
 
+    def _hit(self, key: Key) -> Artifact | None:
+        """What `find` finds; notes that it was used."""
+        if found := self.find(key):
+            mark_used(found.path)
+        return found
+
     def explain(self, key: Key) -> str:
         """Why `build` would run: "hit" (it would not), "never computed", "damaged: ...", or what has changed.
+
+        It would only fetch what is "in the remote store".
 
         What has changed is relative to the newest artifact of the stage for the same clip: "params.steps: 50 -> 60".
         """
         found = self._inspect(key)
         if isinstance(found, Artifact):
             return "hit"
+        if found == NEVER_COMPUTED and self.remote is not None and self.remote.has(key.stage, key.digest):
+            return REMOTE
         if found != NEVER_COMPUTED or "clip" not in key.inputs:
             return found
         with store_errors(self.root):
@@ -125,7 +153,7 @@ class Store:
         return _artifact(key, folder, record, cached=True)
 
     def _publish(self, key: Key, out: Path, cost: Mapping[str, float]) -> Artifact:
-        """Seals the files of `out` with their record and moves the folder to its address in one rename."""
+        """Seals the files of `out` with their record and moves the folder to its address."""
         record = {
             "key": asdict(key),
             "files": {name: _sealed(out / name) for name in _regular_files(out)},
@@ -136,6 +164,24 @@ class Store:
         if not record["files"]:
             raise StoreError(f"stage {key.stage} wrote no file into {out}: nothing is published; mend the stage")
         (out / RECORD).write_bytes(seal(record))
+        return self._place(key, out, record, cached=False)
+
+    def _fetch(self, key: Key, out: Path) -> Artifact | None:
+        """The key's artifact from the remote; None, and `out` is empty, where it has none."""
+        if self.remote is None:
+            return None
+        record = self.remote.fetch(asdict(key), key.digest, out)
+        with store_errors(self.root):
+            if record is not None:
+                for name in record["files"]:
+                    sync(out / name)
+                return self._place(key, out, record, cached=True)
+            remove(out)
+            out.mkdir()
+        return None
+
+    def _place(self, key: Key, out: Path, record: dict, *, cached: bool) -> Artifact:
+        """Moves an artifact, whose files are on the disk, from `out` to its address in one rename."""
         for path in (out / RECORD, *(Path(parent) for parent, _, _ in os.walk(out))):
             sync(path)
         folder = self.root / key.stage / key.digest
@@ -146,14 +192,14 @@ class Store:
         os.rename(out, folder)
         sync(folder.parent)
         remove(replaced)
-        return _artifact(key, folder, record, cached=False)
+        return _artifact(key, folder, record, cached=cached)
 
     def _tidy(self) -> None:
         """Deletes what killed runs left: half-made artifacts, and checkpoints that no run has gone on from for long."""
         for path in (self.root / "building").glob("*"):
             self._remove_unless_locked(path)
         for path in (self.root / "scratch").glob("*"):
-            if time.time() - _last_change(path) > RESUMABLE:
+            if time.time() - last_change(path) > RESUMABLE:
                 self._remove_unless_locked(path)
 
     def _remove_unless_locked(self, path: Path) -> None:
@@ -184,14 +230,6 @@ def _sealed(path: Path) -> dict:
 
 def _is_folder(path: Path) -> bool:
     return path.is_dir() and not path.is_symlink()
-
-
-def _last_change(folder: Path) -> float:
-    """When a folder, or a file in it, was last changed, in seconds since the epoch; now, where it is just deleted."""
-    try:
-        return max(path.lstat().st_mtime for path in (folder, *folder.glob("*")))
-    except FileNotFoundError:
-        return time.time()
 
 
 def _versions() -> dict[str, str | None]:

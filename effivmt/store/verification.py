@@ -8,6 +8,8 @@ from effivmt.store.digests import sha256_file
 
 _SETTLED = 2.0
 """Seconds after which a later change of a file shows in its times, whose ticks are coarse on some file systems."""
+MOST_KNOWN = 10_000
+"""So many digests are remembered; a run of many clips meets each clip's files once."""
 _known: dict[Path, tuple[tuple[int, ...], str]] = {}
 """Path -> what the file system says of the file, and its SHA-256."""
 
@@ -20,6 +22,8 @@ def known_sha256(path: Path) -> str:
     if stamped != stamp:
         digest = sha256_file(path)
         if time.time() - max(status.st_mtime, status.st_ctime) > _SETTLED:
+            while len(_known) >= MOST_KNOWN:
+                del _known[next(iter(_known))]  # the one that was noted first
             _known[path] = stamp, digest
     return digest
 

@@ -14,9 +14,15 @@ if TYPE_CHECKING:
 
 def bench(
     suite: Annotated[str, typer.Option(metavar="NAME", help="mini, quick, or a catalog file.")] = "mini",
-    method: Annotated[list[str], typer.Option(metavar="NAME", help="A method, or all; repeatable.")] = [],  # noqa: B006
+    method: Annotated[
+        list[str], typer.Option(metavar="NAME|FILE.py", help="A method, all, or a file with one; repeatable.")
+    ] = [],  # noqa: B006
     ablation: Annotated[
         list[str], typer.Option(metavar="NAME", help="An ablation, control or sweep, a kind, or all; repeatable.")
+    ] = [],  # noqa: B006
+    variant: Annotated[
+        list[str],
+        typer.Option(metavar="NAME:SECTION.KEY=VALUE", help="Adds EffiVMT with this parameter by a name; repeatable."),
     ] = [],  # noqa: B006
     only: Annotated[list[str], typer.Option(metavar="CLIP", help="Only this clip; repeatable.")] = [],  # noqa: B006
     clips: Annotated[int | None, typer.Option(metavar="N", min=1, help="Clips at most, of each class in turn.")] = None,
@@ -52,7 +58,7 @@ def bench(
             changed = f" ({', '.join(it.overrides)})" if it.overrides else ""
             print(f"{it.kind:<9} {name:<20} {it.title}{changed}")
         return
-    chosen, catalog = choose(method, ablation), suite_catalog(suite)
+    chosen, catalog = choose(method, ablation, variant), suite_catalog(suite)
     from effivmt.benchmark import runner
     from effivmt.benchmark.delivery import write_comparison
     from effivmt.benchmark.finished import FinishedJobs
@@ -67,6 +73,7 @@ def bench(
     from effivmt_flows.cli import bench_console
     from effivmt_flows.cli.progress import damage_notices, say_scorer_fault
     from effivmt_flows.cli.tables import print_faults
+    from effivmt_tasks.stores import open_store
 
     loaded = load_catalog(catalog)
     print_faults(loaded)
@@ -90,7 +97,8 @@ def bench(
         peers=peers or (beside if beside.is_file() else None),
         overrides=overrides,
     )
-    work = open_workspace(jobs[0].params, store)  # a wrong backbone ends the run before the first job
+    opened = open_store(store)
+    work = open_workspace(jobs[0].params, opened)  # a wrong backbone ends the run before the first job
     folder = work.folder
     for clip in picked:
         check_texts(work, (clip.caption, *clip.prompts))
@@ -101,7 +109,7 @@ def bench(
         with trial:
             with bench_console.job_progress(len(jobs), quiet=quiet) as on_job_end:
                 kept = None if finished is None else FinishedJobs(finished)
-                done = runner.run(store, jobs, workers, on_job_end, finished=kept)
+                done = runner.run(opened, jobs, workers, on_job_end, finished=kept)
             summary = write_comparison(out, info, chosen, results=done)
     bench_console.print_summary(summary, out, quiet=quiet)
     if summary["failures"]:
@@ -122,14 +130,16 @@ def _search(
     from effivmt.benchmark.search import choose, plan, write_chosen
     from effivmt.pipeline.workspace import open_workspace
     from effivmt_flows.cli import bench_console
+    from effivmt_tasks.stores import open_store
 
     jobs = plan(clips, params, overrides)
-    work = open_workspace(jobs[0].params, store)
+    opened = open_store(store)
+    work = open_workspace(jobs[0].params, opened)
     folder = work.folder
     if work.scorer.fault:
         raise ParamsError(f"--search compares by text similarity, but {work.scorer.fault}")
     with bench_console.job_progress(len(jobs), quiet=quiet) as on_job_end:
-        rows = choose(runner.run(store, jobs, workers, on_job_end))
+        rows = choose(runner.run(opened, jobs, workers, on_job_end))
     names, prompts = ", ".join(clip.clip for clip in clips), sum(len(clip.prompts) for clip in clips)
     write_chosen(peers, rows, f"Chosen on {names} (prompts: {prompts}) with {folder.id} ({folder.digest[:12]}).")
     bench_console.print_search(rows, peers, quiet=quiet)

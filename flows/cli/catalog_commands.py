@@ -3,7 +3,7 @@
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -25,6 +25,9 @@ from effivmt_flows.cli.options import (
     check_stages,
     load_params,
 )
+
+if TYPE_CHECKING:
+    from effivmt.catalog import Catalog
 
 
 def new(
@@ -52,6 +55,9 @@ def run(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Runs only what failed in the last run.")
     ] = False,
+    delete_removed: Annotated[
+        bool, typer.Option("--delete-removed", help="Deletes the results of clips that have left the catalog.")
+    ] = False,
     engine: Engine = "prefect",
     runner: Runner = "threads",
     address: Address = "",
@@ -73,15 +79,21 @@ def run(
     from effivmt_flows.cli.progress import clip_progress, damage_notices, say_scorer_fault
     from effivmt_flows.cli.tables import print_faults, print_plan, print_run
     from effivmt_tasks.cluster import choose_cluster
+    from effivmt_tasks.stores import open_store
 
     cluster = choose_cluster(runner, address, resource)
-    chosen = select_clips(read_catalog(catalog), tuple(only), out if retry_failed else None)
+    whole = read_catalog(catalog)
+    if delete_removed:
+        _delete_removed(whole, out, dry_run=dry_run)
+    chosen = select_clips(whole, tuple(only), out if retry_failed else None)
     if not chosen.clips:
         print("nothing failed in the last run")
         return
     if not dry_run:
         check_writable(out)
-    work = open_workspace(settings, store, callback=damage_notices(quiet=quiet), force=force, weights=not dry_run)
+    work = open_workspace(
+        settings, open_store(store), callback=damage_notices(quiet=quiet), force=force, weights=not dry_run
+    )
     chosen = set_long_texts_aside(work, chosen)
     say_scorer_fault(work.scorer.fault, quiet=quiet)
     print_faults(chosen)
@@ -134,10 +146,11 @@ def serve(
     from effivmt_flows.serving import serve as serve_runs
     from effivmt_tasks.cluster import choose_cluster
     from effivmt_tasks.server import reach_server
+    from effivmt_tasks.stores import open_store
 
     check_schedule(cron, timezone)
     choose_cluster(runner, address, resource)
-    chosen = set_long_texts_aside(open_workspace(settings, store), load_catalog(catalog))
+    chosen = set_long_texts_aside(open_workspace(settings, open_store(store)), load_catalog(catalog))
     if chosen.faults:
         raise CatalogError(list_faults(chosen))
     print_faults(chosen)
@@ -172,11 +185,12 @@ def stage(
     from effivmt.pipeline.workspace import open_workspace
     from effivmt_flows.cli.progress import clip_progress, damage_notices, say_scorer_fault
     from effivmt_flows.cli.tables import print_faults, print_run
+    from effivmt_tasks.stores import open_store
 
     if name not in STAGES:
         raise ParamsError(f"NAME is {name!r}; expected one of {', '.join(STAGES)}")
     chosen = read_catalog(catalog)
-    work = open_workspace(settings, store, callback=damage_notices(quiet=quiet))
+    work = open_workspace(settings, open_store(store), callback=damage_notices(quiet=quiet))
     chosen = set_long_texts_aside(work, chosen)
     print_faults(chosen)
     if name == "evaluate":
@@ -186,6 +200,19 @@ def stage(
     print_run(summary, chosen, out / name, quiet=quiet)
     if summary.failed:
         raise typer.Exit(1)
+
+
+def _delete_removed(catalog: "Catalog", out: Path, *, dry_run: bool) -> None:
+    from effivmt.pipeline.removed_rows import delete_results, removed_rows
+    from effivmt_flows.cli.terminal import say
+
+    if catalog.faults:
+        raise ParamsError(f"--delete-removed needs a catalog without faults, but {catalog.path}: {catalog.faults[0]}")
+    gone = removed_rows(catalog, out)
+    if not dry_run:
+        delete_results(out, gone)
+    for clip in gone:
+        say(f"{'would delete' if dry_run else 'deleted'} {out / clip}: no longer in the catalog", sys.stderr)
 
 
 def _absolute(params: str | None) -> str:

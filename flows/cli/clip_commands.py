@@ -100,9 +100,10 @@ def transfer(
     from effivmt_flows.cli.progress import damage_notices, say_scorer_fault, stage_progress, waiting
     from effivmt_flows.cli.tables import print_transfer
     from effivmt_flows.cli.terminal import say
+    from effivmt_tasks.stores import open_store
 
     # Here, so that a wrong video or backbone ends the command before an engine starts; a download shows its progress.
-    work = open_workspace(settings, store, callback=damage_notices(quiet=quiet), force=force)
+    work = open_workspace(settings, open_store(store), callback=damage_notices(quiet=quiet), force=force)
     check_texts(work, (clip.caption, *clip.prompts))
     check_writable(out / clip.clip)
     key = ingest_key(work, clip)
@@ -172,10 +173,11 @@ def render(
     from effivmt.store.files import export_file
     from effivmt_flows.cli.progress import stage_progress
     from effivmt_flows.cli.terminal import say
+    from effivmt_tasks.stores import open_store
 
     folders = [adapter_folder(adapter, store) for adapter in adapters]
     with stage_progress(quiet=quiet) as callback:
-        work, runner = open_workspace(settings, store, callback=callback), StageRunner(callback)
+        work, runner = open_workspace(settings, open_store(store), callback=callback), StageRunner(callback)
         stages.check_texts(work, [prompt])
         for trial in heal(callback):
             with trial:

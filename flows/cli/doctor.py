@@ -1,5 +1,6 @@
 """What `effivmt doctor` looks at: each check says what it found or what to fix; a broken package stops no other."""
 
+import os
 import platform
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ from packaging.specifiers import SpecifierSet
 
 from effivmt.config import DEFAULT_FILE, Params, find_embedded, load_params
 from effivmt.errors import EffiVMTError
+from effivmt_tasks.stores import REMOTE, open_remote
 from effivmt_tasks.tracking.location import check_reachable, public_uri, tracking_uri
 
 SHOWN = ("torch", "diffusers", "peft", "transformers", "prefect", "mlflow", "dvc", "fastapi", "sqlalchemy")
@@ -53,6 +55,8 @@ def examine(source: str | None, overrides: Sequence[str], store: Path) -> Iterat
         yield _guarded("scorer", lambda: _scorer(params))
     yield check_folder("store", store)
     yield check_space(store, LEAST_FREE)
+    if os.environ.get(REMOTE):
+        yield _guarded("remote", _remote)
     yield _guarded("mlflow runs", _mlflow)
 
 
@@ -177,6 +181,13 @@ def _scorer(params: Params) -> Check:
         return Check("scorer", f"{name} is not on this machine; hf download {name}", ok=False)
     load_metric_models(scorer, params.evaluate.tracker)
     return Check("scorer", " and ".join(filter(None, (params.evaluate.scorer, params.evaluate.cotracker))))
+
+
+def _remote() -> Check:
+    remote = open_remote()
+    assert remote is not None  # its variable is set
+    remote.check()
+    return Check("remote", f"{remote.name} can be written")
 
 
 def _mlflow() -> Check:

@@ -17,6 +17,7 @@ from effivmt_flows.cli import (
     merge_commands,
     picture_commands,
     registry_commands,
+    store_commands,
     upkeep_commands,
 )
 from effivmt_flows.cli.stopping import stopped_by_signals
@@ -60,6 +61,7 @@ COMMANDS = (
 )
 for _command in COMMANDS:
     app.command()(_command)
+app.add_typer(store_commands.app, name="store")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Mapping
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from rich.console import Console
@@ -28,11 +29,23 @@ _FAILED_SHOWN = 50
 _NOTICES_SHOWN = 20
 """A run's table lists at most this many notices."""
 
+_REMOVED_SHOWN = 20
+
 
 def results_console() -> Console:
     """The console of stdout: as wide as the terminal, else as COLUMNS says, else wide enough for every table."""
     known = sys.stdout.isatty() or "COLUMNS" in os.environ
     return open_console(highlight=False, width=None if known else _WIDTH)
+
+
+def duration(seconds: float) -> str:
+    """A time as text: "12.3 s", or from two minutes on "0:02:34"."""
+    return f"{seconds:.1f} s" if seconds < 120 else str(timedelta(seconds=round(seconds)))
+
+
+def moment(seconds: float) -> str:
+    """A time since the epoch in this place's time: "2026-01-31 23:59"."""
+    return datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M")
 
 
 def print_plan(work: Workspace, catalog: Catalog) -> None:
@@ -77,12 +90,17 @@ def print_run(summary: RunSummary, ran: Catalog, out: Path, *, quiet: bool) -> N
         console.print(table)
         if len(failed) > _FAILED_SHOWN:
             console.print(f"and {len(failed) - _FAILED_SHOWN} more", soft_wrap=True)
+    if summary.removed:
+        gone, more = ", ".join(summary.removed[:_REMOVED_SHOWN]), len(summary.removed) - _REMOVED_SHOWN
+        gone += f" and {more} more" if more > 0 else ""
+        told = f"no longer in the catalog: {gone}; --delete-removed deletes their results"
+        console.print(told, soft_wrap=True, markup=False)
     if not quiet:
-        told = [f"{it.clip}: {notice}" for it in summary.clips if it.clip in names for notice in it.notices]
-        for line in told[:_NOTICES_SHOWN]:
+        notices = [f"{it.clip}: {notice}" for it in summary.clips if it.clip in names for notice in it.notices]
+        for line in notices[:_NOTICES_SHOWN]:
             console.print(line, style="yellow", soft_wrap=True, markup=False)
-        if len(told) > _NOTICES_SHOWN:
-            console.print(f"and {len(told) - _NOTICES_SHOWN} more notices; metrics.json of each clip has them")
+        if len(notices) > _NOTICES_SHOWN:
+            console.print(f"and {len(notices) - _NOTICES_SHOWN} more notices; metrics.json of each clip has them")
         console.print(summary.counts, soft_wrap=True)
         if (out / PAGE).is_file():  # a single stage has none
             console.print(f"report {out / PAGE}", soft_wrap=True, markup=False)

@@ -40,6 +40,25 @@ def test_one_clip_that_a_transfer_has_computed(project: Path, transferred: Ended
     assert json.loads((out / "results.json").read_text(encoding="utf-8")) == summary
 
 
+def test_a_method_and_a_variant_of_ones_own(project: Path, transferred: Ended, suite: Path) -> None:
+    """The method is the documentation's example, word for word; its params reach a process of their own."""
+    text = (Path(__file__).parents[2] / "docs" / "benchmark.md").read_text(encoding="utf-8")
+    (suite.parent / "my_method.py").write_text(re.search(r"```python\n(.*?)```", text, re.S)[1], encoding="utf-8")
+    asked = ("--method", suite.parent / "my_method.py", "--set", "my_method.weight=0.5")
+    asked += ("--variant", "short:render.steps=1", "--only", "good", "--prompts", 1)
+    ended = bench(project, suite, *asked, "--workers", 2)
+    assert ended.code == 0 and "my-method: good: done" in ended.err and "short: good: done" in ended.err, ended.err
+    summary = json.loads((suite.parent / "out" / "results.json").read_text(encoding="utf-8"))
+    assert [(name, method["kind"]) for name, method in summary["methods"].items()] == [
+        ("effivmt", "method"),
+        ("my-method", "method"),
+        ("short", "variant"),
+    ]
+    assert "## Variants" in (suite.parent / "out" / "results.md").read_text(encoding="utf-8")
+    videos = [(suite.parent / "out/videos/good" / f"{name}-1.mp4").read_bytes() for name in summary["methods"]]
+    assert len(set(videos)) == 3
+
+
 def test_a_clip_that_fails_stops_no_other(project: Path, transferred: Ended, suite: Path) -> None:
     (suite.parent / "peers.yaml").write_text("smm: {adam_steps: 1, guided_share: 0.5}\n", encoding="utf-8")
     ended = bench(project, suite, "--method", "smm")

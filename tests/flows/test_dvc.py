@@ -130,7 +130,7 @@ def set_param(repository: Path, section: str, name: str, value: object) -> None:
 def test_repro_reuses_what_a_run_has_computed(repository: Path, reproduced: str) -> None:
     assert ran(reproduced) == list(STAGES)
     assert reproduced.count("0 done, 2 hit, 0 failed") == len(STAGES)
-    assert outs(repository).keys() == {f"data/stages/{name}" for name in (*STAGES, "metrics")}
+    assert outs(repository).keys() == {f"data/stages/{name}" for name in (*STAGES, "metrics", "summary.json")}
 
 
 def test_second_repro_has_nothing_to_do(call: Program, reproduced: str) -> None:
@@ -142,10 +142,15 @@ def test_second_repro_has_nothing_to_do(call: Program, reproduced: str) -> None:
 
 
 def test_metrics_and_plots(repository: Path, call: Program, reproduced: str) -> None:
-    shown = json.loads(call("dvc", "metrics", "show", "--json").splitlines()[-1])[""]["data"]
-    mean = shown["data/stages/metrics/mean.json"]["data"]
-    assert {"motion_fidelity", "text_similarity", "without_adapter"} <= mean.keys()
-    assert {f"data/stages/metrics/clips/{clip}.json" for clip in ("one", "two")} < shown.keys()
+    def show(*files: str) -> dict[str, dict]:
+        found = json.loads(call("dvc", "metrics", "show", *files, "--json").splitlines()[-1])[""]["data"]
+        return {name: file["data"] for name, file in found.items()}
+
+    every = [f"data/stages/metrics/{name}.json" for name in ("mean", "clips/one", "clips/two")]
+    shown = show(*every)
+    assert list(shown) == every and {"motion_fidelity", "text_similarity", "without_adapter"} <= shown[every[0]].keys()
+    (summary,) = show().values()
+    assert summary["text"] == round(shown[every[0]]["text_similarity"], 3) and "motion" in summary
     call("dvc", "plots", "show")
     page = (repository / "dvc_plots" / "index.html").read_text(encoding="utf-8")
     for title in ("Stage 2, appearance", "Stage 3, motion", "Metrics by clip"):
@@ -166,6 +171,9 @@ def test_lambda_tunes_the_third_stage_only(repository: Path, call: Program, repr
         f"data/stages/{stage}" for stage in ("ingest", "heads", "spatial")
     }
     commit(call)
+    show = ("dvc", "exp", "show", "--num", 2, "--only-changed", "--drop", "Created|data/.*")
+    table = call(*show, "--no-pager", COLUMNS="80")
+    assert "temporal.motion_weight" in table and "…" not in table
 
 
 def test_push_and_pull_round_trip(repository: Path, call: Program, reproduced: str, tmp_path: Path) -> None:

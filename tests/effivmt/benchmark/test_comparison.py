@@ -173,7 +173,7 @@ class TestRunner:
         jobs = [job(params, name, clip) for name in ("backbone", OURS)]
         lost = replace(jobs[0], clip=clip.model_copy(update={"clip": "lost", "video": Path("gone.mp4")}))
         seen = []
-        found = runner.run(store, [*jobs, lost], 2, seen.append)
+        found = runner.run(Store(store), [*jobs, lost], 2, seen.append)
         assert [one.job.clip.clip for one in found] == [clip.clip, clip.clip, "lost"]
         assert [one.cached for one in found] == [True, True, False] and len(seen) == 3
         assert found[0].cells[0].metrics == done["backbone"].cells[0].metrics

@@ -44,14 +44,14 @@ def work(folder, job, backbone) -> Workspace:
 def ended(folder, job, monkeypatch, backbone) -> Path:
     """The folder of finished jobs after a run of the job."""
     monkeypatch.setattr(runner, "LoadedBackbone", lambda: LoadedBackbone(backbone.found, backbone))
-    runner.run(folder / "store", [job], 1, lambda _: None, finished=FinishedJobs(folder / "rows"))
+    runner.run(Store(folder / "store"), [job], 1, lambda _: None, finished=FinishedJobs(folder / "rows"))
     return folder / "rows"
 
 
 def test_a_kept_job_has_the_same_row_and_runs_no_stage(folder, job, work, ended, monkeypatch, tmp_path) -> None:
-    (first,) = runner.run(folder / "store", [job], 1, lambda _: None)
+    (first,) = runner.run(Store(folder / "store"), [job], 1, lambda _: None)
     monkeypatch.setattr(runner, "LoadedBackbone", lambda: work.loaded)
-    (again,) = runner.run(tmp_path / "empty", [job], 1, lambda _: None, finished=FinishedJobs(ended))
+    (again,) = runner.run(Store(tmp_path / "empty"), [job], 1, lambda _: None, finished=FinishedJobs(ended))
     assert again.cached and not (tmp_path / "empty" / "render").exists()
     assert again.cells == tuple(replace(cell, video=None) for cell in first.cells)
     summary = write_comparison(tmp_path / "out", ABOUT, [job.method], results=[again])
@@ -100,7 +100,7 @@ def test_a_failed_job_is_not_kept(folder, job, monkeypatch, tmp_path, backbone) 
     lost.clip.video.write_bytes(b"no video")
     finished = FinishedJobs(tmp_path / "rows")
     lost = replace(lost, method=METHODS["fast"])
-    (result,) = runner.run(tmp_path / "store", [lost], 1, lambda _: None, finished=finished)
+    (result,) = runner.run(Store(tmp_path / "store"), [lost], 1, lambda _: None, finished=finished)
     assert result.errors and not (tmp_path / "rows").exists()
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from effivmt.benchmark.methods import ALL, METHODS, OURS, choose
-from effivmt.benchmark.peers import PEERS, is_of_peer, peer_params, read_peers
+from effivmt.benchmark.peers import PEERS, identity, is_of_peer, peer_params, read_peers, tunes
 from effivmt.config import load_params
 from effivmt.errors import ParamsError
 
@@ -63,6 +63,57 @@ class TestChoose:
     def test_an_unknown_name_lists_those_there_are(self, methods, ablations, message):
         with pytest.raises(ParamsError, match=message):
             choose(methods, ablations)
+
+
+class TestAdded:
+    def test_variants_of_one_name_are_one_method_beside_ours(self):
+        ours, long, wide = choose([], [], ["long:temporal.steps=9", "wide:temporal.rank=3", "long:temporal.batch=2"])
+        assert (ours.name, long.name, wide.name) == (OURS, "long", "wide") and long.kind == "variant"
+        assert long.overrides == ("temporal.steps=9", "temporal.batch=2")
+        assert long.params(FILE).temporal.steps == 9 and wide.params(FILE).temporal.rank == 3
+
+    @pytest.mark.parametrize(
+        ("variants", "message"),
+        [
+            (["temporal.steps=9"], "is not of the form NAME:section.key=value"),
+            (["a b:temporal.steps=9"], "is not of the form"),
+            (["long:temporal.steps"], "is not of the form"),
+            (["fast:temporal.steps=9"], "two methods of the name fast"),
+            (["mine:smm.adam_steps=9"], "of a peer's params"),
+        ],
+    )
+    def test_a_wrong_variant_is_named(self, variants, message):
+        with pytest.raises(ParamsError, match=message):
+            choose([], [], variants)
+
+    def test_a_file_is_a_method_with_params_of_its_own(self, tmp_path):
+        file = tmp_path / "own_method.py"
+        file.write_text(
+            "from effivmt.config import Section\n\nclass MethodParams(Section):\n    weight: float = 1.0\n\n"
+            "def generate(request, params): ...\n"
+        )
+        _, own = choose([str(file)], [])
+        assert (own.name, own.kind, own.maker) == ("own-method", "method", "file")
+        assert peer_params(own.peer, {}, ("own_method.weight=2",)).weight == 2.0 and not tunes(own.peer)
+        before = identity(own.peer)
+        file.write_text(file.read_text() + "# changed\n")
+        assert identity(own.peer) != before and identity("smm") == "smm"
+
+    @pytest.mark.parametrize(
+        ("name", "text", "message"),
+        [
+            ("absent.py", None, "there is no such file"),
+            ("my-method.py", "", "rename the file"),
+            ("smm.py", "", "smm is taken"),
+            ("broken_method.py", "def generate(", "cannot be imported.*SyntaxError"),
+            ("empty_method.py", "def generate(): ...\n", "needs a class MethodParams"),
+        ],
+    )
+    def test_a_wrong_file_is_named(self, tmp_path, name, text, message):
+        if text is not None:
+            (tmp_path / name).write_text(text)
+        with pytest.raises(ParamsError, match=message):
+            peer_params(choose([str(tmp_path / name)], [])[1].peer, {})
 
 
 class TestPeers:
