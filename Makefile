@@ -10,7 +10,7 @@ INSTALL := $(VENV)/bin/python -m pip install --quiet --constraint constraints.tx
 # A version manager puts commands on the PATH that do not run, and Debian's python3 comes without ensurepip.
 USABLE := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
 
-.PHONY: demo repro test trust lint audit docs wheel clean
+.PHONY: demo repro test trust bench lint audit docs wheel clean
 
 $(VENV)/bin/python:
 	@for python in $(PYTHON); do \
@@ -40,9 +40,16 @@ repro: $(DONE)
 test: $(DONE)
 	$(VENV)/bin/python -m pytest
 
-# The long part of tests/trust/; some of its tests need root, to mount small disks.
+# All of tests/trust/, and a line for each area at the end; some tests need root, to mount small disks.
 trust: $(DONE)
-	$(VENV)/bin/python -m pytest -m slow tests/trust
+	$(VENV)/bin/python -m pytest -m "" tests/trust
+
+# The quick comparisons of speed, ten minutes on one idle core; JSON under out/perf/. A GPU: python bench/gpu.py.
+bench: $(DONE)
+	$(VENV)/bin/python bench/step.py
+	$(VENV)/bin/python bench/classification.py
+	$(VENV)/bin/python bench/render.py
+	$(VENV)/bin/python bench/pipeline.py
 
 # mypy and mkdocs follow no editable install: links show them flows/ and tasks/ under their installed names.
 build/typing/effivmt_%:

@@ -41,10 +41,12 @@ from effivmt.catalog_files import (
     read_rows,
 )
 from effivmt.config import Section
-from effivmt.errors import CatalogError, printable
+from effivmt.errors import CatalogError, ParamsError, printable
 
-Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2000)]
-Caption = Annotated[str, StringConstraints(strip_whitespace=True, max_length=2000)]
+MOST_CHARACTERS = 2000
+"""A caption or prompt has at most this many."""
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MOST_CHARACTERS)]
+Caption = Annotated[str, StringConstraints(strip_whitespace=True, max_length=MOST_CHARACTERS)]
 MotionOf = Literal["all", "camera", "object"]
 """Whose motion is taken: that of all there is, of the camera alone, or of what moves against the ground."""
 Box = tuple[float, float, float, float]
@@ -186,6 +188,18 @@ class Catalog:
         return catalog
 
 
+def check_text(text: str) -> None:
+    """ParamsError for a caption or prompt that no clip may have: too long, or with characters that are no Unicode."""
+    fault = f"has {len(text)} characters, expected at most {MOST_CHARACTERS}; shorten it"
+    if len(text) <= MOST_CHARACTERS:
+        try:
+            text.encode()
+            return
+        except UnicodeEncodeError as error:
+            fault = f"has a character that is no Unicode at place {error.start}; write it as UTF-8"
+    raise ParamsError(f"the text {text!r:.60} {fault}")
+
+
 def load_catalog(path: Path | str) -> Catalog:
     """Reads and checks a whole catalog; a CatalogError lists the faults of its rows, with row and column.
 
@@ -233,7 +247,7 @@ def read_catalog(path: Path | str) -> Catalog:
         raise CatalogError(f"catalog {path} cannot be read ({error.strerror or error})") from error
     except WrongHeading as error:
         raise CatalogError(f"catalog {path}: {error}") from error
-    except (ValueError, csv.Error) as error:  # not UTF-8, not Parquet (pyarrow's errors are ValueErrors), too large
+    except (ValueError, csv.Error) as error:  # not UTF-8, not Parquet, too large
         raise CatalogError(f"catalog {path} is damaged: {' '.join(str(error).split())[:300]}") from error
     if number == 0:
         raise CatalogError(f"catalog {path} has no clips; add at least one row")

@@ -57,6 +57,7 @@ def miswritten(name: object) -> str:
 
 def _read_csv(path: Path) -> Iterator[object]:
     """Empty cells count as not given, and rows of empty cells, which spreadsheets leave at the end, as no rows."""
+    csv.field_size_limit(MOST_BYTES)  # at the module's own limit of 128 KiB, one long cell would end the reading
     text, before = _read_text(path), 0
     heading, _, rest = text.partition("\n")
     if heading.strip().lower().startswith("sep="):  # Excel's own first line
@@ -131,6 +132,15 @@ def _read_text(path: Path) -> str:
 
 def _read_parquet(path: Path) -> Iterator[object]:
     import pyarrow as pa  # slow to import
+
+    try:
+        yield from _rows_of_parquet(path)
+    except pa.ArrowException as error:  # not all of them are ValueErrors
+        raise ValueError(str(error)) from error
+
+
+def _rows_of_parquet(path: Path) -> Iterator[object]:
+    import pyarrow as pa
     from pyarrow import parquet
 
     with open_regular(path) as file:  # the bounds first, by the metadata at its end

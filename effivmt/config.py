@@ -58,6 +58,9 @@ class BackboneParams(Section):
     """Precision of the transformer; the VAE runs in float32."""
     device: str = "auto"
     """`auto` takes the first GPU, else the processor."""
+    memory: Literal["auto", 80, 48, 24, 16, 12] = "auto"
+    """GiB of GPU memory that every stage must fit into; `auto`: the GPU's own. What saves memory is chosen where it is
+    needed (docs/memory.md); on the processor `auto` chooses nothing."""
     max_sequence_length: Annotated[int, Field(gt=0, le=512)] = 32
     """Text tokens a prompt is padded to; Wan was trained with 512."""
     experts: Literal["all", "high_noise"] = "all"
@@ -134,6 +137,7 @@ class LoraParams(Section):
     flow_shift: FlowShift = 3.0
     """Noise levels are drawn as sigma = shift u / (1 + (shift - 1) u), u uniform."""
     gradient_checkpointing: bool = False
+    """true: always; false: only where `backbone.memory` needs it. The result is the same."""
     save_every: Positive = 100
     """Steps between checkpoints; a killed run resumes from the last one."""
 

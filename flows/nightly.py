@@ -19,6 +19,7 @@ from effivmt.pipeline.workspace import open_workspace
 from effivmt.store import DEFAULT_STORE
 from effivmt_flows.catalog import run_catalog_flow
 from effivmt_tasks.cluster import choose_cluster
+from effivmt_tasks.outage import expect_outage
 from effivmt_tasks.stores import open_store
 
 Stage = Literal["ingest", "mask", "heads", "spatial", "temporal", "render", "evaluate"]
@@ -45,6 +46,7 @@ def nightly(
     other clips are processed all the same. Relative paths are relative to the working folder of the process.
     """
     logger = get_run_logger()
+    expect_outage()
     try:
         settings = load_params(params, overrides)
         chosen = select_clips(read_catalog(catalog), tuple(only), out if retry_failed else None)

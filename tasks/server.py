@@ -6,6 +6,7 @@ from prefect.client.orchestration import get_client
 from prefect.settings import get_current_settings
 
 from effivmt.errors import EffiVMTError, ParamsError
+from effivmt_tasks.outage import expect_outage
 
 
 def reach_server(*, needed_by: str = "") -> None:
@@ -29,6 +30,7 @@ def reach_server(*, needed_by: str = "") -> None:
         fault = error
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    expect_outage()
     if fault is not None:
         other = "" if needed_by else ", unset PREFECT_API_URL, or run without an engine: --engine local"
         raise EffiVMTError(

@@ -159,11 +159,15 @@ def failed_cells(job: Job, prompts: Sequence[str], reason: str) -> list[Cell]:
 
 
 def _with_adapter(work: Workspace, used: tuple[Artifact, ...], tuned: Artifact) -> Prepared:
-    return Prepared(used, tuned, lambda prompt: stages.render(work, [prompt], adapter_folder(tuned)))
+    def render(prompt: str) -> list[RenderedVideo]:
+        with adapter_folder(tuned) as adapter:
+            return stages.render(work, [prompt], adapter)
+
+    return Prepared(used, tuned, render)
 
 
 def _cell(job: Job, prepared: Prepared, rendered: RenderedVideo, evaluated: Artifact) -> Cell:
-    (row,) = json.loads(evaluated.file("metrics.json").read_text(encoding="utf-8"))
+    (row,) = json.loads(evaluated.read("metrics.json"))
     used = (*prepared.used, rendered.artifact)
     busy = [artifact.processor_seconds for artifact in used if artifact.processor_seconds is not None]
     peaks = [artifact.peak_bytes for artifact in used if artifact.peak_bytes is not None]

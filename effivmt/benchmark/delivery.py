@@ -18,6 +18,7 @@ from effivmt.benchmark.suite import suite
 from effivmt.benchmark.tuning import tuning_scenes
 from effivmt.catalog import Clip
 from effivmt.media.video import write_image, write_video
+from effivmt.pipeline.stages.tensors import load_tensor
 from effivmt.store.artifact import Artifact
 from effivmt.store.disk_errors import write_errors
 from effivmt.store.files import atomic_write, copy_verified
@@ -78,9 +79,7 @@ def _place_videos(folder: Path, results: Sequence[JobResult]) -> list[ClipTiles]
 
 def _write_reference(path: Path, ingested: Artifact, fps: float) -> None:
     """Writes the clip as the stages read it, at their size and rate."""
-    from safetensors.numpy import load_file
-
-    frames = load_file(ingested.file("frames.safetensors"))["frames"]
+    frames = load_tensor(ingested, "frames").numpy()
     _write(path, lambda temporary: write_video(temporary, frames, fps))
 
 

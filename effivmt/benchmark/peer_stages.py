@@ -31,7 +31,7 @@ def tune(work: Workspace, clip: Clip, ingested: Artifact, *, peer: str, params: 
         "peer": identity(peer),
         **params.model_dump(exclude={"save_every"}),
         "seed": work.params.seed,
-        "precision": work.params.backbone.dtype,
+        "precision": work.precision,
     }
     key = work.key("peer_tune", inputs, settings)
     make = partial(_tune, work, clip=clip, ingested=ingested, caption=caption, peer=peer, params=params)
@@ -52,13 +52,15 @@ def render(work: Workspace, ingested: Artifact, prompt: str, *, peer: str, param
         "negative": embeddings[own.negative_prompt].digest("embedding.safetensors"),
     }
     unread = {"seeds", "baseline", "appearance_strength", "motion_strength"}
-    settings = {
+    settings: dict[str, object] = {
         "peer": identity(peer),
         "params": params.model_dump(),
         "render": sampling_settings(own, unread),
         "ingest": work.params.ingest.model_dump(),
-        "precision": work.params.backbone.dtype,
+        "precision": work.precision,
     }
+    if work.memory.tiled_decoding:  # as in the pipeline's own stage
+        settings["tiled"] = True
     pair = (embeddings[prompt], embeddings[own.negative_prompt])
     videos = []
     for seed in own.seeds:
@@ -78,8 +80,15 @@ def _check_one_transformer(work: Workspace, peer: str) -> None:
 def reconstruct(work: Workspace, ingested: Artifact) -> Artifact:
     """The reference, encoded and decoded: the best that any copy could be; files: video.mp4."""
     inputs = {"clip": ingested.digest("dense.safetensors")}
-    settings = {"fps": work.params.ingest.fps, "precision": work.params.backbone.dtype}
+    settings: dict[str, object] = {"fps": work.params.ingest.fps, "precision": work.precision}
+    if work.memory.tiled_decoding:
+        settings["tiled"] = True
     return work.store.build(work.key("reconstruct", inputs, settings), partial(_reconstruct, work, ingested=ingested))
+
+
+def _needs_checkpointing(work: Workspace) -> bool:
+    """Whether peers compute activations again in backward passes: as stage 3 does."""
+    return work.params.temporal.gradient_checkpointing or work.memory.temporal_checkpointing
 
 
 def _tune(
@@ -111,6 +120,7 @@ def _tune(
         clip=digest,
         checkpoint=scratch / "peer.safetensors",
         progress=work.progress("peer_tune"),
+        gradient_checkpointing=_needs_checkpointing(work),
     )
     config = work.backbone.transformer.config
     scores = np.zeros((config["num_layers"], config["num_attention_heads"]))
@@ -134,6 +144,7 @@ def _render(
     peer: str,
     params: Section,
 ) -> None:
+    from effivmt.benchmark.baselines.features import checkpointed
     from effivmt.benchmark.baselines.guided import GuidedRequest
     from effivmt.media.video import write_video
 
@@ -148,7 +159,9 @@ def _render(
         seed=seed,
         progress=work.progress("peer_render"),
     )
-    write_video(out / "video.mp4", peer_module(peer).generate(request, params), work.params.ingest.fps)
+    with checkpointed(work.backbone.transformer, needed=_needs_checkpointing(work)):
+        frames = peer_module(peer).generate(request, params)
+    write_video(out / "video.mp4", frames, work.params.ingest.fps)
 
 
 def _reconstruct(work: Workspace, out: Path, _scratch: Path, *, ingested: Artifact) -> None:

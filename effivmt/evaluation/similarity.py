@@ -27,6 +27,7 @@ class ClipScorer:
                 folder, local_files_only=True, use_safetensors=True, dtype=torch.float32, output_loading_info=True
             )
             self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            self.tokenizer(["☃"], padding="max_length", max_length=8, truncation=True)  # it needs its special tokens
             self.processor = CLIPImageProcessorPil.from_pretrained(folder, local_files_only=True)
         except Exception as error:  # the libraries raise anything where a config fits no model
             raise unusable(folder, f"cannot be loaded ({' '.join(str(error).split())[:300]})") from error

@@ -34,6 +34,7 @@ INDEXED = ("mov", "matroska")  # containers in which a seek lands on a keyframe
 SEEK_AFTER = 10.0  # seconds; up to here, decoding from the beginning costs little
 MAX_PIXELS = 4096 * 2304  # of a frame; libav keeps up to 19 frames of a stream
 MAX_FRAME_BYTES = 3 * MAX_PIXELS  # as stored: 4K with 10 bits and 4:2:0, or 8 bits and 4:4:4
+THREADS = 2  # of a decoder: each may hold frames, and one for each processor of a large machine would hold gigabytes
 TIMEOUT = 900.0  # seconds that one file may take to decode or to encode
 CRF = 12  # of libx264: visually lossless, also on small clips
 SCALER = "bicubic+full_chroma_int+full_chroma_inp+accurate_rnd+bitexact"  # from RGB to YUV
@@ -235,7 +236,9 @@ def encode_h264(path: Path, frames: np.ndarray, fps: float) -> None:
 
 def _bound_frames(path: Path, stream: av.VideoStream) -> None:
     """Raises VideoError where the header announces too large frames; the decoder refuses those that it does not."""
-    codec = stream.codec_context
+    codec = cast("av.VideoCodecContext | None", stream.codec_context)  # PyAV's types do not say that it may lack
+    if codec is None:
+        raise VideoError(f"{str(path)!r} has a codec that is not known here, or is damaged: encode it again, as H.264")
     size = codec.width * codec.height
     stored = size * (codec.format.padded_bits_per_pixel if codec.format else 8) // 8
     if size > MAX_PIXELS or stored > MAX_FRAME_BYTES or not size:
@@ -245,6 +248,7 @@ def _bound_frames(path: Path, stream: av.VideoStream) -> None:
             f"{MAX_FRAME_BYTES // 2**20} MiB each: scale it down first"
         )
     codec.options = {"max_pixels": str(MAX_PIXELS)}
+    codec.thread_count = THREADS
 
 
 class _Damage(Exception):

@@ -17,7 +17,7 @@ from typing import cast
 import torch
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save_file
 from torch import nn
 
 from effivmt.errors import AdapterError
@@ -28,7 +28,7 @@ from effivmt.method.dual_path import channels_of
 from effivmt.method.experts import HIGH, LOW, named
 from effivmt.method.heads import BRANCHES, HeadMap, load_head_map, save_head_map
 from effivmt.method.side_path import SidedLinear
-from effivmt.store.digests import sha256_file
+from effivmt.store.digests import sha256_bytes, sha256_file
 
 _COMFYUI_NAMES = dict(zip(PROJECTIONS, ("q", "k", "v", "o"), strict=True))
 
@@ -115,19 +115,22 @@ def load_adapter(folder: Path | str) -> Adapter:
     """
     folder = Path(folder)
     facts = read_facts(folder)
-    own, *others = [_load_pair(folder, name) for name in expert_names(facts)]
+    own, *others = [_load_pair(folder, name, facts["files"]) for name in expert_names(facts)]
     return Adapter(own.spatial, own.temporal, own.heads, facts, *others)
 
 
-def _load_pair(folder: Path, expert: str) -> LoraPair:
-    """What an adapter folder has of one expert; errors as of `load_adapter`."""
+def _load_pair(folder: Path, expert: str, files: Mapping[str, str]) -> LoraPair:
+    """What an adapter folder has of one expert, by the digests of its files; errors as of `load_adapter`."""
     heads, weights = load_head_map(folder / f"{named('heads', expert)}.parquet"), {}
     for branch in BRANCHES:
         file, whose = f"{named(branch, expert)}.safetensors", f"{branch} branch{f' ({expert})' if expert else ''}"
         try:
-            weights[branch] = load_file(folder / file)
+            content = (folder / file).read_bytes()  # not mapped: it would change with the file
+            weights[branch] = load(content)
         except (OSError, SafetensorError) as error:
             raise AdapterError(f"adapter file {folder / file} cannot be read: {error}") from error
+        if sha256_bytes(content) != files[file]:
+            raise AdapterError(f"adapter {folder}: its {whose} has changed while it was read; try again")
         if not all(tensor.isfinite().all() for tensor in weights[branch].values()):
             raise AdapterError(f"adapter {folder}: a weight of its {whose} is not finite; tune it again")
         if weights[branch] and not any(down.any() and up.any() for _, down, up in _pairs(weights[branch])):
@@ -224,7 +227,7 @@ def fused(
     try:
         for module, parts in loras.items():
             linear = cast(nn.Linear, transformer.get_submodule(module))
-            device = linear.weight.device
+            device = transformer.device  # where it computes: an offloaded weight waits elsewhere
             sides = [
                 (down.to(device, torch.float32), up.to(device, torch.float32), strength) for down, up, strength in parts
             ]

@@ -18,6 +18,8 @@ from effivmt.method.backbone_checks import TRAIN_TIMESTEPS
 from effivmt.method.backbone_folder import BackboneFolder, find_backbone
 from effivmt.method.device import pick_device
 from effivmt.method.experts import Expert
+from effivmt.method.low_memory import offload_blocks, store_in_float8
+from effivmt.method.memory_choices import MemoryChoices
 
 FLOW: dict[str, Any] = {
     "prediction_type": "flow_prediction",
@@ -39,8 +41,13 @@ class Backbone:
     raises BackboneError where a file is damaged, or a weight is missing or of no use to the model.
     """
 
-    def __init__(self, params: BackboneParams, found: BackboneFolder | None = None) -> None:
-        """found: the params' folder, where it was found before; None finds it, fetching a hub id."""
+    def __init__(
+        self, params: BackboneParams, found: BackboneFolder | None = None, memory: MemoryChoices | None = None
+    ) -> None:
+        """found: the params' folder, where it was found before; None finds it, fetching a hub id. memory: what is done
+        to fit into a GPU; None: nothing.
+        """
+        self.memory = memory or MemoryChoices()
         self.found = found or find_backbone(params)
         self.id, self.folder, self.digest = self.found.id, self.found.path, self.found.digest
         self.experts = self.found.shape.experts
@@ -60,16 +67,24 @@ class Backbone:
     def transformer_of(self, expert: Expert) -> WanTransformer3DModel:
         """The transformer of one of the `experts`, as `transformer` is."""
         name = expert.component
-        return self._part(name, lambda: self._model(WanTransformer3DModel, name, self.dtype))
+        return self._part(name, lambda: self._transformer(name, offloaded=False))
+
+    def frozen_of(self, expert: Expert) -> WanTransformer3DModel:
+        """The same for stages that tune nothing: its blocks may wait in the host's memory."""
+        if not self.memory.offloaded_blocks:
+            return self.transformer_of(expert)
+        name = expert.component
+        return self._part(_offloaded(name), lambda: self._transformer(name, offloaded=True))
 
     @property
     def vae(self) -> AutoencoderKLWan:
         """The video autoencoder, in float32, on the device."""
-        return self._part("vae", lambda: self._model(AutoencoderKLWan, "vae", torch.float32))
+        return self._part("vae", lambda: self._model(AutoencoderKLWan, "vae", torch.float32, self.device))
 
     def encode_texts(self, texts: Sequence[str]) -> list[torch.Tensor]:
         """Prompt embeddings, float32 (tokens, channels) each, padded with zeros as `WanPipeline` pads them."""
-        encoder = self._part("text_encoder", lambda: self._model(UMT5EncoderModel, "text_encoder", self.dtype))
+        device = torch.device("cpu") if self.memory.text_on_host else self.device
+        encoder = self._part("text_encoder", lambda: self._model(UMT5EncoderModel, "text_encoder", self.dtype, device))
         tokenizer = self._part("tokenizer", lambda: self._load(AutoTokenizer, "tokenizer"))
         # diffusers' annotations do not say that a part may be None
         pipeline = WanPipeline(tokenizer=tokenizer, text_encoder=encoder, vae=None, scheduler=None)  # type: ignore[arg-type]
@@ -79,7 +94,7 @@ class Backbone:
                     text,
                     do_classifier_free_guidance=False,
                     max_sequence_length=self.params.max_sequence_length,
-                    device=self.device,
+                    device=device,
                 )[0][0].float().cpu()
                 for text in texts
             ]  # fmt: skip
@@ -88,7 +103,7 @@ class Backbone:
         """Normalised latents float32 (C, F, h, w) of frames uint8 (T, H, W, 3), T = 4 (F - 1) + 1."""
         video = torch.from_numpy(frames).permute(3, 0, 1, 2)[None].to(self.device).float() / 127.5 - 1
         with torch.no_grad():
-            latents = self.vae.encode(video).latent_dist.mode()[0].cpu()
+            latents = self._vae(tiled=False).encode(video).latent_dist.mode()[0].cpu()
         mean, std = self._latent_statistics()
         return (latents - mean) / std
 
@@ -96,7 +111,8 @@ class Backbone:
         """Frames uint8 (T, H, W, 3) of normalised latents (C, F, h, w), T = 4 (F - 1) + 1."""
         mean, std = self._latent_statistics()
         with torch.no_grad():
-            video = self.vae.decode((latents * std + mean)[None].to(self.device)).sample[0].cpu()
+            vae = self._vae(tiled=self.memory.tiled_decoding)
+            video = vae.decode((latents * std + mean)[None].to(self.device)).sample[0].cpu()
         return ((video.permute(1, 2, 3, 0).clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).numpy()
 
     def pipeline(self, flow_shift: float) -> WanPipeline:
@@ -112,24 +128,49 @@ class Backbone:
         pipeline = WanPipeline(
             tokenizer=None,  # type: ignore[arg-type]  # as above
             text_encoder=None,  # type: ignore[arg-type]
-            vae=self.vae,
+            vae=self._vae(tiled=self.memory.tiled_decoding),
             scheduler=scheduler,
-            transformer=self.transformer,
-            transformer_2=self.transformer_of(self.experts[1]) if self.experts[1:] else None,
+            transformer=self.frozen_of(self.experts[0]),
+            transformer_2=self.frozen_of(self.experts[1]) if self.experts[1:] else None,
             boundary_ratio=self.found.shape.boundary,
             expand_timesteps=self.found.shape.expand_timesteps,
         )
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
 
-    def keep(self, *names: str) -> None:
-        """Releases every loaded part but these; tuning keeps the transformer alone."""
+    def keep(self, *names: str, frozen: bool = False) -> None:
+        """Releases every loaded part but these; tuning keeps the transformer alone.
+
+        frozen: where blocks are offloaded, the transformers among them are those of `frozen_of`.
+        """
+        if frozen and self.memory.offloaded_blocks:
+            names = tuple(_offloaded(name) if name.startswith("transformer") else name for name in names)
         released = [self._parts.pop(name) for name in list(self._parts) if name not in names]
         if released:
             del released
             gc.collect()
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
+
+    def _vae(self, *, tiled: bool) -> AutoencoderKLWan:
+        """The autoencoder, which works on overlapping tiles of the picture where it is tiled."""
+        if tiled:
+            self.vae.enable_tiling()
+        else:
+            self.vae.disable_tiling()
+        return self.vae
+
+    def _transformer(self, name: str, *, offloaded: bool) -> WanTransformer3DModel:
+        """Loads a transformer; 8 bits and offloading come before it reaches the device."""
+        waits = offloaded or self.memory.float8_base
+        device = torch.device("cpu") if waits else self.device
+        transformer = self._model(WanTransformer3DModel, name, self.dtype, device)
+        if self.memory.float8_base:
+            store_in_float8(transformer)
+        if offloaded:
+            offload_blocks(transformer, self.device)
+            return transformer
+        return transformer.to(self.device)
 
     def _latent_statistics(self) -> tuple[torch.Tensor, ...]:
         """Mean and standard deviation (C, 1, 1, 1) of the VAE's latents."""
@@ -141,18 +182,20 @@ class Backbone:
             self._parts[name] = load()
         return self._parts[name]
 
-    def _model(self, kind: Any, name: str, dtype: torch.dtype) -> Any:
-        """Loads a model of class `kind`, frozen, in evaluation mode, on the device; all its weights must be there."""
+    def _model(self, kind: Any, name: str, dtype: torch.dtype, device: torch.device) -> Any:
+        """Loads a model of class `kind`, frozen, in evaluation mode, on a device; all its weights must be there."""
         options = {"dtype" if kind is UMT5EncoderModel else "torch_dtype": dtype}
         model, loading_info = self._load(kind, name, use_safetensors=True, output_loading_info=True, **options)
         self._check_complete(name, loading_info)
-        return model.to(self.device).eval().requires_grad_(False)
+        return model.to(device).eval().requires_grad_(False)
 
     def _load(self, kind: Any, name: str, **options: object) -> Any:
         """What `from_pretrained` of `kind`, a class of diffusers or transformers, returns."""
         try:
             if kind is AutoTokenizer:
-                return kind.from_pretrained(self.folder / name, local_files_only=True, **options)
+                tokenizer = kind.from_pretrained(self.folder / name, local_files_only=True, **options)
+                tokenizer(["☃"], padding="max_length", max_length=8, truncation=True)  # it needs its special tokens
+                return tokenizer
             return kind.from_pretrained(self.folder, subfolder=name, local_files_only=True, **options)
         except Exception as error:  # the libraries raise anything where a config fits no model
             raise self._unusable(name, " ".join(str(error).split())[:300]) from error
@@ -172,3 +215,8 @@ class Backbone:
         return BackboneError(
             f"backbone {self.folder}: its {name} cannot be loaded ({reason}); expected a WanPipeline folder"
         )
+
+
+def _offloaded(name: str) -> str:
+    """The part's name where its blocks are offloaded."""
+    return f"offloaded_{name}"

@@ -104,6 +104,17 @@ def find_backbone(params: BackboneParams, memo: Path | None = None, *, weights: 
     )
 
 
+def find_configs(params: BackboneParams) -> tuple[Path, BackboneShape]:
+    """A backbone's folder with its configs, checked; of a hub id they alone are fetched. Raises BackboneError."""
+    folder = find_embedded(params.path)
+    if not os.path.isdir(folder):
+        folder, _ = fetch("backbone", params.path, params.revision, _CONFIGS)
+    try:
+        return folder, check_configs(folder)
+    except ValueError as error:
+        raise BackboneError(f"backbone {folder} {error}") from error
+
+
 def has_weights(folder: Path) -> bool:
     """Whether each component with weights has all of them here."""
     try:

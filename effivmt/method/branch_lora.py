@@ -166,10 +166,13 @@ class _ProjectOut(torch.autograd.Function):
 
 
 def _input_gradient(gradients: Sequence[torch.Tensor], linears: Sequence[nn.Linear]) -> torch.Tensor:
-    """The gradient (S, in) of the input that Linears share, from those of their outputs (S, out)."""
-    total = gradients[0] @ linears[0].weight
+    """The gradient (S, in) of the input that Linears share, from those of their outputs (S, out).
+
+    Weights that are kept in 8 bits are cast up for it.
+    """
+    total = gradients[0] @ linears[0].weight.to(gradients[0].dtype)
     for gradient, linear in zip(gradients[1:], linears[1:], strict=True):
-        total.addmm_(gradient, linear.weight)
+        total.addmm_(gradient, linear.weight.to(gradient.dtype))
     for gradient, linear in zip(gradients, linears, strict=True):
         if isinstance(linear, SidedLinear):
             total += (gradient.to(linear.up.dtype) @ linear.up @ linear.down).to(total.dtype)

@@ -33,7 +33,7 @@ def render(
     guidance, noise from `torch.Generator().manual_seed(seed)`. `progress` is called with (steps done, steps in all).
     Raises AdapterError where the adapter was made for another backbone, EffiVMTError as `run_pipeline` does.
     """
-    transformers = [backbone.transformer_of(expert) for expert in backbone.experts]
+    transformers = [backbone.frozen_of(expert) for expert in backbone.experts]
     pairs: list[LoraPair] = []
     if adapter is not None:
         check_fits(adapter, transformers[0], backbone.found.facts, second=transformers[1] if transformers[1:] else None)

@@ -222,7 +222,8 @@ def _tune(
             """The optimizer, steps done and losses of the checkpoint, with its weights; without one, of the start."""
             draw_weights(weights, generator(seed, branch, clip, "init"))
             leaves, decay = lora_parameters(transformer), params.weight_decay
-            optimizer = torch.optim.AdamW(leaves, lr=params.learning_rate, weight_decay=decay, fused=True)
+            fused = device.type != "meta"  # torch fuses nothing on tensors without data, by which a plan counts
+            optimizer = torch.optim.AdamW(leaves, lr=params.learning_rate, weight_decay=decay, fused=fused)
             return optimizer, *load_checkpoint(checkpoint, weights, optimizer)
 
         def losses_at(step: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from effivmt.catalog import Clip
+from effivmt.catalog import Clip, check_text
 from effivmt.config import EvaluateParams
 from effivmt.errors import VideoError
 from effivmt.pipeline.healing import heal
@@ -44,10 +44,12 @@ def evaluate_videos(
 
     caption: what the reference shows, for the appearance leakage. Frames are scaled down where a video's would take
     more than `EVALUATE_BYTES`. VideoError for a file that cannot be read or measured; BackboneError for a scorer that
-    cannot be used.
+    cannot be used; ParamsError for a text that is too long.
     """
     from effivmt.media.video import probe, read_frames
 
+    for text in (prompt, caption or ""):
+        check_text(text)
     for path in (reference, generated):
         info = probe(Path(path))
         sides = sorted((info.width, info.height))

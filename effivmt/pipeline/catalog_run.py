@@ -4,7 +4,6 @@ A run's folder holds an out folder per clip, `catalog.parquet` (the catalog as t
 of every clip), `quarantine.csv` (the clips that failed) and `report.html` (the page of the run).
 """
 
-import csv
 import json
 import time
 from collections import Counter
@@ -15,6 +14,7 @@ from pathlib import Path
 from effivmt.catalog import Catalog, Clip, read_catalog
 from effivmt.errors import CatalogError, EffiVMTError, in_one_line
 from effivmt.pipeline.catalog_table import write_catalog_table
+from effivmt.pipeline.csv_table import read_csv, write_csv
 from effivmt.pipeline.healing import heal
 from effivmt.pipeline.outcomes import QUARANTINE, RUN, ClipOutcome, RunSummary, Status
 from effivmt.pipeline.removed_rows import removed_rows
@@ -117,12 +117,23 @@ def summarize(catalog: str, outcomes: Sequence[ClipOutcome], seconds: float) -> 
 
 
 def failed_before(out: Path) -> list[str]:
-    """Ids of the clips in the quarantine table of the last run; EffiVMTError where there was none."""
+    """Ids of the clips that failed in the last run; EffiVMTError where none has ended, or what it left is damaged."""
     try:
-        with (out / QUARANTINE).open(encoding="utf-8", newline="") as file:
-            return [row["clip"] for row in csv.DictReader(file)]
+        failed = [outcome.clip for outcome in _read_outcomes(out) if outcome.status == "failed"]
+        listed = [row["clip"] for row in read_csv(out / QUARANTINE)]
     except FileNotFoundError as error:
-        raise EffiVMTError(f"{out} has no {QUARANTINE}: no run has ended there; run without --retry-failed") from error
+        missing = Path(error.filename).name
+        raise EffiVMTError(f"{out} has no {missing}: no run has ended there; run without --retry-failed") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise EffiVMTError(
+            f"{RUN} or {QUARANTINE} in {out} cannot be read ({in_one_line(error)}); run without --retry-failed"
+        ) from error
+    if failed != listed:
+        raise EffiVMTError(
+            f"{RUN} and {QUARANTINE} in {out} name different clips as failed: a run was cut short, or a file has "
+            "changed; run without --retry-failed"
+        )
+    return failed
 
 
 def write_run(catalog: Catalog, outcomes: Sequence[ClipOutcome], out: Path, seconds: float) -> RunSummary:
@@ -139,10 +150,8 @@ def write_run(catalog: Catalog, outcomes: Sequence[ClipOutcome], out: Path, seco
         summary = replace(summary, clips=clips, removed=removed_rows(catalog, out))
         with atomic_write(out / RUN) as temporary:
             temporary.write_text(json.dumps(asdict(summary), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        with atomic_write(out / QUARANTINE) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-            table = csv.writer(file, lineterminator="\n")
-            table.writerow(["clip", "stage", "reason"])
-            table.writerows([clip.clip, clip.stage, clip.reason] for clip in clips if clip.status == "failed")
+        failed = [(clip.clip, clip.stage, clip.reason) for clip in clips if clip.status == "failed"]
+        write_csv(out / QUARANTINE, ("clip", "stage", "reason"), failed)
         write_run_report(out)
     return summary
 
@@ -150,7 +159,11 @@ def write_run(catalog: Catalog, outcomes: Sequence[ClipOutcome], out: Path, seco
 def _earlier(out: Path) -> list[ClipOutcome]:
     """The outcomes in an earlier run.json; none where there is no whole one."""
     try:
-        rows = json.loads((out / RUN).read_text(encoding="utf-8"))["clips"]
-        return [ClipOutcome(**row | {name: tuple(row.get(name, ())) for name in ("hits", "notices")}) for row in rows]
+        return _read_outcomes(out)
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return []
+
+
+def _read_outcomes(out: Path) -> list[ClipOutcome]:
+    rows = json.loads((out / RUN).read_text(encoding="utf-8"))["clips"]
+    return [ClipOutcome(**row | {name: tuple(row.get(name, ())) for name in ("hits", "notices")}) for row in rows]

@@ -10,6 +10,7 @@ from effivmt.errors import VideoError
 from effivmt.store.digests import canonical_json, sha256_bytes, sha256_file
 from effivmt.store.disk_errors import write_errors
 from effivmt.store.files import atomic_write
+from effivmt.untrusted import open_regular
 
 NAME = "catalog.parquet"
 SCHEMA = pa.schema(
@@ -45,13 +46,22 @@ def write_catalog_table(catalog: Catalog, out: Path) -> Path:
     root = catalog.path.resolve().parent
     path, signature = out / NAME, {b"signature": _signature(catalog).encode()}
     with write_errors(path):
-        if path.is_file() and (parquet.read_schema(path).metadata or {}).get(b"signature") == signature[b"signature"]:
+        if _signature_in(path) == signature[b"signature"]:
             return path
         out.mkdir(parents=True, exist_ok=True)
         rows = [_row(clip, root) for clip in catalog.clips]
         with atomic_write(path) as temporary:
             parquet.write_table(pa.Table.from_pylist(rows, SCHEMA.with_metadata(signature)), temporary)
     return path
+
+
+def _signature_in(path: Path) -> bytes | None:
+    """The signature in a table that an earlier run wrote; None where there is no whole one."""
+    try:
+        with open_regular(path) as file:
+            return (parquet.read_schema(file).metadata or {}).get(b"signature")
+    except (OSError, ValueError, pa.ArrowException):
+        return None
 
 
 def _signature(catalog: Catalog) -> str:

@@ -65,4 +65,4 @@ def take(info: "VideoInfo", num_frames: int, params: IngestParams, *, start: flo
 
 def load_excerpt(ingested: Artifact) -> Excerpt:
     """The excerpt in an ingest artifact."""
-    return Excerpt(**json.loads(ingested.file(FILE).read_text(encoding="utf-8")))
+    return Excerpt(**json.loads(ingested.read(FILE)))

@@ -121,7 +121,9 @@ def _find_rendered(work: Workspace, clip: Clip, motion: Artifact) -> list[Render
             return found
         embeddings[text] = found
     videos: dict[tuple[str, int], list[Artifact]] = {}
-    for job in render_jobs(work, clip.prompts, embeddings, open_adapter(adapter_folder(motion))):
+    with adapter_folder(motion) as folder:
+        adapter = open_adapter(folder)
+    for job in render_jobs(work, clip.prompts, embeddings, adapter):
         if isinstance(found := _find(work, render_key(work, job)), str):
             return found
         videos.setdefault((job.prompt, job.seed), []).append(found)

@@ -28,4 +28,4 @@ def psnr(frames: "np.ndarray", decoded: "np.ndarray") -> float:
 
 def load_psnr(ingested: Artifact) -> float:
     """The measure in an ingest artifact, in dB."""
-    return float(json.loads(ingested.file(FILE).read_text(encoding="utf-8"))[FIELD])
+    return float(json.loads(ingested.read(FILE))[FIELD])

@@ -81,7 +81,8 @@ def run_up_to(stage: str, work: Workspace, clip: Clip, runner: StageRunner) -> d
     motion = runner.run(temporal, work, clip, seen, classified, appearance=appearance)
     if stage == "temporal":
         return _all_files(motion)
-    rendered = runner.run(render, work, clip.prompts, adapter_folder(motion))
+    with adapter_folder(motion) as adapter:
+        rendered = runner.run(render, work, clip.prompts, adapter)
     if stage == "render":
         return _videos(clip, rendered)
     return _all_files(runner.run(evaluate, work, clip, seen, rendered))

@@ -1,6 +1,5 @@
 """Tables over all clips of a catalog, from the files that a step placed: loss curves and metrics."""
 
-import csv
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -8,6 +7,7 @@ from statistics import fmean
 from typing import Any
 
 from effivmt.evaluation.metrics import KINDS, METRICS, mean_metrics, ordered
+from effivmt.pipeline.csv_table import write_csv
 from effivmt.store.files import atomic_write
 
 LOSSES, TABLE = "losses.csv", "metrics.csv"
@@ -25,7 +25,7 @@ def write_losses(folder: Path, clips: Sequence[str]) -> None:
     for clip in clips:
         for name, values in sorted(_read(folder / clip / "losses.json").items()):
             rows += [(clip, name, step, value) for step, value in thinned(values)]
-    _write_csv(folder / LOSSES, ("clip", "loss", "step", "value"), rows)
+    write_csv(folder / LOSSES, ("clip", "loss", "step", "value"), rows)
 
 
 def write_metrics(folder: Path, summary: Path, clips: Sequence[str]) -> None:
@@ -44,7 +44,7 @@ def write_metrics(folder: Path, summary: Path, clips: Sequence[str]) -> None:
         for kind, values in kinds.items()
         for name, value in values.items()
     ]
-    _write_csv(folder / TABLE, ("clip", "video", "metric", "value"), rows)
+    write_csv(folder / TABLE, ("clip", "video", "metric", "value"), rows)
     for path in (summary / "clips").glob("*.json"):
         if path.stem not in means:
             path.unlink()
@@ -81,10 +81,3 @@ def _means(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
 
 def _read(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
-
-
-def _write_csv(path: Path, heading: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        table = csv.writer(file, lineterminator="\n")
-        table.writerow(heading)
-        table.writerows(rows)

@@ -1,6 +1,8 @@
 """The transfer of one clip: its stages, one after another."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,16 +70,13 @@ class TransferResult:
     @property
     def metrics(self) -> list[MetricRow]:
         """Per rendered video: prompt, seed, and the metrics `adapter` and, where it was rendered, `baseline`."""
-        return json.loads(self.evaluated.file("metrics.json").read_text(encoding="utf-8"))
+        return json.loads(self.evaluated.read("metrics.json"))
 
     @property
     def losses(self) -> dict[str, dict[str, list[float]]]:
         """Losses of every step by stage and name: `denoising`, and for `temporal` also `motion`."""
         curves = {"spatial": self.appearance, "temporal": self.motion}
-        return {
-            stage: json.loads(artifact.file("losses.json").read_text(encoding="utf-8"))
-            for stage, artifact in curves.items()
-        }
+        return {stage: json.loads(artifact.read("losses.json")) for stage, artifact in curves.items()}
 
 
 def run_clip(work: Workspace, clip: Clip, runner: StageRunner | None = None) -> TransferResult:
@@ -91,7 +90,8 @@ def run_clip(work: Workspace, clip: Clip, runner: StageRunner | None = None) -> 
     work = work.for_frames(load_excerpt(ingested).num_frames)
     appearance = runner.run(spatial, work, clip, ingested, classified)
     motion = runner.run(temporal, work, clip, masked or ingested, classified, appearance=appearance)
-    rendered = runner.run(render, work, clip.prompts, adapter_folder(motion))
+    with adapter_folder(motion) as adapter:
+        rendered = runner.run(render, work, clip.prompts, adapter)
     evaluated = runner.run(evaluate, work, clip, masked or ingested, rendered)
     return TransferResult(
         clip=clip,
@@ -107,6 +107,10 @@ def run_clip(work: Workspace, clip: Clip, runner: StageRunner | None = None) -> 
     )
 
 
-def adapter_folder(tuned: Artifact) -> Path:
-    """The adapter folder in the artifact of a tuning stage; DamageError where a file of it is damaged."""
-    return tuned.folder("adapter")
+@contextmanager
+def adapter_folder(tuned: Artifact) -> Iterator[Path]:
+    """The adapter folder in the artifact of a tuning stage; DamageError where a file of it is, or becomes, damaged."""
+    try:
+        yield tuned.folder("adapter")
+    finally:
+        tuned.folder("adapter")

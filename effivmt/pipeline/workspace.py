@@ -11,8 +11,10 @@ from effivmt.errors import BackboneError, in_one_line
 from effivmt.evaluation.scorer_folder import ScorerFolder, find_scorer
 from effivmt.method.backbone_folder import BackboneFolder, check_settings, find_backbone, tuned_experts
 from effivmt.method.experts import Expert
+from effivmt.method.memory_choices import MemoryChoices
 from effivmt.pipeline.callbacks import Callback
 from effivmt.pipeline.healing import heal
+from effivmt.planning.memory import choose_memory
 from effivmt.store import DEFAULT_STORE, Key, Store
 from effivmt.versions import BENCHMARK_VERSIONS, VERSIONS
 
@@ -34,12 +36,14 @@ class ChosenScorer:
 
 @dataclass
 class LoadedBackbone:
-    """The backbone's folder, the backbone itself, and the scorers by name, once they were needed.
+    """The backbone's folder, what it does to fit into memory, the backbone itself, and the scorers by name, once they
+    were needed.
 
     weights: whether weights may be fetched.
     """
 
     folder: BackboneFolder | None = None
+    memory: MemoryChoices | None = None
     backbone: "Backbone | None" = None
     scorers: dict[str, ChosenScorer] = field(default_factory=dict)
     weights: bool = True
@@ -75,6 +79,17 @@ class Workspace:
         return self.loaded.folder
 
     @property
+    def memory(self) -> MemoryChoices:
+        """What the stages do to fit into `backbone.memory`, chosen on first use and remembered in the store."""
+        if self.loaded.memory is None:
+            for trial in heal(self.callback):
+                with trial:
+                    known = self.store.root / "memory.json"
+                    self.loaded.memory = choose_memory(self.params, self.folder.path, known, self.folder.shape.experts)
+        assert self.loaded.memory is not None
+        return self.loaded.memory
+
+    @property
     def experts(self) -> tuple[Expert, ...]:
         """The backbone's transformers that get an adapter, one after another."""
         return tuned_experts(self.folder, self.params.backbone)
@@ -107,7 +122,7 @@ class Workspace:
             from effivmt.method.verbosity import silence_libraries
 
             silence_libraries()
-            self.loaded.backbone = Backbone(self.params.backbone, self.folder)
+            self.loaded.backbone = Backbone(self.params.backbone, self.folder, self.memory)
         return self.loaded.backbone
 
     def for_clip(self, clip: Clip) -> "Workspace":
@@ -129,10 +144,16 @@ class Workspace:
         return Key(stage, versions[stage], inputs, params, self.folder.digest)
 
     @property
+    def precision(self) -> str:
+        """The precision of the transformer, as keys name it."""
+        dtype = self.params.backbone.dtype
+        return f"{dtype}, weights in 8 bits" if self.memory.float8_base else dtype
+
+    @property
     def adapted_precision(self) -> str:
         """The precision of a transformer with an adapter, as keys name it."""
-        dtype = self.params.backbone.dtype
-        return dtype if dtype == "float32" else f"{dtype}, LoRA in float32"
+        precision = self.precision
+        return precision if precision == "float32" else f"{precision}, LoRA in float32"
 
     def forces(self, key: Key) -> bool:
         """Whether the artifact of this key is made again even where the store has it."""

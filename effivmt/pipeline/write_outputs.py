@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, cast
 
 from effivmt.pipeline.outcomes import StageRun
 from effivmt.pipeline.outputs import Outputs, video_names, without_adapter
+from effivmt.pipeline.stages.tensors import load_tensor
 from effivmt.pipeline.transfer import TransferResult
 from effivmt.pipeline.workspace import Workspace
 from effivmt.report.run_record import CatalogRow, ClipMetrics, ClipRun, ResultRow, StageTiming, named_curves
+from effivmt.store import Artifact
 from effivmt.store.digests import canonical_json, sha256_bytes
 from effivmt.store.disk_errors import write_errors
 from effivmt.store.files import atomic_write, copy_verified
@@ -56,8 +58,6 @@ def _made_of(work: Workspace, result: TransferResult) -> str:
 
 def _write_files(work: Workspace, result: TransferResult, outputs: Outputs, made_of: str) -> None:
     """Writes every file of a clip's out folder; the record, which lists all others, comes last."""
-    from safetensors.torch import load_file
-
     from effivmt.media.video import write_image, write_video
     from effivmt.report.clip_page import render_report
 
@@ -75,7 +75,7 @@ def _write_files(work: Workspace, result: TransferResult, outputs: Outputs, made
         copy_verified(result.motion, name, folder / name)
     if result.masked is not None:
         copy_verified(result.masked, "mask.mp4", outputs.mask)
-    frames = load_file(result.ingested.file("frames.safetensors"))["frames"].numpy()
+    frames = load_tensor(result.ingested, "frames").numpy()
     with atomic_write(outputs.reference) as temporary:
         write_video(temporary, frames, work.params.ingest.fps)
     with atomic_write(outputs.sheet) as temporary:
@@ -128,11 +128,15 @@ def _sheet(result: TransferResult, reference: "np.ndarray") -> "np.ndarray":
     from effivmt.media.figures import contact_sheet
     from effivmt.media.video import read_frames
 
+    def read(artifact: Artifact) -> "np.ndarray":
+        with artifact.opened("video.mp4") as path:
+            return read_frames(path)[0]
+
     rows = [(f"Reference: {result.clip.caption}", reference)]
     for one in result.rendered:
-        rows.append((one.prompt, read_frames(one.artifact.file("video.mp4"))[0]))
+        rows.append((one.prompt, read(one.artifact)))
         if one.without_adapter is not None:
-            rows.append((f"Without the adapter: {one.prompt}", read_frames(one.without_adapter.file("video.mp4"))[0]))
+            rows.append((f"Without the adapter: {one.prompt}", read(one.without_adapter)))
     return contact_sheet(rows)
 
 

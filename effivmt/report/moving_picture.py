@@ -33,6 +33,6 @@ def _results(folder: Path) -> list[tuple[str, str]]:
     """Prompt and file name of each video in the out folder of a clip."""
     try:
         document = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-        return [(result["prompt"], result["video"]) for result in document["results"]]
+        return [(str(result["prompt"]), Path(result["video"]).name) for result in document["results"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise EffiVMTError(f"{folder} is not the out folder of a clip ({error!r:.100}): run transfer first") from error

@@ -1,7 +1,8 @@
 """A pipeline step's result, and the key that identifies it: all that the result depends on."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -56,7 +57,8 @@ class Artifact:
 
     key: digest of the Key; inputs: the key's; seconds: wall time of the work when it was done; cached: whether it was
     done before this call; processor_seconds: CPU time of all threads, and peak_bytes: peak resident memory, while it
-    was done (both None in records that older versions wrote).
+    was done (both None in records that older versions wrote); gpu_peak_bytes: peak of the tensors on a GPU, None where
+    none was used.
     """
 
     key: str
@@ -68,6 +70,7 @@ class Artifact:
     cached: bool
     processor_seconds: float | None = None
     peak_bytes: int | None = None
+    gpu_peak_bytes: int | None = None
 
     def file(self, name: str) -> Path:
         """Path of a listed file, whose content is the published one: it is read once per process and change.
@@ -86,6 +89,26 @@ class Artifact:
             if fault_of(path, sha256):  # no other process has made it again meanwhile
                 raise DamageError(self.stage, path, fault)
         return path
+
+    def read(self, name: str) -> bytes:
+        """The published content of a listed file, whatever happens to the file meanwhile; errors as of `file`."""
+        with self.opened(name) as path:
+            content = path.read_bytes()
+        if (found := sha256_bytes(content)) != self.digest(name):
+            raise DamageError(self.stage, path, f"has changed (sha256 {found:.12}) while it was read")
+        return content
+
+    @contextmanager
+    def opened(self, name: str) -> Iterator[Path]:
+        """Path of a listed file, checked as by `file` before and after it is read; errors as of `file`.
+
+        What a reader raises because the file changed under it gives way to the DamageError.
+        """
+        path = self.file(name)
+        try:
+            yield path
+        finally:
+            self.file(name)
 
     def folder(self, name: str) -> Path:
         """Path of a folder of listed files, each checked as by `file`; errors as of `file`."""

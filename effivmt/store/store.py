@@ -20,7 +20,7 @@ from effivmt.store.digests import canonical_json, sha256_file
 from effivmt.store.disk_errors import store_errors
 from effivmt.store.durable import remove, sync
 from effivmt.store.locks import locked
-from effivmt.store.memory import peak_bytes, reset_peak
+from effivmt.store.memory import gpu_peak_bytes, peak_bytes, reset_peak
 from effivmt.store.record import RECORD, fault_of_size, mark_used, read_record, seal
 from effivmt.store.remote import Remote
 
@@ -93,6 +93,8 @@ class Store:
                     make(out, scratch)
                 cost = {"seconds": time.perf_counter() - started, "processor_seconds": time.process_time() - busy}
                 cost["peak_bytes"] = peak_bytes()
+                if (on_gpu := gpu_peak_bytes()) is not None:
+                    cost["gpu_peak_bytes"] = on_gpu
                 with store_errors(self.root):
                     artifact = self._publish(key, out, cost)
                     remove(scratch)
@@ -247,7 +249,7 @@ def _versions() -> dict[str, str | None]:
 
 def _artifact(key: Key, folder: Path, record: dict, cached: bool) -> Artifact:
     files = {name: entry["sha256"] for name, entry in sorted(record["files"].items())}
-    cost = {name: record.get(name) for name in ("processor_seconds", "peak_bytes")}
+    cost = {name: record.get(name) for name in ("processor_seconds", "peak_bytes", "gpu_peak_bytes")}
     return Artifact(key.digest, key.stage, folder, files, key.inputs, record["seconds"], cached, **cost)
 
 

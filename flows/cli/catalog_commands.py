@@ -76,7 +76,7 @@ def run(
     from effivmt.pipeline.outputs import check_writable
     from effivmt.pipeline.selection import select_clips, set_long_texts_aside
     from effivmt.pipeline.workspace import open_workspace
-    from effivmt_flows.cli.progress import clip_progress, damage_notices, say_scorer_fault
+    from effivmt_flows.cli.progress import clip_progress, damage_notices, say_memory, say_scorer_fault
     from effivmt_flows.cli.tables import print_faults, print_plan, print_run
     from effivmt_tasks.cluster import choose_cluster
     from effivmt_tasks.stores import open_store
@@ -96,6 +96,7 @@ def run(
     )
     chosen = set_long_texts_aside(work, chosen)
     say_scorer_fault(work.scorer.fault, quiet=quiet)
+    say_memory(work.memory, quiet=quiet)
     print_faults(chosen)
     if dry_run:
         print_plan(work, chosen)

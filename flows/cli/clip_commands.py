@@ -97,7 +97,7 @@ def transfer(
     from effivmt.pipeline.stages import check_texts
     from effivmt.pipeline.stages.ingestion import check_video, ingest_key
     from effivmt.pipeline.workspace import open_workspace
-    from effivmt_flows.cli.progress import damage_notices, say_scorer_fault, stage_progress, waiting
+    from effivmt_flows.cli.progress import damage_notices, say_memory, say_scorer_fault, stage_progress, waiting
     from effivmt_flows.cli.tables import print_transfer
     from effivmt_flows.cli.terminal import say
     from effivmt_tasks.stores import open_store
@@ -112,6 +112,7 @@ def transfer(
     if work.store.find(key) is None:
         check_video(clip)
     say_scorer_fault(work.scorer.fault, quiet=quiet)
+    say_memory(work.memory, quiet=quiet)
     if engine == "prefect":
         from effivmt_tasks.server import reach_server
 

@@ -23,7 +23,7 @@ SHOWN = ("torch", "diffusers", "peft", "transformers", "prefect", "mlflow", "dvc
 """Packages that get a line of their own; the others share one."""
 GIB = 2**30
 LEAST_FREE = 5 * GIB
-"""Bytes; an adapter of the 14B model has half a gigabyte, the artifacts of its clip a few."""
+"""Bytes, for a few clips with videos; a backbone of which one clip takes more needs that."""
 
 
 @dataclass(frozen=True)
@@ -45,16 +45,21 @@ def examine(source: str | None, overrides: Sequence[str], store: Path) -> Iterat
     yield _guarded("ffmpeg", _ffmpeg)
     yield _guarded("machine", _machine)
     yield _guarded("gpu", _gpu)
+    least = LEAST_FREE
     try:
         params = load_params(source, overrides)
     except EffiVMTError as error:
         yield Check("params", str(error), ok=False)
     else:
         yield Check("params", source or (str(DEFAULT_FILE) if DEFAULT_FILE.is_file() else "preset tiny"))
-        yield _guarded("backbone", lambda: check_backbone(params))
+        yield (backbone := _guarded("backbone", lambda: check_backbone(params)))
+        if backbone.ok:
+            sizes: list[int] = []
+            yield _guarded("plan", lambda: _plan(params, sizes))
+            least = max(LEAST_FREE, *sizes)
         yield _guarded("scorer", lambda: _scorer(params))
     yield check_folder("store", store)
-    yield check_space(store, LEAST_FREE)
+    yield check_space(store, least)
     if os.environ.get(REMOTE):
         yield _guarded("remote", _remote)
     yield _guarded("mlflow runs", _mlflow)
@@ -168,6 +173,19 @@ def _gpu() -> Check:
         free, total = torch.cuda.mem_get_info(index)
         found.append(f"{torch.cuda.get_device_name(index)}, {free / GIB:.1f} of {total / GIB:.1f} GiB free")
     return Check("gpu", "; ".join(found))
+
+
+def _plan(params: Params, sizes: list[int]) -> Check:
+    """What a clip takes; appends the bytes that it leaves on the disk to `sizes`."""
+    from effivmt.planning.report import plan_run
+
+    report = plan_run(params)
+    sizes.append(report.disk_bytes)
+    most = max(report.plan.costs, key=lambda cost: cost.device_bytes)
+    found = (
+        f"{most.stage} takes most memory, {most.device_bytes / GIB:.1f} GiB; {report.disk_bytes / GIB:.2f} GiB of disk"
+    )
+    return Check("plan", "; ".join(report.faults) or f"{found} a clip; effivmt plan shows more", not report.faults)
 
 
 def _scorer(params: Params) -> Check:

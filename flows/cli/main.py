@@ -16,12 +16,15 @@ from effivmt_flows.cli import (
     clip_commands,
     merge_commands,
     picture_commands,
+    plan_commands,
     registry_commands,
     store_commands,
     upkeep_commands,
 )
 from effivmt_flows.cli.stopping import stopped_by_signals
 
+ENGINE = ("httpx", "httpcore", "prefect", "websockets")
+"""The packages whose errors come from Prefect's server: whatever else raises them turns them into our own."""
 INTERRUPTED = 130
 """The exit code that typer gives a command that KeyboardInterrupt has ended."""
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -52,6 +55,7 @@ COMMANDS = (
     clip_commands.render,
     merge_commands.merge,
     clip_commands.evaluate,
+    plan_commands.plan,
     picture_commands.animate,
     bench_commands.bench,
     registry_commands.pull,
@@ -91,8 +95,15 @@ def main(arguments: list[str] | None = None) -> int:
         print(f'error: this needs the package {package}: pip install "effivmt[full]"', file=sys.stderr)
         return 1
     except Exception as error:
-        if not is_full(error):
+        if is_full(error):
+            print(f"error: {FULL_REMEDY} ({in_one_line(error)})", file=sys.stderr)
+        elif type(error).__module__.partition(".")[0] in ENGINE:
+            print(
+                f"error: Prefect's server has gone or failed ({in_one_line(error)}); what is done is in the store: the "
+                "same command goes on when the server is back, or with --engine local",
+                file=sys.stderr,
+            )
+        else:
             raise
-        print(f"error: {FULL_REMEDY} ({in_one_line(error)})", file=sys.stderr)
         return 1
     return 0

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import numpy as np
 from rich.table import Table
-from safetensors.torch import load_file
 
 from effivmt.catalog import load_catalog
 from effivmt.config import Params
 from effivmt.media.video import read_frames
 from effivmt.pipeline.healing import heal
+from effivmt.pipeline.stages.tensors import load_tensor
 from effivmt.pipeline.transfer import run_clip
 from effivmt.pipeline.workspace import open_workspace
 from effivmt.pretrain.examinations.judge import judge, path_scores
@@ -37,7 +37,7 @@ def run_transfer(catalog: Path, params: Params, store: Path) -> None:
             for trial in heal(callback):
                 with trial:
                     result = run_clip(work, clip)
-                    frames = load_file(result.ingested.file("frames.safetensors"))["frames"].numpy()
+                    frames = load_tensor(result.ingested, "frames").numpy()
                     judged = [
                         {kind: judge(read_frames(made.file("video.mp4"))[0]) for kind, made in rendered.by_kind.items()}
                         for rendered in result.rendered

@@ -9,6 +9,7 @@ from datetime import timedelta
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from effivmt.errors import DamageError
+from effivmt.method.memory_choices import MemoryChoices
 from effivmt.pipeline.callbacks import Callback
 from effivmt.pipeline.outcomes import ClipOutcome, StageRun
 from effivmt_flows.cli.terminal import open_console, say
@@ -77,6 +78,12 @@ def say_scorer_fault(fault: str, *, quiet: bool) -> None:
     """Tells on stderr why there is no scorer, where there is none; of nothing at all when quiet."""
     if fault and not quiet:
         say(fault, sys.stderr)
+
+
+def say_memory(choices: MemoryChoices, *, quiet: bool) -> None:
+    """Tells on stderr what is done to fit into a GPU, where anything is; nothing when quiet."""
+    if choices != MemoryChoices() and not quiet:
+        say(f"to fit into memory: {choices.describe()}", sys.stderr)
 
 
 class DamageLines(Callback):

@@ -29,7 +29,7 @@ def read_tracked(folder: Path) -> TrackedRun | None:
     """The content of tracked.json; None where there is none, or one of another format."""
     try:
         return TrackedRun(**json.loads(Outputs(folder, ()).tracked.read_text(encoding="utf-8")))
-    except (FileNotFoundError, ValueError, TypeError):
+    except (FileNotFoundError, IsADirectoryError, ValueError, TypeError):
         return None
 
 
@@ -49,7 +49,7 @@ def read_record(path: Path) -> dict[str, Any]:
     """The content of a clip's transfer.json or a catalog's run.json; empty where there is none."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError):
         return {}
     return record if isinstance(record, dict) else {}
 

@@ -4,6 +4,7 @@ A version's tag holds the digest of its adapter.json, which lists the digests of
 artifact store alone is detected.
 """
 
+import fcntl
 import os
 import re
 import secrets
@@ -17,6 +18,7 @@ from effivmt.errors import AdapterError, EffiVMTError, ParamsError
 from effivmt.method.adapter_manifest import read_facts
 from effivmt.store.digests import sha256_file
 from effivmt.store.disk_errors import write_errors
+from effivmt.store.durable import sync
 from effivmt_tasks.tracking.location import check_reachable, database_file, public_uri, tracking_uri
 
 ADAPTER_SHA256 = "adapter_sha256"
@@ -91,9 +93,7 @@ def fetch(version: Version, out: Path) -> Path:
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise EffiVMTError(f"--out {out} is in use; choose a folder that does not exist")
         out.parent.mkdir(parents=True, exist_ok=True)
-        temporary = out.parent / f".{secrets.token_hex(8)}"
-        temporary.mkdir()
-    try:
+    with _folder_beside(out) as temporary:
         with write_errors(out), _asking(version.reference):
             from mlflow.artifacts import download_artifacts
 
@@ -101,10 +101,48 @@ def fetch(version: Version, out: Path) -> Path:
             folder = Path(download_artifacts(source, dst_path=str(temporary), tracking_uri=tracking_uri()))
         _verify(folder, version)
         with write_errors(out):
+            for path in (*folder.iterdir(), folder):
+                sync(path)
             os.replace(folder, out)
+            sync(out.parent)
+    return out
+
+
+@contextmanager
+def _folder_beside(out: Path) -> Iterator[Path]:
+    """An empty folder beside `out` for a download, which goes at the end, and with it those of pulls that were killed.
+
+    Each is locked while its pull is at work; the kernel frees the lock of a process that dies.
+    """
+    prefix = f".{out.name}.pulled-"
+    with write_errors(out):
+        for path in out.parent.iterdir():
+            if path.name.startswith(prefix) and (handle := _lock(path)) is not None:
+                shutil.rmtree(path, ignore_errors=True)
+                os.close(handle)
+        temporary = out.parent / f"{prefix}{secrets.token_hex(8)}"
+        temporary.mkdir()
+        handle = _lock(temporary)
+    try:
+        yield temporary
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return out
+        if handle is not None:
+            os.close(handle)
+
+
+def _lock(folder: Path) -> int | None:
+    """A handle that locks a folder until it is closed; None where another has the lock, or there are no locks."""
+    try:
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        return None
+    return handle
 
 
 def _verify(folder: Path, version: Version) -> None:

@@ -82,7 +82,7 @@ def test_a_catalog_that_cannot_be_told_removes_nothing(project: Path, catalog: P
     (catalog.parent / "a.mp4").rename(catalog.parent / "b.mp4")  # as on a disk that is not mounted
     ended = prune(project, catalog, *options)
     assert ended.code == 1 and "clip one, ingest: video" in ended.err and "nothing is removed" in ended.err
-    catalog.write_text(HEADING + ROWS["one"] + "two,b.mp4,,a star\n", encoding="utf-8")
+    catalog.write_text(HEADING + ROWS["one"] + "two,b.mp4,a square,\n", encoding="utf-8")
     assert "nothing is removed" in prune(project, catalog, *options).err
     assert run(project, catalog, "--delete-removed").code == 2 and (catalog.parent / "out" / "two").exists()
     assert stages(store) == whole

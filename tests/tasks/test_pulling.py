@@ -1,5 +1,7 @@
 """Pulling from a store that gives other files than were registered, and from one that is in order."""
 
+import fcntl
+import os
 import shutil
 import subprocess
 import sys
@@ -8,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from changing import change, renamed
-from loopback import Server
+from loopback import Gate, Server
 from mlflow.tracking import MlflowClient
 
 from effivmt.errors import EffiVMTError
@@ -87,6 +89,36 @@ def test_damaged_cache_is_filled_again(adapter: Path, stored: Path, tmp_path: Pa
     (folder / "README.md").write_text("mine")
     assert pull_to_cache(REFERENCE, tmp_path / "pulled") == folder
     assert (folder / "README.md").read_bytes() == (adapter / "README.md").read_bytes()
+
+
+@pytest.mark.parametrize("size", [300, 3000, 8000, 30_000])
+def test_server_that_goes_in_the_middle(
+    server: Server,
+    stored: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+    size: int,
+) -> None:
+    """After this many bytes, of the answers of the registry or of a file."""
+    gate = Gate(server, after=size)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", gate.uri)
+    assert main(["pull", REFERENCE, "--out", str(tmp_path / "got")]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and len(error.splitlines()) == 1 and "MLflow" in error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_pull_has_left_goes(stored: Path, tmp_path: Path) -> None:
+    stale, busy = tmp_path / ".got.pulled-1", tmp_path / ".got.pulled-2"
+    for folder in (stale, busy):
+        folder.mkdir()
+        (folder / "temporal.safetensors").touch()
+    lock = os.open(busy, os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)  # as the pull that is at work there
+    pull(REFERENCE, tmp_path / "got")
+    os.close(lock)
+    assert {path.name for path in tmp_path.iterdir()} == {"got", ".got.pulled-2"}
 
 
 @pytest.mark.parametrize(

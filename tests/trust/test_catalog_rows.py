@@ -155,12 +155,14 @@ def check_any_rows(folder: Path, rows: list[object]) -> None:
 
 @given(st.lists(ROWS, max_size=4))
 @settings(max_examples=80, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
-def test_any_rows(tmp_path, rows):
+def test_any_rows(tries, tmp_path, rows):
+    tries()
     check_any_rows(tmp_path, rows)
 
 
 @pytest.mark.slow
 @given(st.lists(ROWS, max_size=4))
 @settings(max_examples=10_000, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
-def test_any_10000_catalogs(tmp_path, rows):
+def test_any_10000_catalogs(tries, tmp_path, rows):
+    tries()
     check_any_rows(tmp_path, rows)

@@ -19,9 +19,9 @@ GIGABYTE = 10**9
 
 
 def filmed(path: Path, size: str, frames: int, *options: str) -> Path:
-    """A video of a plain colour, of a few kilobytes whatever its size."""
+    """A video of a plain colour, of a few kilobytes whatever its size; by default as H.264."""
     source = ("-f", "lavfi", "-i", f"color=navy:size={size}:rate=30", "-frames:v", str(frames))
-    coded = ("-c:v", "libx264", "-preset", "ultrafast", "-threads", "1", *options, str(path))
+    coded = (*(options or ("-c:v", "libx264", "-preset", "ultrafast")), "-threads", "1", str(path))
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", "-y", *source, *coded]
     subprocess.run(command, check=True, timeout=240)
     return path
@@ -125,22 +125,50 @@ from effivmt.config import load_params
 from effivmt.pipeline.stages import ingest
 from effivmt.pipeline.workspace import open_workspace
 
-clip = Clip(clip="a", video=Path(sys.argv[1]), caption="a", prompts=("b",))
+images = Path(sys.argv[2]) if Path(sys.argv[2]).is_dir() else None
+clip = Clip(clip="a", video=Path(sys.argv[1]), caption="a", prompts=("b",), appearance_images=images)
 with tempfile.TemporaryDirectory() as folder:
     ingest(open_workspace(load_params("tiny", ["ingest.num_frames=33", "sampling.frames=17"]), folder), clip)
 """
-HD = ("1920x1080", 210)
-LARGEST = ("4096x2304", 40, "-pix_fmt", "yuv420p", "-x264-params", "ref=16:bframes=3", "-level", "6.2")
+X264 = ("-c:v", "libx264", "-preset", "ultrafast")
+WORST = {
+    "HD": ("mp4", "1920x1080", 210, *X264),
+    "4K": ("mp4", "4096x2304", 40, *X264, "-pix_fmt", "yuv420p", "-x264-params", "ref=16:bframes=3", "-level", "6.2"),
+    "tall": ("mp4", "1728x5184", 40, *X264, "-pix_fmt", "yuv420p", "-x264-params", "ref=16:bframes=3", "-level", "6.2"),
+    "2000 frames": ("mp4", "128x128", 2000, *X264),
+    "alpha": ("mov", "3072x2304", 20, "-c:v", "qtrle", "-pix_fmt", "argb"),
+    "PNG": ("png", "4096x2304", 1, "-update", "1", "-pix_fmt", "rgb24"),
+}
+"""Kind -> suffix, size, frames and codec of the largest videos of it that are not refused."""
+IMAGES = {"PNG": ("RGBA", {"compress_level": 1}), "JPEG": ("RGB", {"progressive": True})}
+"""Format -> mode and options of the largest images."""
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", [HD, LARGEST])
-@pytest.mark.parametrize("code", [EVALUATE, INGEST])
-def test_hd_and_4k_take_less_than_a_gigabyte(tmp_path, kind, code):
-    size, frames, *options = kind
-    video = filmed(tmp_path / "v.mp4", size, frames, *options)
-    assert video.stat().st_size < 200_000
+@pytest.mark.parametrize("kind", WORST)
+@pytest.mark.parametrize("code", [EVALUATE, INGEST], ids=["evaluate", "ingest"])
+def test_the_worst_videos_take_less_than_a_gigabyte(tmp_path, kind, code):
+    suffix, size, frames, *options = WORST[kind]
+    video = filmed(tmp_path / f"v.{suffix}", size, frames, *options)
+    assert video.stat().st_size < 2**20
     ended = measured(tmp_path, video, video, code=code)
+    if kind == "PNG":  # one frame is too short for both
+        assert ended.code == 1 and "errors.VideoError: " in ended.err.splitlines()[-1], ended
+    else:
+        assert ended.code == 0, ended
+    assert ended.peak < GIGABYTE, ended
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", IMAGES)
+def test_the_largest_images_take_less_than_a_gigabyte(tmp_path, sample_video, kind):
+    """As appearance images of ingest: two, of which one is in memory at a time."""
+    mode, options = IMAGES[kind]
+    (tmp_path / "images").mkdir()
+    for number in range(2):
+        image = Image.new(mode, (8192, 4096), (200, 40, 20, 9)[: len(mode)])
+        image.save(tmp_path / f"images/{number}.{kind.lower()}", format=kind, **options)
+    ended = measured(tmp_path, sample_video, tmp_path / "images", code=INGEST)
     assert ended.code == 0 and ended.peak < GIGABYTE, ended
 
 

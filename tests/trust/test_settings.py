@@ -1,5 +1,6 @@
 """Settings and headers of strangers: one line each, soon."""
 
+import json
 import os
 import socket
 import struct
@@ -114,6 +115,41 @@ def test_a_safetensors_header_of_a_stranger(tmp_path, content, length):
         read_safetensors_header(header(tmp_path, content, length=length))
 
 
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(["F32", "BF16", "a"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["dtype", "shape", "data_offsets", "__metadata__", "a"]), inner, max_size=4)
+    ),
+    max_leaves=8,
+)
+
+
+def check_any_header(folder: Path, value: object, tail: bytes) -> None:
+    """Any header of a safetensors file gives its tensors, or a ValueError."""
+    path = header(folder, json.dumps(value).encode())
+    path.write_bytes(path.read_bytes() + tail)
+    try:
+        assert all(entry.shape is not None for entry in read_safetensors_header(path).values())
+    except ValueError as error:
+        assert str(error).startswith(("is ", "has ", "holds ", "lists "))
+
+
+@given(JSON, st.binary(max_size=8))
+@settings(max_examples=80, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
+def test_any_header(tries, tmp_path, value, tail):
+    tries()
+    check_any_header(tmp_path, value, tail)
+
+
+@pytest.mark.slow
+@given(JSON, st.binary(max_size=8))
+@settings(max_examples=3000, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
+def test_any_3000_headers(tries, tmp_path, value, tail):
+    tries()
+    check_any_header(tmp_path, value, tail)
+
+
 YAML = st.text(st.sampled_from("[]{}:,&*<!- \n'\"a1|>?#%@`~.\\\x00\x1b\u2028"), max_size=40) | st.text(max_size=20)
 
 
@@ -131,12 +167,14 @@ def check_any_yaml(text: str) -> None:
 
 @given(YAML)
 @settings(max_examples=150, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
-def test_any_yaml(text):
+def test_any_yaml(tries, text):
+    tries()
     check_any_yaml(text)
 
 
 @pytest.mark.slow
 @given(YAML)
 @settings(max_examples=10_000, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
-def test_any_10000_yaml_texts(text):
+def test_any_10000_yaml_texts(tries, text):
+    tries()
     check_any_yaml(text)

@@ -12,10 +12,23 @@ from effivmt_flows.cli.main import main
 
 COMMAND = "import sys; from effivmt_flows.cli.main import main; sys.exit(main(sys.argv[1:]))"
 
+PEAKS: list[int] = []
+"""Peak memory (bytes) of the processes that the test at work has measured."""
+
 WATCHED = """
 import atexit, pathlib
 atexit.register(lambda: pathlib.Path({!r}).write_text(pathlib.Path("/proc/self/status").read_text()))
 """
+
+
+@dataclass
+class Tries:
+    """How many tries a test makes: one, unless it counts them itself."""
+
+    counted: int = 0
+
+    def __call__(self, count: int = 1) -> None:
+        self.counted += count
 
 
 @dataclass(frozen=True)
@@ -55,4 +68,5 @@ def measured(folder: Path, *arguments: object, code: str = COMMAND) -> Ended:
     process.returncode = os.waitstatus_to_exitcode(status)
     texts = [(folder / name).read_text(encoding="utf-8", errors="replace") for name in ("stdout", "stderr")]
     (peak,) = (line.split()[1] for line in (folder / "peak").read_text().splitlines() if line.startswith("VmHWM"))
-    return Ended(process.returncode, *texts, usage.ru_utime + usage.ru_stime, int(peak) * 1024)
+    PEAKS.append(int(peak) * 1024)
+    return Ended(process.returncode, *texts, usage.ru_utime + usage.ru_stime, PEAKS[-1])

@@ -3,12 +3,14 @@
 The forward pass ends where the features are read: later blocks do not run.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import torch
 from diffusers.models.transformers.transformer_wan import WanAttention, WanTransformer3DModel
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 from torch.utils.hooks import RemovableHandle
 
 from effivmt.method import heads
@@ -58,6 +60,27 @@ def queries_and_keys(
     hook = transformer.blocks[block].get_submodule("attn1").register_forward_pre_hook(before, with_kwargs=True)
     _run_until_read(hook, transformer, latents, timestep, text=text)
     return pairs[0]
+
+
+@contextmanager
+def checkpointed(transformer: WanTransformer3DModel, *, needed: bool) -> Iterator[None]:
+    """Gradient checkpointing while the context lasts, where it is needed; results are the same, a block that is read
+    here runs without it.
+    """
+    if needed:
+        transformer.enable_gradient_checkpointing(_checkpoint_unread)
+    try:
+        yield
+    finally:
+        if needed:
+            transformer.disable_gradient_checkpointing()
+
+
+def _checkpoint_unread(block: nn.Module, *args: torch.Tensor) -> torch.Tensor:
+    """The output of a block, whose activations are computed again in the backward pass unless a hook reads them."""
+    if block._forward_hooks or block.get_submodule("attn1")._forward_pre_hooks:
+        return block(*args)
+    return checkpoint(block, *args, use_reentrant=False)
 
 
 class _FeaturesReadError(Exception):

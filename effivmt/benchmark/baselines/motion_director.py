@@ -16,6 +16,7 @@ from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from pydantic import Field
 from torch import nn
 
+from effivmt.benchmark.baselines.features import checkpointed
 from effivmt.config import Positive, Section
 from effivmt.errors import EffiVMTError
 from effivmt.method import losses
@@ -57,14 +58,35 @@ def tune(
     clip: str,
     checkpoint: Path,
     progress: Callable[[int, int], None] | None = None,
+    gradient_checkpointing: bool = False,
 ) -> dict[str, Lora]:
     """The "spatial" and the "temporal" LoRA of a clip, in the stock layout; the transformer is left unchanged.
 
     dense: latents (1, C, F, h, w) of the clip; single: latents (M, C, 1, h, w) of its frames, each encoded alone;
     caption: embedding (1, tokens, channels). `clip` enters the seed of every draw. A checkpoint file at `checkpoint` is
-    resumed. progress(done, steps) is called after each step. Raises EffiVMTError when a loss is not finite.
+    resumed. progress(done, steps) is called after each step. gradient_checkpointing saves memory at the cost of time,
+    with the same result. Raises EffiVMTError when a loss is not finite.
     """
     transformer.requires_grad_(False)
+    with checkpointed(transformer, needed=gradient_checkpointing):
+        return _tune(
+            transformer, dense, single, caption, params=params, seed=seed, clip=clip, checkpoint=checkpoint,
+            progress=progress,
+        )  # fmt: skip
+
+
+def _tune(
+    transformer: WanTransformer3DModel,
+    dense: torch.Tensor,
+    single: torch.Tensor,
+    caption: torch.Tensor,
+    *,
+    params: MotionDirectorParams,
+    seed: int,
+    clip: str,
+    checkpoint: Path,
+    progress: Callable[[int, int], None] | None,
+) -> dict[str, Lora]:
     caption = caption.to(transformer.device, transformer.dtype).expand(params.batch, -1, -1)
     loras = {
         name: draw_lora(transformer, params.rank, generator(seed, "motion_director", clip, name)) for name in BRANCHES

@@ -67,11 +67,11 @@ def _evaluate(
     models = load_metric_models(None if scorer is None else scorer.path, params.tracker)
     rows = []
     for video in rendered:
-        measured = {
-            kind: measure(reference, read_frames(artifact.file("video.mp4"))[0], video.prompt, models, caption=caption)
-            | kept
-            for kind, artifact in video.by_kind.items()
-        }
+        measured = {}
+        for kind, artifact in video.by_kind.items():
+            with artifact.opened("video.mp4") as path:
+                frames = read_frames(path)[0]
+            measured[kind] = measure(reference, frames, video.prompt, models, caption=caption) | kept
         rows.append({"prompt": video.prompt, "seed": video.seed, **measured})
         progress(len(rows), len(rendered))
     (out / "metrics.json").write_bytes(canonical_json(rows))

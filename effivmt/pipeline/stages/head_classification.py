@@ -30,7 +30,7 @@ class HeadSource:
 def heads_key(work: Workspace, sources: Sequence[HeadSource]) -> Key:
     """The store key."""
     params = work.params.heads
-    settings = params.model_dump(exclude={"scope_clips"}) | {"precision": work.params.backbone.dtype}
+    settings = params.model_dump(exclude={"scope_clips"}) | {"precision": work.precision}
     if params.split == "classified":  # keys made before there were other splits do not have it
         settings.pop("split")
     if params.scope == "clip":
@@ -124,11 +124,11 @@ def _scores(work: Workspace, job: _Job) -> "tuple[np.ndarray, np.ndarray]":
     from effivmt.method.seeding import generator
 
     backbone, params, level = work.backbone, work.params.heads, job.level
-    backbone.keep(job.expert.component)
+    backbone.keep(job.expert.component, frozen=True)
     latents, embedding = load_tensor(job.source.ingested, "dense"), load_tensor(job.source.embedding, "embedding")
     noise = torch.randn(latents.shape, generator=generator(work.params.seed, "heads", str(level)))
     scores = attention_scores(
-        backbone.transformer_of(job.expert),
+        backbone.frozen_of(job.expert),
         add_noise(latents, noise, torch.tensor([level])).to(backbone.device, backbone.dtype),
         torch.tensor([1000 * level], device=backbone.device),
         embedding[None].to(backbone.device, backbone.dtype),

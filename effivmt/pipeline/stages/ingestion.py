@@ -13,7 +13,8 @@ from effivmt.pipeline.reconstruction import FIELD, psnr
 from effivmt.pipeline.reconstruction import FILE as RECONSTRUCTION
 from effivmt.pipeline.workspace import Workspace
 from effivmt.store import Artifact, Key
-from effivmt.store.digests import sha256_file, sha256_tree
+from effivmt.store.digests import sha256_tree
+from effivmt.store.verification import known_sha256
 
 
 def ingest_key(work: Workspace, clip: Clip) -> Key:
@@ -21,7 +22,7 @@ def ingest_key(work: Workspace, clip: Clip) -> Key:
     sampling = work.params.sampling
     if not clip.video.is_file():
         raise VideoError(f"video {clip.video} does not exist or is no file; give the path of a video file")
-    inputs = {"clip": sha256_file(clip.video)}
+    inputs = {"clip": known_sha256(clip.video)}
     if clip.appearance_images is not None:
         if not clip.appearance_images.is_dir():
             raise VideoError(f"appearance images {clip.appearance_images} is no folder; give a folder of images")
@@ -50,10 +51,10 @@ def ingest(work: Workspace, clip: Clip) -> Artifact:
     none.
     """
     key = ingest_key(work, clip)
-    return work.store.build(key, partial(_ingest, work, clip=clip), force=work.forces(key))
+    return work.store.build(key, partial(_ingest, work, clip=clip, key=key), force=work.forces(key))
 
 
-def _ingest(work: Workspace, out: Path, _scratch: Path, *, clip: Clip) -> None:
+def _ingest(work: Workspace, out: Path, _scratch: Path, *, clip: Clip, key: Key) -> None:
     import numpy as np
     import torch
     from safetensors.torch import save_file
@@ -97,3 +98,5 @@ def _ingest(work: Workspace, out: Path, _scratch: Path, *, clip: Clip) -> None:
     excerpt = take(info, len(frames), params, start=clip.start)
     (out / EXCERPT).write_text(json.dumps(asdict(excerpt), indent=1), encoding="utf-8")
     (out / RECONSTRUCTION).write_text(json.dumps(measured), encoding="utf-8")
+    if ingest_key(work, clip) != key:
+        raise VideoError(f"video {clip.video} or its images have changed while they were read; run again")

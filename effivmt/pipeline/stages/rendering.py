@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from effivmt.config import RenderParams
+from effivmt.errors import AdapterError
 from effivmt.method.adapter_manifest import expert_names, read_facts
 from effivmt.method.experts import named
 from effivmt.pipeline.stages.tensors import load_tensor
@@ -43,11 +44,13 @@ class AdapterFolder:
     loaded: "Adapter | None" = field(default=None, repr=False)
 
     def load(self) -> "Adapter":
-        """The weights, loaded once."""
+        """The weights, loaded once; AdapterError where the folder is no longer the one that was opened."""
         from effivmt.method.adapter import load_adapter
 
         if self.loaded is None:
             self.loaded = load_adapter(self.path)
+            if open_adapter(self.path).digests != self.digests:
+                raise AdapterError(f"adapter {self.path} has been replaced by another meanwhile; try again")
         return self.loaded
 
 
@@ -101,8 +104,10 @@ def render_key(work: Workspace, job: RenderJob) -> Key:
         "render": sampling_settings(params, unread),
         "seed": job.seed,
         "ingest": work.params.ingest.model_dump(),
-        "precision": work.adapted_precision if adapter else work.params.backbone.dtype,
+        "precision": work.adapted_precision if adapter else work.precision,
     }
+    if work.memory.tiled_decoding:  # keys of whole pictures do not have it
+        settings["tiled"] = True
     inputs = {
         "prompt": job.embedding.digest("embedding.safetensors"),
         "negative": job.negative.digest("embedding.safetensors"),
@@ -144,7 +149,7 @@ def _render(
     from effivmt.media.video import write_image, write_video
     from effivmt.method.rendering import render as render_frames
 
-    work.backbone.keep("transformer", "transformer_2", "vae")
+    work.backbone.keep("transformer", "transformer_2", "vae", frozen=True)
     frames = render_frames(
         work.backbone,
         job.adapter.load() if job.adapter else None,

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from effivmt.catalog import Clip
 from effivmt.config import LoraParams
@@ -18,14 +18,21 @@ if TYPE_CHECKING:
     from effivmt.method.heads import HeadMap
     from effivmt.method.tuning import Progress, TuningResult
 
+Tuning = TypeVar("Tuning", bound=LoraParams)
+
 
 def tuning_settings(work: Workspace, params: LoraParams) -> dict[str, object]:
     """What the result of a tuning stage depends on: its section (but not how often it saves), seed and precision."""
     return {
         **params.model_dump(exclude={"save_every"}),
         "seed": work.params.seed,
-        "precision": work.params.backbone.dtype,
+        "precision": work.precision,
     }
+
+
+def checkpointed(params: Tuning, needed: bool) -> Tuning:
+    """The params of a tuning, with gradient checkpointing where they or the memory ask for it."""
+    return params.model_copy(update={"gradient_checkpointing": params.gradient_checkpointing or needed})
 
 
 def digests_of(work: Workspace, artifact: Artifact, word: str, suffix: str) -> dict[str, str]:
@@ -77,7 +84,8 @@ def _tune(work: Workspace, out: Path, scratch: Path, *, inputs: SpatialInputs) -
         if work.params.spatial.steps == 0:
             save_file({}, out / file)
             continue
-        heads = load_head_map(inputs.classified.file(f"{expert.named('heads')}.parquet"))
+        with inputs.classified.opened(f"{expert.named('heads')}.parquet") as path:
+            heads = load_head_map(path)
         progress = work.progress("spatial", number, len(work.experts))
         tuned = _tune_expert(work, expert, heads, inputs=inputs, checkpoint=scratch / file, progress=progress)
         save_file(to_stock_layout(tuned.weights, heads), out / file)
@@ -97,7 +105,7 @@ def _tune_expert(
         heads,
         load_tensor(inputs.ingested, "single"),
         load_tensor(inputs.caption, "embedding")[None],
-        params=work.params.spatial,
+        params=checkpointed(work.params.spatial, work.memory.spatial_checkpointing),
         seed=work.params.seed,
         clip=inputs.ingested.digest("single.safetensors"),
         checkpoint=checkpoint,

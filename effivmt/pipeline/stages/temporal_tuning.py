@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from effivmt.catalog import Clip
 from effivmt.method.experts import Expert
-from effivmt.pipeline.stages.spatial_tuning import digests_of, tuning_settings
-from effivmt.pipeline.stages.tensors import load_tensor
+from effivmt.pipeline.stages.spatial_tuning import checkpointed, digests_of, tuning_settings
+from effivmt.pipeline.stages.tensors import load_tensor, load_tensors
 from effivmt.pipeline.stages.text_embedding import embed_texts
 from effivmt.pipeline.workspace import Workspace
 from effivmt.store import Artifact, Key
@@ -96,23 +96,24 @@ def _tune_expert(
     work: Workspace, expert: Expert, *, inputs: TemporalInputs, checkpoint: Path, progress: "Progress"
 ) -> "tuple[LoraPair, dict[str, list[float]]]":
     """Both LoRAs of one transformer, tuned with no other in memory, and the losses."""
-    from safetensors.torch import load_file
-
     from effivmt.method.adapter import LoraPair, fused, to_stock_layout
     from effivmt.method.heads import load_head_map
+    from effivmt.method.low_memory import activations_on_host
     from effivmt.method.tuning import tune_temporal
 
-    params = work.params
-    work.backbone.keep(expert.component)
-    heads = load_head_map(inputs.classified.file(f"{expert.named('heads')}.parquet"))
-    looks = load_file(inputs.appearance.file(f"{expert.named('spatial')}.safetensors"))
-    with fused(work.backbone.transformer_of(expert), {"spatial": (looks, 1.0)}) as transformer:
+    backbone, params = work.backbone, work.params
+    backbone.keep(expert.component)
+    with inputs.classified.opened(f"{expert.named('heads')}.parquet") as path:
+        heads = load_head_map(path)
+    looks = load_tensors(inputs.appearance, expert.named("spatial"))
+    waiting = activations_on_host(backbone.device, needed=work.memory.activations_on_host)
+    with fused(backbone.transformer_of(expert), {"spatial": (looks, 1.0)}) as transformer, waiting:
         tuned = tune_temporal(
             transformer,
             heads,
             load_tensor(inputs.ingested, latents_name(work)),
             load_tensor(inputs.caption, "embedding")[None],
-            params=params.temporal,
+            params=checkpointed(params.temporal, work.memory.temporal_checkpointing),
             sampling=params.sampling,
             num_frames=params.ingest.num_frames,
             seed=params.seed,

@@ -8,8 +8,16 @@ if TYPE_CHECKING:
     import torch
 
 
-def load_tensor(artifact: Artifact, name: str) -> "torch.Tensor":
-    """The tensor `name` of the file `<name>.safetensors` of an artifact."""
-    from safetensors.torch import load_file
+def load_tensors(artifact: Artifact, name: str) -> "dict[str, torch.Tensor]":
+    """The tensors of the file `<name>.safetensors` of an artifact, in memory.
 
-    return load_file(artifact.file(f"{name}.safetensors"))[name]
+    Mapped ones, as `load_file` gives, would change with the file, and a file that is cut would end the process.
+    """
+    from safetensors.torch import load
+
+    return load(artifact.read(f"{name}.safetensors"))
+
+
+def load_tensor(artifact: Artifact, name: str) -> "torch.Tensor":
+    """The tensor `name` of the file `<name>.safetensors` of an artifact, in memory."""
+    return load_tensors(artifact, name)[name]

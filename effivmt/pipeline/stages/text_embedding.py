@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
-from effivmt.catalog import Clip
+from effivmt.catalog import Clip, check_text
 from effivmt.errors import ParamsError
 from effivmt.pipeline.workspace import Workspace
 from effivmt.store import Artifact, Key
@@ -12,7 +12,8 @@ from effivmt.store.digests import sha256_bytes
 
 
 def text_key(work: Workspace, text: str) -> Key:
-    """The store key."""
+    """The store key; ParamsError for a text that is too long or no Unicode."""
+    check_text(text)
     settings = {"max_sequence_length": work.params.backbone.max_sequence_length, "dtype": work.params.backbone.dtype}
     return work.key("text", {"text": sha256_bytes(text.encode())}, settings)
 
@@ -37,6 +38,7 @@ def clip_fault(work: Workspace, clip: Clip) -> tuple[str, str] | None:
 def check_texts(work: Workspace, texts: Iterable[str]) -> None:
     """ParamsError for a text, or for the negative prompt, of which the backbone would not read all."""
     for text in texts:
+        check_text(text)  # before it is taken apart
         if fault := _fault(work, text):
             raise ParamsError(f"the text {fault}")
     if fault := _fault(work, work.params.render.negative_prompt):

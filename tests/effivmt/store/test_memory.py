@@ -82,6 +82,13 @@ def test_elsewhere_it_is_that_of_the_process(monkeypatch: pytest.MonkeyPatch) ->
     assert memory.peak_bytes() > 1e7
 
 
+def test_without_a_gpu_there_is_no_peak_of_one() -> None:
+    if "torch" in sys.modules and sys.modules["torch"].cuda.is_initialized():
+        pytest.skip("this process uses a GPU")
+    memory.reset_peak()
+    assert memory.gpu_peak_bytes() is None
+
+
 @resets
 def test_an_artifact_notes_what_its_work_took(tmp_path: Path) -> None:
     ended = subprocess.run([sys.executable, "-c", BUILDS, str(tmp_path)], capture_output=True, text=True, check=True)

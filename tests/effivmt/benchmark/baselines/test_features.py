@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from effivmt.benchmark.baselines.features import block_at, block_output, queries_and_keys, token_grid
+from effivmt.benchmark.baselines.features import block_at, block_output, checkpointed, queries_and_keys, token_grid
 
 
 @pytest.fixture
@@ -51,6 +51,20 @@ def test_later_blocks_rest_and_only_the_latents_get_a_gradient(backbone, inputs,
     hook.remove()
     assert not ran and inputs[0].grad.abs().amin(dim=(0, 1)).gt(0).all()
     assert all(parameter.grad is None for parameter in transformer.parameters())
+
+
+@pytest.mark.parametrize("features", [block_output, queries_and_keys])
+def test_checkpointing_gives_the_same_gradient(backbone, inputs, features):
+    """The block that is read runs without it, the one before with it."""
+    transformer, gradients = backbone.transformer, []
+    for needed in (False, True):
+        latents = inputs[0].clone().requires_grad_()
+        with checkpointed(transformer, needed=needed):
+            found = features(transformer, 1, latents, inputs[1], text=inputs[2])
+            (found if features is block_output else found[0] + found[1]).square().sum().backward()
+        gradients.append(latents.grad)
+    assert torch.equal(*gradients) and gradients[0].any()
+    assert not transformer.is_gradient_checkpointing
 
 
 def test_nothing_is_left_on_the_transformer(backbone, inputs):

@@ -42,10 +42,11 @@ def run(transformer, reference, prompts, tmp_path):
     single = reference[0].transpose(0, 1)[:, :, None]
     checkpoint = tmp_path / "state.safetensors"
 
-    def run(seed=0, progress=None, **changes):
+    def run(seed=0, progress=None, gradient_checkpointing=False, **changes):
         params = PARAMS.model_copy(update=changes)
         caption = prompts[0][None]
         options = {"params": params, "seed": seed, "clip": "clip", "checkpoint": checkpoint, "progress": progress}
+        options["gradient_checkpointing"] = gradient_checkpointing
         return tune(transformer, reference, single, caption, **options)
 
     run.checkpoint = checkpoint
@@ -214,3 +215,12 @@ class TestTune:
     def test_a_loss_that_is_not_finite_is_a_clear_error(self, run):
         with pytest.raises(EffiVMTError, match=r"spatial loss is nan .* lower its learning_rate"):
             run(learning_rate=1e30, save_every=100)
+
+
+def test_gradient_checkpointing_gives_the_same_bytes(run, transformer):
+    plain = run(save_every=100)
+    again = run(save_every=100, gradient_checkpointing=True)
+    assert {name: to_bytes(lora) for name, lora in plain.items()} == {
+        name: to_bytes(lora) for name, lora in again.items()
+    }
+    assert not transformer.is_gradient_checkpointing

@@ -44,13 +44,16 @@ def started(log: Path, *arguments: object, **environment: str) -> Iterator[subpr
 
 
 @contextmanager
-def prefect_server(folder: Path) -> Iterator[dict[str, str]]:
-    """A Prefect server with a database of its own; gives the environment in which it is the server."""
-    port = free_port()
+def prefect_server(folder: Path, port: int = 0) -> Iterator[dict[str, str]]:
+    """A Prefect server with a database of its own; gives the environment in which it is the server.
+
+    port: that of a server that has ended, whose database it goes on with.
+    """
+    port = port or free_port()
     own = {"PREFECT_HOME": str(folder / "prefect"), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
     start = ("-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", port)
     with started(folder / "server.log", *start, **own):
-        until(lambda: _answers(f"http://127.0.0.1:{port}/api/health"), 120, folder / "server.log")
+        until(lambda: _answers(f"http://127.0.0.1:{port}/api/health"), 400, folder / "server.log")
         yield own | {"PREFECT_API_URL": f"http://127.0.0.1:{port}/api"}
 
 

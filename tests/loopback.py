@@ -47,8 +47,9 @@ def serve(folder: Path) -> Iterator[Server]:
 class Gate:
     """A port of its own that passes everything on to a server while it is open; shut, it refuses like no server."""
 
-    def __init__(self, server: Server) -> None:
-        """Opens on a free port."""
+    def __init__(self, server: Server, after: int = 0) -> None:
+        """Opens on a free port. after: it shuts when it has passed on this many bytes, if any are given."""
+        self._left = after
         self._to = ("127.0.0.1", int(server.uri.rpartition(":")[2]))
         self._ends: list[socket.socket] = []
         self._port = 0
@@ -77,11 +78,14 @@ class Gate:
                 for source, target in (ends, ends[::-1]):
                     threading.Thread(target=self._pass_on, args=(source, target), daemon=True).start()
 
-    @staticmethod
-    def _pass_on(source: socket.socket, target: socket.socket) -> None:
+    def _pass_on(self, source: socket.socket, target: socket.socket) -> None:
         with suppress(OSError):
             while chunk := source.recv(65536):
-                target.sendall(chunk)
+                target.sendall(chunk[: self._left] if self._left else chunk)
+                if self._left and (left := self._left - len(chunk)) <= 0:
+                    self.shut()
+                elif self._left:
+                    self._left = left
             target.shutdown(socket.SHUT_WR)
 
 

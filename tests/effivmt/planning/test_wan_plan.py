@@ -1,0 +1,54 @@
+"""Plans at the true sizes of Wan 2.1, counted from the configs as they are on the hub."""
+
+import pytest
+import torch
+
+from effivmt.config import load_params
+from effivmt.method.memory_choices import MemoryChoices
+from effivmt.planning.choosing import GIB, choose, make_plan
+from effivmt.planning.models import transformer_without_data
+from effivmt.planning.stages import StageCounter
+from wan_shapes import WAN_1_3B, WAN_14B, write_configs
+
+
+def counter_of(tmp_path, preset: str, size: dict[str, int]) -> StageCounter:
+    return StageCounter(write_configs(tmp_path / preset, size), load_params(preset))
+
+
+def test_stage_3_of_1_3b(tmp_path):
+    """The weights alone are 2.65 GiB; a step at 7,800 tokens takes as much again."""
+    counter = counter_of(tmp_path, "wan2.1-1.3b", WAN_1_3B)
+    cost = counter.cost("temporal", MemoryChoices(temporal_checkpointing=True))
+    assert 3 < cost.device_bytes / GIB < 8 and cost.host_bytes / GIB == pytest.approx(2.65, abs=0.01)
+    assert 1e14 < cost.flops / 2000 < 2e14
+
+
+@pytest.mark.slow
+def test_1_3b_fits_into_12_gb(tmp_path):
+    """The text encoder alone takes 10.6 GiB, so it goes to the host; nothing that changes the result is needed."""
+    counter = counter_of(tmp_path, "wan2.1-1.3b", WAN_1_3B)
+    choices = choose(counter, 12)
+    assert choices.text_on_host and not (choices.float8_base or choices.offloaded_blocks)
+    plan = make_plan(counter, choices, 12)
+    assert not plan.misfits
+    costs = {cost.stage: cost for cost in plan.costs}
+    assert costs["text"].host_bytes / GIB == pytest.approx(10.8, abs=0.3)
+
+
+@pytest.mark.slow
+def test_14b_fits_into_24_gb(tmp_path):
+    counter = counter_of(tmp_path, "wan2.1-14b", WAN_14B)
+    choices = choose(counter, 24)
+    plan = make_plan(counter, choices, 24)
+    assert choices.float8_base and choices.temporal_checkpointing and not plan.misfits
+    assert sum(cost.disk_bytes for cost in plan.costs if cost.stage == "temporal") > 3 * GIB
+    assert not choose(counter, 80).float8_base
+
+
+def test_8_bits_halve_the_weights_of_14b(tmp_path):
+    folder = counter_of(tmp_path, "wan2.1-14b", WAN_14B).folder
+    sizes = [
+        sum(p.nbytes for p in transformer_without_data(folder, torch.bfloat16, float8=float8).parameters()) / GIB
+        for float8 in (False, True)
+    ]
+    assert sizes == [pytest.approx(26.7, abs=0.5), pytest.approx(13.6, abs=0.6)]
