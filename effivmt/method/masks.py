@@ -21,6 +21,8 @@ SAMPLES = 25
 """Frames that the ground is the median of."""
 LARGEST = 6.0
 """Most pixels of the ground that a moving camera shows in all, in frames; a larger one is made coarser."""
+REACH = 0.12
+"""How far around its tracked points a thing may reach, in widths of the frame: the ground is not taken from there."""
 MOSTLY = 0.6
 """A moving body belongs to a region whole if at least this share of it lies inside; else only what lies inside does."""
 MARGIN = 0.15
@@ -58,7 +60,8 @@ def wanted_part(frames: np.ndarray, motion_of: MotionOf, region: Box | None) -> 
         raise VideoError(
             f"no camera motion was found in the clip ({reason}); ask for the motion of all, or of an object"
         )
-    ground = ground_of(frames, camera if camera is not None and moves(camera, height, width) else None)
+    moving_camera = camera if camera is not None and moves(camera, height, width) else None
+    ground = ground_of(frames, moving_camera, _near_things(tracks, _deviating(tracks, camera, width), frames.shape[:3]))
     moving = moving_against(frames, ground)
     still = np.broadcast_to(ground[:1], frames.shape)
     if motion_of == "camera":
@@ -70,31 +73,43 @@ def wanted_part(frames: np.ndarray, motion_of: MotionOf, region: Box | None) -> 
     return Part(wanted, moving & ~wanted, np.where(wanted[..., None], frames, still))
 
 
-def ground_of(frames: np.ndarray, camera: Followed | None) -> np.ndarray:
+def ground_of(frames: np.ndarray, camera: Followed | None, things: np.ndarray) -> np.ndarray:
     """The ground in each of frames uint8 (T, H, W, 3), without what moves over it: uint8 (T, H, W, 3).
 
-    The median of the frames, laid over each other as the camera moved; None: it stands still.
+    The median of the frames, laid over each other as the camera moved (None: it stands still), without `things`, bool
+    (T, H, W), where it shows elsewhere too.
     """
     chosen = np.unique(np.linspace(0, len(frames) - 1, SAMPLES).round().astype(int))
     if camera is None:
-        return np.broadcast_to(np.median(frames[chosen], axis=0).round().astype(np.uint8), frames.shape)
+        canvas = _median(frames[chosen], np.ones((len(chosen), *frames.shape[1:3]), bool), things[chosen])
+        return np.broadcast_to(canvas, frames.shape)
     placed, size = _canvas(camera.transforms, *frames.shape[1:3])
-    layers, seen = np.zeros((len(chosen), *size, 3), np.uint8), np.zeros((len(chosen), *size), bool)
-    for layer, shown, t in zip(layers, seen, chosen, strict=True):
+    layers = np.zeros((len(chosen), *size, 3), np.uint8)
+    seen, covered = (np.zeros((len(chosen), *size), bool) for _ in range(2))
+    for layer, shown, thing, t in zip(layers, seen, covered, chosen, strict=True):
         onto = placed @ np.linalg.inv(camera.transforms[t])
         layer[:] = _warp(frames[t], onto, size)
         shown[:] = _warp(np.full(frames.shape[1:3], 255, np.uint8), onto, size) == 255
-    canvas, known = np.zeros((*size, 3), np.uint8), seen.any(0)
-    for row in range(size[0]):  # row by row: the median of all at once takes many times the memory of the layers
-        columns = known[row]
-        values = np.where(seen[:, row, columns, None], layers[:, row, columns].astype(np.float32), np.nan)
-        canvas[row, columns] = np.nanmedian(values, axis=0).round()
+        thing[:] = _warp(things[t].astype(np.uint8), onto, size) > 0
+    canvas, known = _median(layers, seen, covered), seen.any(0)
     ground = np.empty_like(frames)
     for t, frame in enumerate(frames):
         back = camera.transforms[t] @ np.linalg.inv(placed)
         shown = _warp(known.astype(np.uint8) * 255, back, frame.shape[:2])[..., None] == 255
         ground[t] = np.where(shown, _warp(canvas, back, frame.shape[:2]), frame)
     return ground
+
+
+def _median(layers: np.ndarray, seen: np.ndarray, covered: np.ndarray) -> np.ndarray:
+    """Median of layers uint8 (K, H, W, 3) where they are seen and, if any is, not covered, bool (K, H, W) each."""
+    clear = seen & ~covered
+    used = np.where(clear.any(0), clear, seen)
+    canvas = np.zeros(layers.shape[1:], np.uint8)
+    for row in range(len(canvas)):  # row by row: the median of all at once takes many times the memory of the layers
+        columns = used[:, row].any(0)
+        values = np.where(used[:, row, columns, None], layers[:, row, columns].astype(np.float32), np.nan)
+        canvas[row, columns] = np.nanmedian(values, axis=0).round()
+    return canvas
 
 
 def moving_against(frames: np.ndarray, ground: np.ndarray) -> np.ndarray:
@@ -152,7 +167,7 @@ def _inside(moving: np.ndarray, tracks: Tracks, camera: Followed | None, region:
             f"nothing can be tracked in the region {_named(region)} of the first frame: it shows no corner or texture; "
             "choose a larger one, or one around something with an outline"
         )
-    deviates = ~camera.points if camera is not None else _moves_itself(tracks, width)
+    deviates = _deviating(tracks, camera, width)
     own = start & deviates if (start & deviates).any() else start
     joining = deviates if (start & deviates).any() else ~deviates
     followed = follow(tracks, own, width=width, joins=lambda places, born: within(places) & joining[born])
@@ -192,17 +207,34 @@ def _nearer(mine: np.ndarray, theirs: np.ndarray, size: tuple[int, int]) -> np.n
     """Which pixels of a frame lie nearer to one of the points `mine` (N, 2) than to any of `theirs`: bool (H, W)."""
     if not len(mine) or not len(theirs):
         return np.ones(size, bool)
-    distances = []
-    for points in (mine, theirs):
-        away = np.ones(size, np.uint8)
-        x, y = np.clip(points.round().astype(int), 0, (size[1] - 1, size[0] - 1)).T
-        away[y, x] = 0
-        distances.append(cv2.distanceTransform(away, cv2.DIST_L2, cv2.DIST_MASK_PRECISE))
-    return distances[0] <= distances[1]
+    return _distance(mine, size) <= _distance(theirs, size)
 
 
-def _moves_itself(tracks: Tracks, width: int) -> np.ndarray:
-    """Which tracks leave their first place, where the camera stands still: bool (N,)."""
+def _distance(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Distance of every pixel of a frame from the nearest of some points (N, 2): (H, W)."""
+    away = np.ones(size, np.uint8)
+    x, y = np.clip(points.round().astype(int), 0, (size[1] - 1, size[0] - 1)).T
+    away[y, x] = 0
+    return cv2.distanceTransform(away, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+
+
+def _near_things(tracks: Tracks, deviates: np.ndarray, size: tuple[int, int, int]) -> np.ndarray:
+    """Where a thing that moves by itself may be: within `REACH` of its points, and nearer to them than to others.
+
+    bool (T, H, W).
+    """
+    near = np.zeros(size, bool)
+    for t, frame in enumerate(near):
+        mine, theirs = (tracks.points[which & tracks.visible[:, t], t] for which in (deviates, ~deviates))
+        if len(mine):
+            frame[:] = (_distance(mine, size[1:]) <= REACH * size[2]) & _nearer(mine, theirs, size[1:])
+    return near
+
+
+def _deviating(tracks: Tracks, camera: Followed | None, width: int) -> np.ndarray:
+    """Which tracks do not go with the ground, or leave their first place where it shows no motion: bool (N,)."""
+    if camera is not None:
+        return ~camera.points
     first = tracks.points[np.arange(len(tracks.points)), tracks.visible.argmax(1)]
     return np.linalg.norm(tracks.points - first[:, None], axis=-1).max(1) > 0.04 * width
 

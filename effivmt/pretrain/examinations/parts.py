@@ -11,7 +11,7 @@ import numpy as np
 from effivmt.catalog import Box, MotionOf
 from effivmt.evaluation.camera import camera_motion, moved, moves
 from effivmt.evaluation.tracks import track
-from effivmt.pretrain.examinations.judge import path_scores
+from effivmt.pretrain.examinations.judge import judge, path_scores
 from effivmt.pretrain.examinations.scene_judge import object_path
 from effivmt.world.drawing import draw_ground, draw_object
 from effivmt.world.looks import COLOURS, Ground, Look
@@ -68,7 +68,7 @@ def draw_parts(num_frames: int) -> list[PartClip]:
         for name, path, other in (("upper", upper, lower), ("lower", lower, upper))
     ]
     poses = still.copy()
-    poses[:, 0] = 34 * HELD_OUT["figure eight"](t)[:, 0]
+    poses[:, 0] = 17 * HELD_OUT["figure eight"](t)[:, 0]
     over = (32 + HELD_OUT["there and back"](t) * 20).astype(np.float32)
     under = SIZE / 2 - poses[:, :2]
     pan = _draw(Ground("brown", "checkered", 16.0, 1.6, (5.0, 9.0)), poses, [(LOOKS[1], over)])
@@ -88,6 +88,7 @@ def score_part(clip: PartClip, prompt: str, frames: np.ndarray) -> PartScores:
         ground = ground_path(frames)
         mine, theirs = (ground if is_camera else paths[0] for is_camera in clip.of_camera)
     else:
+        paths = paths if len(paths) > 1 else [judge(frames).path]
         mine = max(paths, key=lambda path: path_scores(path, clip.wanted)[0])
         theirs = next((path for path in paths if path is not mine), mine)
     return PartScores(path_scores(mine, clip.wanted)[0], path_scores(theirs, clip.other)[0])

@@ -82,6 +82,14 @@ def test_an_object_moves_over_a_ground_that_has_come_to_rest(panned, region):
     assert difference(part.frames[outside], np.broadcast_to(ground[:1], ground.shape)[outside]) < 6
 
 
+def test_what_goes_with_the_ground_for_most_of_the_clip_leaves_no_ghost():
+    resting = np.stack([np.where(t < 0.7, 20, 20 + 90 * (t - 0.7)), 0 * t + 30], 1)
+    frames, ground, cover = draw(CHECKERED, STILL, (CHECKERED_STAR, resting))
+    part = wanted_part(frames, "object", None)
+    assert difference(part.frames[-1][cover[0]], ground[-1][cover[0]]) < 20
+    assert share(part.wanted[-1:], cover[-1:]) > 0.97
+
+
 def test_a_region_of_the_ground_itself_follows_it(panned):
     frames, _, _ = panned
     part = wanted_part(frames, "all", (0.45, 0.7, 0.4, 0.25))
