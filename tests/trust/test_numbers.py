@@ -41,7 +41,7 @@ def test_params_have_bounds(field):
 )
 def test_strengths_of_a_rendering_have_bounds(tmp_path, option):
     ended = effivmt("render", tmp_path, "--prompt", "a", "--out", tmp_path / "a.mp4", *option)
-    assert ended.code == 2 and "_strength: Input should be" in ended.fault
+    assert ended.code == 2 and f"{option[0]} is " in ended.fault and "a strength from 0 to 4" in ended.fault
 
 
 def of_weight(backbone, value: float) -> Adapter:
