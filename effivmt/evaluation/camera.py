@@ -6,6 +6,7 @@ step, so that they do not drift with the length of a clip.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import cv2
 import numpy as np
@@ -43,11 +44,11 @@ def camera_motion(tracks: Tracks, height: int, width: int) -> Followed | None:
     """
     left, widest, camera = np.ones(len(tracks.points), bool), SPREAD, None
     for _ in range(_TRIALS):
-        found = follow(tracks, left & tracks.visible[:, 0], width=width, joins=lambda _, born, left=left: left[born])
+        found = follow(tracks, left & tracks.visible[:, 0], width=width, joins=partial(_all_of, left))
         spread = _spread(tracks, found.points) / (height * width)
         if spread > widest:
             widest, camera = spread, found
-        left &= ~found.points
+        left = left & ~found.points
     return camera
 
 
@@ -92,6 +93,11 @@ def follow(
 def moved(points: np.ndarray, transform: np.ndarray) -> np.ndarray:
     """Points (N, 2) under a similarity (3, 3)."""
     return points @ transform[:2, :2].T + transform[:2, 2]
+
+
+def _all_of(left: np.ndarray, _places: np.ndarray, born: np.ndarray) -> np.ndarray:
+    """Which of the tracks `born` (M,) are among those that are left, bool (N,): bool (M,)."""
+    return left[born]
 
 
 def _spread(tracks: Tracks, points: np.ndarray) -> float:

@@ -93,10 +93,10 @@ def ground_of(frames: np.ndarray, camera: Followed | None, things: np.ndarray) -
         thing[:] = _warp(things[t].astype(np.uint8), onto, size) > 0
     canvas, known = _median(layers, seen, covered), seen.any(0)
     ground = np.empty_like(frames)
-    for t, frame in enumerate(frames):
+    for t in range(len(frames)):
         back = camera.transforms[t] @ np.linalg.inv(placed)
-        shown = _warp(known.astype(np.uint8) * 255, back, frame.shape[:2])[..., None] == 255
-        ground[t] = np.where(shown, _warp(canvas, back, frame.shape[:2]), frame)
+        shown = _warp(np.where(known, 255, 0).astype(np.uint8), back, frames.shape[1:3])[..., None] == 255
+        ground[t] = np.where(shown, _warp(canvas, back, frames.shape[1:3]), frames[t])
     return ground
 
 
@@ -136,7 +136,7 @@ def latent_weights(hidden: np.ndarray, latents: tuple[int, int, int]) -> np.ndar
     grouped = [hidden[:1], *np.split(hidden[1:], frames - 1)] if frames > 1 else [hidden]
     seen = np.stack([group.any(0) for group in grouped])
     cells = seen.reshape(frames, height, hidden.shape[1] // height, width, hidden.shape[2] // width)
-    return (~cells.any((2, 4))).astype(np.float32)
+    return np.where(cells.any((2, 4)), 0, 1).astype(np.float32)
 
 
 def shown_mask(frames: np.ndarray, wanted: np.ndarray) -> np.ndarray:
@@ -240,7 +240,7 @@ def _deviating(tracks: Tracks, camera: Followed | None, width: int) -> np.ndarra
 
 
 def _within(low: np.ndarray, high: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    return lambda points: ((points >= low) & (points <= high)).all(-1)
+    return lambda points: np.asarray(((points >= low) & (points <= high)).all(-1))
 
 
 def _named(region: Box) -> str:

@@ -59,10 +59,11 @@ def _first_missing(work: Workspace, clip: Clip, hits: list[str]) -> str:
     if isinstance(ingested := _find(work, ingest_key(work, clip)), str):
         return ingested
     hits.append("ingest")
-    seen: Artifact | str = ingested
+    seen = ingested
     if clip.chosen:
-        if isinstance(seen := _find(work, mask_key(work, clip, ingested)), str):
-            return seen
+        if isinstance(masked := _find(work, mask_key(work, clip, ingested)), str):
+            return masked
+        seen = masked
         hits.append(MASK)
     if isinstance(sources := _find_sources(work, clip, ingested), str):
         return sources

@@ -17,7 +17,7 @@ def mask_key(work: Workspace, clip: Clip, ingested: Artifact) -> Key:
     """The store key; ParamsError where the clip's region lies outside of what was taken of its video."""
     sampling = work.params.sampling
     region = None if clip.region is None else on_clip(clip.region, load_excerpt(ingested))
-    settings = {"motion_of": clip.motion_of, "region": region}
+    settings: dict[str, object] = {"motion_of": clip.motion_of, "region": region}
     settings["sampling"] = sampling.model_dump() if sampling.mode == "pixel" else None
     return work.key("mask", {"clip": ingested.digest("frames.safetensors")}, settings)
 
@@ -75,10 +75,11 @@ def _mask(work: Workspace, out: Path, _scratch: Path, *, clip: Clip, ingested: A
     frames = load_tensor(ingested, "frames").numpy()
     region = None if clip.region is None else on_clip(clip.region, load_excerpt(ingested))
     part = wanted_part(frames, clip.motion_of, region)
+    whole = torch.arange(len(frames))
     kept = [
         sampled_indices(len(frames), min(sampling.frames, len(frames)), phase / sampling.phases)
         for phase in range(sampling.phases if sampling.mode == "pixel" else 0)
-    ] or [slice(None)]
+    ] or [whole]
     name = "sampled" if sampling.mode == "pixel" else "dense"
     latents, weights = [], []
     for at in kept:
