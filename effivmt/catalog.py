@@ -101,8 +101,11 @@ class Clip(Section):
 
     @field_validator("region", mode="before")
     @classmethod
-    def _region_in_words(cls, region: object) -> object:
-        return region.replace(",", " ").split() if isinstance(region, str) else region
+    def _region_of_four(cls, region: object) -> object:
+        parts = region.replace(",", " ").split() if isinstance(region, str) else region
+        if isinstance(parts, list | tuple) and len(parts) != 4:
+            raise ValueError(f"expected the four numbers x,y,width,height, not {len(parts)}")
+        return parts
 
     @field_validator("region")
     @classmethod
