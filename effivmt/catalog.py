@@ -3,8 +3,9 @@
 A catalog is untrusted input: a row that is wrong in any way is a fault with its row and column, never another error.
 
 Columns: `clip` (id), `video` (path relative to the catalog file), `prompts` (a list; in CSV one cell, separated by
-`|`); optional `caption`, `class`, `start`, `end` (seconds), `appearance_images` (folder), `seed`. Other columns are
-ignored, and named. Paths must stay inside the folder of the catalog file.
+`|`); optional `caption`, `class`, `start`, `end` (seconds), `appearance_images` (folder), `seed`, `motion_of` (all,
+camera or object), `region` (x,y,width,height on the first frame). Other columns are ignored, and named. Paths must stay
+inside the folder of the catalog file.
 """
 
 import csv
@@ -15,9 +16,19 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
+from pydantic import (
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    StringConstraints,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from effivmt.catalog_files import (
     MOST_ROWS,
@@ -36,6 +47,10 @@ MOST_CHARACTERS = 2000
 """A caption or prompt has at most this many."""
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MOST_CHARACTERS)]
 Caption = Annotated[str, StringConstraints(strip_whitespace=True, max_length=MOST_CHARACTERS)]
+MotionOf = Literal["all", "camera", "object"]
+"""Whose motion is taken: that of all there is, of the camera alone, or of what moves against the ground."""
+Box = tuple[float, float, float, float]
+"""A rectangle: x and y of its top left corner, width and height."""
 _ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
 FAULTS_SHOWN = 20
 """An error lists at most this many faults, and counts the others."""
@@ -72,6 +87,10 @@ class Clip(Section):
     """Folder of images that the spatial stage learns from, instead of the clip's own frames."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
     """Seed of classification and tuning; None takes the params' own."""
+    motion_of: MotionOf = "all"
+    region: Box | None = None
+    """Where on the first frame is what moves as wanted: in shares of the video as shown, if none of the four is above
+    1, else in its pixels. In a file, `x,y,width,height`, also as a list of numbers."""
 
     @field_validator("prompts")
     @classmethod
@@ -79,6 +98,37 @@ class Clip(Section):
         if not prompts:
             raise ValueError("a clip needs at least one prompt")
         return tuple(dict.fromkeys(prompts))
+
+    @field_validator("region", mode="before")
+    @classmethod
+    def _region_of_four(cls, region: object) -> object:
+        parts = region.replace(",", " ").split() if isinstance(region, str) else region
+        if isinstance(parts, list | tuple) and len(parts) != 4:
+            raise ValueError(f"expected the four numbers x,y,width,height, not {len(parts)}")
+        return parts
+
+    @field_validator("region")
+    @classmethod
+    def _region_of_some_size(cls, region: Box | None, info: ValidationInfo) -> Box | None:
+        if region is not None and (min(region) < 0 or min(region[2:]) <= 0):
+            raise ValueError("expected x,y,width,height, none below 0, with a width and a height above 0")
+        if region is not None and info.data.get("motion_of") == "camera":
+            raise ValueError("the camera's motion has no region; leave out one of the two")
+        return region
+
+    @model_serializer(mode="wrap")
+    def _without_the_default(self, serialize: SerializerFunctionWrapHandler) -> dict[str, object]:
+        """Without the choice of a motion where there is none: what was made before there was one stays the same."""
+        row = serialize(self)
+        if not self.chosen:
+            row.pop("motion_of", None)
+            row.pop("region", None)
+        return row
+
+    @property
+    def chosen(self) -> bool:
+        """Whether only a part of the clip's motion is wanted."""
+        return self.motion_of != "all" or self.region is not None
 
     @model_validator(mode="after")
     def _ends_after_it_starts(self) -> "Clip":

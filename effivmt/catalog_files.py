@@ -15,7 +15,7 @@ from effivmt.errors import printable
 from effivmt.untrusted import open_regular, parse_json, read_bytes, unpacked_bytes
 
 REQUIRED = ("clip", "video", "prompts")
-OPTIONAL = ("caption", "class", "start", "end", "appearance_images", "seed")
+OPTIONAL = ("caption", "class", "start", "end", "appearance_images", "seed", "motion_of", "region")
 NUMBERS = ("start", "end", "seed")
 SEPARATOR = " | "
 """As a cell of prompts is written; the blanks may be left out."""

@@ -5,7 +5,17 @@ from pathlib import Path
 
 __version__ = "0.2.0"
 
-VERSIONS = {"ingest": 3, "text": 1, "heads": 2, "spatial": 4, "temporal": 4, "merge": 1, "render": 1, "evaluate": 9}
+VERSIONS = {
+    "ingest": 3,
+    "mask": 1,
+    "text": 1,
+    "heads": 2,
+    "spatial": 4,
+    "temporal": 4,
+    "merge": 1,
+    "render": 1,
+    "evaluate": 9,
+}
 """Of each pipeline stage: raised whenever the same inputs give another result or other files."""
 
 BENCHMARK_VERSIONS = {"peer_tune": 2, "peer_render": 1, "reconstruct": 1}

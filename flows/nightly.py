@@ -22,7 +22,7 @@ from effivmt_tasks.cluster import choose_cluster
 from effivmt_tasks.outage import expect_outage
 from effivmt_tasks.stores import open_store
 
-Stage = Literal["ingest", "heads", "spatial", "temporal", "render", "evaluate"]
+Stage = Literal["ingest", "mask", "heads", "spatial", "temporal", "render", "evaluate"]
 """The stages by name, as the schema of the deployment lists them."""
 
 

@@ -34,5 +34,5 @@ def _task(stage: Callable[..., Any]) -> Task[..., Any]:
     return make_task(run)
 
 
-TASKS = {name: _task(vars(stages)[name]) for name in stages.STAGES}
+TASKS = {name: _task(vars(stages)[name]) for name in (*stages.STAGES, stages.MASK)}
 """The task of every stage, by the stage's name."""

@@ -13,7 +13,7 @@ from effivmt.benchmark.methods import Method
 from effivmt.benchmark.peers import tunes
 from effivmt.catalog import Clip
 from effivmt.config import Params, Section
-from effivmt.errors import DamageError, in_one_line
+from effivmt.errors import DamageError, EffiVMTError, in_one_line
 from effivmt.pipeline import stages
 from effivmt.pipeline.excerpt import load_excerpt
 from effivmt.pipeline.healing import heal
@@ -105,6 +105,8 @@ def _run_job(work: Workspace, job: Job) -> JobResult:
     clip = job.clip
     ingested, cells, cached = None, [], []
     try:
+        if clip.chosen:
+            raise EffiVMTError("the benchmark compares whole motions; leave motion_of and region out of the suite")
         ingested = stages.ingest(work, clip)
         prepared = prepare(work, job, ingested)
     except DamageError:

@@ -29,31 +29,40 @@ def velocity(latents: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
     return noise - latents
 
 
-def denoising_errors(predicted: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Mean squared error of each sample's velocity (B, ...), float32 (B,)."""
-    return _means((predicted.float() - target.float()).square())
+def denoising_errors(
+    predicted: torch.Tensor, target: torch.Tensor, weights: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Mean squared error of each sample's velocity (B, C, F, H, W), float32 (B,).
+
+    weights (B, 1, F, H, W), in [0, 1]: how much each position counts; None: all alike.
+    """
+    return _means((predicted.float() - target.float()).square(), weights)
 
 
-def denoising_loss(predicted: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """L_denoise = mean squared error of the velocity, a scalar."""
-    return denoising_errors(predicted, target).mean()
+def denoising_loss(predicted: torch.Tensor, target: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
+    """L_denoise = mean squared error of the velocity, a scalar; `weights` as for `denoising_errors`."""
+    return denoising_errors(predicted, target, weights).mean()
 
 
-def motion_loss(predicted: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+def motion_loss(predicted: torch.Tensor, target: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
     """L_motion = 1 - cos(dv_predicted, dv_target), a scalar in [0, 2]; zero for a single latent frame.
 
     dv_i = v_i - v_{i-1} between adjacent latent frames of (B, C, F, H, W); the cosine runs over the channels at each
-    position.
+    position. A step counts by the lower of the `weights` (as for `denoising_errors`) of its two ends.
     """
     if predicted.shape[2] < 2:
         return predicted.new_zeros(())
     predicted_steps, target_steps = (v[:, :, 1:].float() - v[:, :, :-1].float() for v in (predicted, target))
-    return 1 - _means(F.cosine_similarity(predicted_steps, target_steps, dim=1)).mean()
+    both = None if weights is None else torch.minimum(weights[:, 0, 1:], weights[:, 0, :-1])
+    return 1 - _means(F.cosine_similarity(predicted_steps, target_steps, dim=1), both).mean()
 
 
-def _means(values: torch.Tensor) -> torch.Tensor:
-    """Mean of each sample of (B, ...), of which callers take the mean.
+def _means(values: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
+    """Weighted mean of each sample of (B, ...), of which callers take the mean; 0 where all its weights are 0.
 
     The mean over everything at once would differ in its last bit with the number of threads.
     """
-    return values.flatten(1).mean(1)
+    if weights is None:
+        return values.flatten(1).mean(1)
+    weights = weights.expand_as(values)
+    return (values * weights).flatten(1).sum(1) / weights.flatten(1).sum(1).clamp(min=1e-6)

@@ -37,10 +37,14 @@ SHARE = "learning_rate_share"
 
 @dataclass(frozen=True)
 class Batch:
-    """latents (B, C, F, h, w) and, for sparse frames, their time positions (B, F), or None for stock positions."""
+    """latents (B, C, F, h, w) and, for sparse frames, their time positions (B, F), or None for stock positions.
+
+    weights (B, 1, F, h, w), in [0, 1]: how much each position counts in the losses; None: all alike.
+    """
 
     latents: torch.Tensor
     positions: torch.Tensor | None
+    weights: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -117,6 +121,7 @@ def tune_temporal(
     seed: int,
     clip: str,
     checkpoint: Path,
+    weights: torch.Tensor | None = None,
     progress: Progress | None = None,
     on_divergence: Notice | None = None,
     expert: Expert = ONLY,
@@ -125,11 +130,14 @@ def tune_temporal(
 
     latents: (phases, C, F', h, w) of the sampled and then encoded frames for `pixel` sampling, (1, C, F, h, w) of the
     dense clip for every other; `num_frames` is T of the dense clip. The spatial adapter must be merged into
-    the transformer's weights. The other arguments and the errors are those of `tune_spatial`.
+    the transformer's weights. weights, (phases, 1, F', h, w) or (1, 1, F, h, w), in [0, 1]: how much each position
+    counts in the losses; None: all alike. The other arguments and the errors are those of `tune_spatial`.
     """
 
-    def draw(random: torch.Generator) -> SparseBatch:
-        return sparse_batch(latents, sampling, params.rope, num_frames=num_frames, batch=params.batch, random=random)
+    def draw(random: torch.Generator) -> Batch:
+        kinds = latents if weights is None else torch.cat([latents, weights], dim=1)  # drawn together
+        batch = sparse_batch(kinds, sampling, params.rope, num_frames=num_frames, batch=params.batch, random=random)
+        return batch if weights is None else Batch(batch.latents[:, :-1], batch.positions, batch.latents[:, -1:])
 
     return _tune(
         transformer,
@@ -228,7 +236,8 @@ def _tune(
             rope.positions = None if batch.positions is None else batch.positions.to(device)
             predicted = predict_velocity(transformer, noised, (1000 * sigmas).to(device), no_text, expert=expert)
             target = velocity(batch.latents, noise).to(device)
-            return denoising_loss(predicted, target), motion_loss(predicted, target)
+            counts = None if batch.weights is None else batch.weights.to(device)
+            return denoising_loss(predicted, target, counts), motion_loss(predicted, target, counts)
 
         optimizer, step, losses = begin()
         saved, share = step, losses.get(SHARE, [1.0])[-1]

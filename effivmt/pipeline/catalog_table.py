@@ -24,6 +24,8 @@ SCHEMA = pa.schema(
         ("end", pa.float64()),
         ("appearance_images", pa.string()),
         ("seed", pa.int64()),
+        ("motion_of", pa.string()),
+        ("region", pa.list_(pa.float64())),
         ("sha256", pa.string()),
         ("bytes", pa.int64()),
         ("width", pa.int64()),
@@ -74,7 +76,7 @@ def _signature(catalog: Catalog) -> str:
 def _row(clip: Clip, root: Path) -> dict[str, object]:
     from effivmt.media.video import probe  # slow to import, and not needed where nothing changed
 
-    row = clip.model_dump(mode="json", by_alias=True)
+    row = clip.model_dump(mode="json", by_alias=True) | {"motion_of": clip.motion_of, "region": clip.region}
     for name in ("video", "appearance_images"):
         if row[name] is not None:
             row[name] = Path(row[name]).relative_to(root).as_posix()

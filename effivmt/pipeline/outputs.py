@@ -26,6 +26,11 @@ class Outputs:
         return self.folder / "reference.mp4"
 
     @property
+    def mask(self) -> Path:
+        """The wanted part of the clip's motion, an mp4; only where not all of it is wanted."""
+        return self.folder / "mask.mp4"
+
+    @property
     def sheet(self) -> Path:
         """Frames of the reference and of every video with and without the adapter, a PNG."""
         return self.folder / "sheet.png"

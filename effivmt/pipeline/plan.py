@@ -6,10 +6,11 @@ from typing import Literal
 from effivmt.catalog import Clip
 from effivmt.errors import DamageError, EffiVMTError, in_one_line
 from effivmt.pipeline.excerpt import load_excerpt
-from effivmt.pipeline.stages import STAGES, RenderedVideo, check_texts
+from effivmt.pipeline.stages import MASK, STAGES, RenderedVideo, check_texts
 from effivmt.pipeline.stages.evaluation import evaluate_key
 from effivmt.pipeline.stages.head_classification import HeadSource, heads_key, scope_clips
 from effivmt.pipeline.stages.ingestion import ingest_key
+from effivmt.pipeline.stages.motion_mask import mask_key
 from effivmt.pipeline.stages.rendering import open_adapter, render_jobs, render_key
 from effivmt.pipeline.stages.spatial_tuning import SpatialInputs, spatial_key
 from effivmt.pipeline.stages.temporal_tuning import TemporalInputs, temporal_key
@@ -32,17 +33,18 @@ class PlannedStage:
 
 def plan_clip(work: Workspace, clip: Clip) -> list[PlannedStage]:
     """What a run would do with each stage of a clip; changes nothing, but drops an adapter that is damaged."""
+    stages = (STAGES[0], MASK, *STAGES[1:]) if clip.chosen else STAGES
     hits: list[str] = []
     action: Action = "to do"
     try:
         why = _first_missing(work.for_clip(clip), clip, hits)
     except DamageError as damage:
         work.callback.on_damage(damage)
-        hits, why = hits[: STAGES.index(damage.stage)], f"damaged: {damage.path.name} {damage.fault}"
+        hits, why = hits[: stages.index(damage.stage)], f"damaged: {damage.path.name} {damage.fault}"
     except EffiVMTError as error:
         action, why = "fails", in_one_line(error)
     planned = [PlannedStage(stage, "hit", "") for stage in hits]
-    if missing := STAGES[len(hits) :]:
+    if missing := stages[len(hits) :]:
         planned.append(PlannedStage(missing[0], action, why))
         planned += [PlannedStage(stage, "waits", f"for {missing[0]}") for stage in missing[1:]]
     return planned
@@ -57,6 +59,12 @@ def _first_missing(work: Workspace, clip: Clip, hits: list[str]) -> str:
     if isinstance(ingested := _find(work, ingest_key(work, clip)), str):
         return ingested
     hits.append("ingest")
+    seen = ingested
+    if clip.chosen:
+        if isinstance(masked := _find(work, mask_key(work, clip, ingested)), str):
+            return masked
+        seen = masked
+        hits.append(MASK)
     if isinstance(sources := _find_sources(work, clip, ingested), str):
         return sources
     if isinstance(classified := _find(work, heads_key(work, sources)), str):
@@ -68,14 +76,14 @@ def _first_missing(work: Workspace, clip: Clip, hits: list[str]) -> str:
     if isinstance(appearance := _find(work, spatial_key(work, SpatialInputs(ingested, caption, classified))), str):
         return appearance
     hits.append("spatial")
-    inputs = TemporalInputs(ingested, caption, classified, appearance)
+    inputs = TemporalInputs(seen, caption, classified, appearance)
     if isinstance(motion := _find(work, temporal_key(work, inputs)), str):
         return motion
     hits.append("temporal")
     if isinstance(rendered := _find_rendered(work, clip, motion), str):
         return rendered
     hits.append("render")
-    if isinstance(evaluated := _find(work, evaluate_key(work, clip, ingested, rendered)), str):
+    if isinstance(evaluated := _find(work, evaluate_key(work, clip, seen, rendered)), str):
         return evaluated
     hits.append("evaluate")
     return ""

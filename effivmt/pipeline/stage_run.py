@@ -18,7 +18,7 @@ from effivmt.pipeline.healing import heal
 from effivmt.pipeline.outcomes import RunSummary
 from effivmt.pipeline.outputs import video_names, without_adapter
 from effivmt.pipeline.runner import StageRunner
-from effivmt.pipeline.stages import STAGES, RenderedVideo, evaluate, heads, ingest, render, spatial, temporal
+from effivmt.pipeline.stages import STAGES, RenderedVideo, evaluate, heads, ingest, mask, render, spatial, temporal
 from effivmt.pipeline.tables import write_losses, write_metrics, write_summary
 from effivmt.pipeline.transfer import adapter_folder
 from effivmt.pipeline.workspace import Workspace
@@ -70,6 +70,7 @@ def run_up_to(stage: str, work: Workspace, clip: Clip, runner: StageRunner) -> d
     ingested = runner.run(ingest, work, clip)
     if stage == "ingest":
         return _all_files(ingested)
+    seen = runner.run(mask, work, clip, ingested) if clip.chosen else ingested
     classified = runner.run(heads, work, clip, ingested)
     if stage == "heads":
         return _all_files(classified)
@@ -77,14 +78,14 @@ def run_up_to(stage: str, work: Workspace, clip: Clip, runner: StageRunner) -> d
     appearance = runner.run(spatial, work, clip, ingested, classified)
     if stage == "spatial":
         return _all_files(appearance)
-    motion = runner.run(temporal, work, clip, ingested, classified, appearance=appearance)
+    motion = runner.run(temporal, work, clip, seen, classified, appearance=appearance)
     if stage == "temporal":
         return _all_files(motion)
     with adapter_folder(motion) as adapter:
         rendered = runner.run(render, work, clip.prompts, adapter)
     if stage == "render":
         return _videos(clip, rendered)
-    return _all_files(runner.run(evaluate, work, clip, ingested, rendered))
+    return _all_files(runner.run(evaluate, work, clip, seen, rendered))
 
 
 def _all_files(artifact: Artifact) -> dict[str, tuple[Artifact, str]]:

@@ -14,14 +14,27 @@ from effivmt.pipeline.notices import notices
 from effivmt.pipeline.outcomes import StageRun
 from effivmt.pipeline.reconstruction import load_psnr
 from effivmt.pipeline.runner import StageRunner
-from effivmt.pipeline.stages import RenderedVideo, check_texts, evaluate, heads, ingest, render, spatial, temporal
+from effivmt.pipeline.stages import (
+    RenderedVideo,
+    check_texts,
+    evaluate,
+    heads,
+    ingest,
+    mask,
+    render,
+    spatial,
+    temporal,
+)
 from effivmt.pipeline.workspace import Workspace
 from effivmt.store import Artifact
 
 
 @dataclass(frozen=True)
 class TransferResult:
-    """All artifacts of one clip, and the runs of the stages that made or found them."""
+    """All artifacts of one clip, and the runs of the stages that made or found them.
+
+    masked: None where all of the clip's motion is wanted.
+    """
 
     clip: Clip
     backbone: BackboneFacts
@@ -32,6 +45,7 @@ class TransferResult:
     motion: Artifact
     rendered: tuple[RenderedVideo, ...]
     evaluated: Artifact
+    masked: Artifact | None = None
 
     @property
     def cached(self) -> bool:
@@ -71,13 +85,14 @@ def run_clip(work: Workspace, clip: Clip, runner: StageRunner | None = None) -> 
     runner.stage = "text"
     check_texts(work, (clip.caption, *clip.prompts))
     ingested = runner.run(ingest, work, clip)
+    masked = runner.run(mask, work, clip, ingested) if clip.chosen else None
     classified = runner.run(heads, work, clip, ingested)
     work = work.for_frames(load_excerpt(ingested).num_frames)
     appearance = runner.run(spatial, work, clip, ingested, classified)
-    motion = runner.run(temporal, work, clip, ingested, classified, appearance=appearance)
+    motion = runner.run(temporal, work, clip, masked or ingested, classified, appearance=appearance)
     with adapter_folder(motion) as adapter:
         rendered = runner.run(render, work, clip.prompts, adapter)
-    evaluated = runner.run(evaluate, work, clip, ingested, rendered)
+    evaluated = runner.run(evaluate, work, clip, masked or ingested, rendered)
     return TransferResult(
         clip=clip,
         backbone=work.folder.facts,
@@ -88,6 +103,7 @@ def run_clip(work: Workspace, clip: Clip, runner: StageRunner | None = None) -> 
         motion=motion,
         rendered=tuple(rendered),
         evaluated=evaluated,
+        masked=masked,
     )
 
 

@@ -73,6 +73,8 @@ def _write_files(work: Workspace, result: TransferResult, outputs: Outputs, made
     in_adapter = [name for name in result.motion.files if name.startswith("adapter/")]
     for name in sorted(in_adapter, key=lambda name: name == "adapter/adapter.json"):  # last: it lists the others
         copy_verified(result.motion, name, folder / name)
+    if result.masked is not None:
+        copy_verified(result.masked, "mask.mp4", outputs.mask)
     frames = load_tensor(result.ingested, "frames").numpy()
     with atomic_write(outputs.reference) as temporary:
         write_video(temporary, frames, work.params.ingest.fps)
@@ -85,6 +87,8 @@ def _write_files(work: Workspace, result: TransferResult, outputs: Outputs, made
         temporary.write_text(render_report(_report(work, result, outputs)), encoding="utf-8")
     for name in earlier - _listed_videos(outputs.metrics):
         (folder / name).unlink(missing_ok=True)
+    if result.masked is None:
+        outputs.mask.unlink(missing_ok=True)
     _remove_record_of_0_1(folder)
     with atomic_write(outputs.record) as temporary:
         temporary.write_text(json.dumps(_record(work, result, outputs, made_of), indent=1) + "\n", encoding="utf-8")
@@ -100,7 +104,8 @@ def _remove_record_of_0_1(folder: Path) -> None:
 def _record(work: Workspace, result: TransferResult, outputs: Outputs, made_of: str) -> ClipRun:
     """The record of the folder: clip, video, backbone, params, timings and versions, and the sizes of our files."""
     names = [*_listed_videos(outputs.metrics), *(name for name in result.motion.files if name.startswith("adapter/"))]
-    drawn = (outputs.reference, outputs.sheet, outputs.heads, outputs.metrics, outputs.losses, outputs.report)
+    drawn = [outputs.reference, outputs.sheet, outputs.heads, outputs.metrics, outputs.losses, outputs.report]
+    drawn += [outputs.mask] if result.masked is not None else []
     files = [*(outputs.folder / name for name in names), *drawn]
     timings = {run.stage: _timing(run) for run in result.runs}
     return {
@@ -178,6 +183,8 @@ def _report(work: Workspace, result: TransferResult, outputs: Outputs) -> "Repor
         backbone_digest=result.backbone["digest"],
         results=results,
         head_map=outputs.heads,
+        mask=None if result.masked is None else outputs.mask,
+        motion_of=result.clip.motion_of,
         losses=named_curves(result.losses),
         timings={run.stage: _timing(run) for run in result.runs},
         params=work.params.model_dump(mode="json"),

@@ -37,6 +37,8 @@ class Report:
 
     `excerpt`: what was taken of the reference video. `notices`: what has to be told of the results. `losses`: stage ->
     loss of each step. `timings`: stage -> Timing. `params`: nested, of plain YAML values.
+    `mask`: a video of the wanted part of the reference, which is `motion_of` `all` (in a region), `camera` or `object`;
+    None: the whole reference.
     """
 
     clip: str
@@ -48,6 +50,8 @@ class Report:
     notices: Sequence[str] = ()
     results: Sequence[Result] = ()
     head_map: Path | None = None
+    mask: Path | None = None
+    motion_of: str = "all"
     losses: Mapping[str, Sequence[float]] = field(default_factory=dict)
     timings: Mapping[str, Timing] = field(default_factory=dict)
     params: Mapping[str, object] = field(default_factory=dict)
@@ -68,6 +72,7 @@ def render_report(data: Report) -> str:
             (it, inline_video(it.video), it.without_adapter and inline_video(it.without_adapter)) for it in data.results
         ],
         metrics=described({name for it in data.results for name in (*it.metrics, *it.metrics_without_adapter)}),
+        mask=data.mask and inline_video(data.mask),
         head_map=data.head_map and inline_image(data.head_map),
         charts=charts(data),
         params=params_text(data),

@@ -52,7 +52,15 @@ class VideoIdentity(TypedDict):
 
 CatalogRow = TypedDict(
     "CatalogRow",
-    {"clip": str, "caption": str, "prompts": Sequence[str], "group": str | None, "class": str | None},
+    {
+        "clip": str,
+        "caption": str,
+        "prompts": Sequence[str],
+        "group": str | None,
+        "class": str | None,
+        "motion_of": str,
+        "region": Sequence[float] | None,
+    },
     total=False,
 )
 """A row of a catalog; the class of the clip is `class` in a catalog's file and `group` in a clip's transfer.json."""

@@ -3,7 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -58,6 +58,17 @@ def transfer(
     appearance_images: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Images to learn the looks from, instead of the clip's frames.")
     ] = None,
+    motion_of: Annotated[
+        Literal["all", "camera", "object"],
+        typer.Option(help="Takes the motion of the camera alone, or of what moves against the ground."),
+    ] = "all",
+    region: Annotated[
+        str | None,
+        typer.Option(
+            metavar="X,Y,W,H",
+            help="Takes the motion of what is there on the first frame: pixels of the video, or shares of 1.",
+        ),
+    ] = None,
     force: Force = [],  # noqa: B006
     engine: Engine = "prefect",
     params: ParamsSource = None,
@@ -77,6 +88,8 @@ def transfer(
         start=start,
         end=end,
         appearance_images=appearance_images,
+        motion_of=motion_of,
+        region=region,
     )
     check_stages(force)
     from effivmt.pipeline.api import transfer as transfer_clip
@@ -211,6 +224,8 @@ def _clip(**fields: Any) -> "Clip":
         return Clip(**fields)
     except ValidationError as error:
         fault = error.errors()[0]
+        if not fault["loc"]:  # two options that do not go together
+            raise ParamsError(fault["msg"].removeprefix("Value error, ")) from error
         field = str(fault["loc"][0])
         option = options.get(field, f"--{field.replace('_', '-')}")
-        raise ParamsError(f"{option} is {fault['input']!r:.60}: {fault['msg']}") from error
+        raise ParamsError(f"{option} is {fields.get(field)!r:.60}: {fault['msg']}") from error

@@ -42,10 +42,11 @@ STORE, CATALOG, OUT = DEFAULT_STORE, Path("data/catalog.csv"), Path("out")
 
 def check_stages(names: list[str]) -> None:
     """Raises ParamsError for an unknown stage."""
-    from effivmt.pipeline.stages import STAGES
+    from effivmt.pipeline.stages import MASK, STAGES
 
-    if unknown := [stage for stage in names if stage not in STAGES]:
-        raise ParamsError(f"--force {unknown[0]}: there is no such stage; expected one of {', '.join(STAGES)}")
+    known = (*STAGES, MASK)
+    if unknown := [stage for stage in names if stage not in known]:
+        raise ParamsError(f"--force {unknown[0]}: there is no such stage; expected one of {', '.join(known)}")
 
 
 def load_params(source: str | None, overrides: list[str]) -> "Params":

@@ -15,7 +15,7 @@ from effivmt.evaluation.metrics import KINDS, METRICS, ordered
 from effivmt.pipeline.outcomes import RunSummary
 from effivmt.pipeline.outputs import Outputs
 from effivmt.pipeline.plan import plan_clip
-from effivmt.pipeline.stages import STAGES
+from effivmt.pipeline.stages import MASK, STAGES
 from effivmt.pipeline.transfer import TransferResult
 from effivmt.pipeline.workspace import Workspace
 from effivmt.report.run_report import PAGE
@@ -52,12 +52,15 @@ def print_plan(work: Workspace, catalog: Catalog) -> None:
     """Prints what a run would do with every clip and stage, and the reasons."""
     console = results_console()
     table = Table(title="What a run would do", title_justify="left")
-    for heading in ("clip", *STAGES):
+    masked = (MASK,) if any(clip.chosen for clip in catalog.clips) else ()
+    columns = (STAGES[0], *masked, *STAGES[1:])
+    for heading in ("clip", *columns):
         table.add_column(heading, overflow="fold")
     reasons = []
     for clip in catalog.clips:
         planned = plan_clip(work, clip)
-        table.add_row(escape(clip.clip), *(step.action for step in planned))
+        actions = {step.stage: step.action for step in planned}
+        table.add_row(escape(clip.clip), *(actions.get(stage, "") for stage in columns))
         reasons += [f"{clip.clip}: {step.stage}: {step.why}" for step in planned if step.action in ("to do", "fails")]
     console.print(table)
     for reason in reasons:

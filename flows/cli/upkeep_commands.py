@@ -29,7 +29,7 @@ def pretrain(
         str,
         typer.Argument(
             metavar="STEP",
-            help="autoencoder, latents, transformer, scorer, assemble, judge, transfer or experts.",
+            help="autoencoder, latents, transformer, scorer, assemble, judge, transfer, parts or experts.",
         ),
     ],
     work: Annotated[Path, typer.Option(metavar="DIR", help="Keeps the state between steps.")] = Path(
@@ -59,8 +59,8 @@ def pretrain(
     """Trains the embedded models, one step at a time; a step that was stopped goes on.
 
     judge reads what the backbone in --out draws, in clips of ingest.num_frames; transfer, what the params' backbone
-    makes of a catalog's motions. experts makes a tiny Wan 2.2 A14B, for trials: it writes to --out the backbone folder
-    --start, or wan-tiny, with two transformers, tuned apart.
+    makes of a catalog's motions; parts, what it makes of one motion of two. experts makes a tiny Wan 2.2 A14B, for
+    trials: it writes to --out the backbone folder --start, or wan-tiny, with two transformers, tuned apart.
     """
     from effivmt_flows.cli.pretrain import run_judge, run_step
 
@@ -70,6 +70,10 @@ def pretrain(
         from effivmt_flows.cli.pretrain_transfer import run_transfer
 
         run_transfer(catalog, load_params(params, overrides), store)
+    elif step == "parts":
+        from effivmt_flows.cli.pretrain_parts import run_parts
+
+        run_parts(work / "parts", load_params(params, overrides), store)
     elif step == "experts":
         from effivmt_flows.cli.pretrain_experts import run_experts
 

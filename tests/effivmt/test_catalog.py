@@ -1,6 +1,7 @@
 """Catalogs are checked whole; the three formats mean the same."""
 
 import json
+import re
 from pathlib import Path
 
 import pyarrow as pa
@@ -45,6 +46,24 @@ class TestFormats:
         assert (first.start, first.end, first.seed, first.group) == (0.0, None, None, None)
         assert (second.start, second.end, second.seed, second.group) == (0.5, 2.5, 7, "camera")
         assert second.appearance_images == tmp_path / "looks"
+
+    def test_a_region_is_a_cell_or_a_list(self, tmp_path):
+        path = tmp_path / "c.csv"
+        path.write_text('clip,video,prompts,motion_of,region\na,a.mp4,a star,object,"4, 8,20,30.5"\n', encoding="utf-8")
+        given = {"motion_of": "object", "region": [4, 8, 20, 30.5]}
+        for catalog in (load_catalog(path), load_catalog(write(tmp_path, [ROW | given], "jsonl"))):
+            (clip,) = catalog.clips
+            assert clip.chosen and clip.motion_of == "object" and clip.region == (4, 8, 20, 30.5)
+
+    def test_a_region_that_is_none_is_named(self, tmp_path):
+        for region, motion_of, said in [
+            ("1,2,3", "all", "column region: '1,2,3': expected the four numbers"),
+            ("0,0,0,5", "all", "column region: .*width and a height above 0"),
+            ("a,b,c,d", "all", "column region"),
+            ([0, 0, 1, 1], "camera", "the camera's motion has no region"),
+            (None, "nothing", "column motion_of"),
+        ]:
+            assert re.search(said, faults_of(tmp_path, ROW | {"region": region, "motion_of": motion_of}))
 
     def test_of_the_sample_catalog(self):
         catalog = load_catalog(Path(__file__).parents[2] / "data" / "catalog.csv")

@@ -71,6 +71,8 @@ def test_bad_usage(arguments: tuple[str, ...], named: str) -> None:
         (("--end", "0"), "--end"),
         (("--force", "paint"), "--force paint"),
         (("--engine", "steam"), "--engine"),
+        (("--region", "1,2,3"), "--region is '1,2,3'"),
+        (("--motion-of", "camera", "--region", "0,0,9,9"), "the camera's motion has no region"),
     ],
 )
 def test_wrong_value_is_named(more: tuple[str, ...], named: str, transfer_arguments: Callable[..., list[str]]) -> None:

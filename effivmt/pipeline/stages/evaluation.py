@@ -40,6 +40,7 @@ def evaluate(work: Workspace, clip: Clip, ingested: Artifact, rendered: Sequence
     metrics.json is a list with an object per video: prompt, seed, and the metrics `adapter` and, where it was rendered
     without the adapter too, `baseline`. Both also tell how well the autoencoder gives the clip itself back. A metric
     that could not be measured is null; without a scorer that fits (`Workspace.scorer`) those of CLIP are left out.
+    ingested: the artifact of `ingest` or, where a part of the clip's motion is wanted, that of `mask`.
     """
     key = evaluate_key(work, clip, ingested, rendered)
     make = partial(_evaluate, work, caption=clip.caption or None, ingested=ingested, rendered=rendered)

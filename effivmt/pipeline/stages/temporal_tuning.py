@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from effivmt.method.adapter import LoraPair
     from effivmt.method.tuning import Progress
 
+_WEIGHTS = "weights.safetensors"
+
 
 @dataclass(frozen=True)
 class TemporalInputs:
-    """The artifacts that stage 3 reads."""
+    """The artifacts that stage 3 reads; `ingested` is of `ingest` or, for a part of the motion, of `mask`."""
 
     ingested: Artifact
     caption: Artifact
@@ -42,6 +44,8 @@ def temporal_key(work: Workspace, inputs: TemporalInputs) -> Key:
         **digests_of(work, inputs.classified, "heads", "parquet"),
         **digests_of(work, inputs.appearance, "spatial", "safetensors"),
     }
+    if _WEIGHTS in inputs.ingested.files:
+        digests["weights"] = inputs.ingested.digest(_WEIGHTS)
     settings = tuning_settings(work, work.params.temporal) | {"precision": work.adapted_precision}
     settings |= {"sampling": work.params.sampling.model_dump(), "num_frames": work.params.ingest.num_frames}
     return work.key("temporal", digests, settings)
@@ -52,7 +56,8 @@ def temporal(
 ) -> Artifact:
     """Stage 3, the motion LoRA over the merged appearance LoRA; files: adapter/ (the adapter folder), losses.json.
 
-    Of two experts each gets its own, one after another.
+    Of two experts each gets its own, one after another. ingested: the artifact of `ingest` or, where a part of the
+    clip's motion is wanted, that of `mask`.
     """
     caption = embed_texts(work, [clip.caption])[clip.caption]
     inputs = TemporalInputs(ingested, caption, classified, appearance)
@@ -114,6 +119,7 @@ def _tune_expert(
             seed=params.seed,
             clip=inputs.ingested.digest(f"{latents_name(work)}.safetensors"),
             checkpoint=checkpoint,
+            weights=load_tensor(inputs.ingested, "weights") if _WEIGHTS in inputs.ingested.files else None,
             progress=progress,
             on_divergence=work.callback.on_divergence,
             expert=expert,

@@ -55,7 +55,7 @@ def judge(frames: np.ndarray) -> Verdict:
     colour = names[int(np.bincount(nearest, minlength=len(names)).argmax())]
     cover = largest(np.minimum(off_ground / np.median(off_ground[strong]), 1.0))
     area = cover.sum((1, 2))
-    path = _centres(cover, area)
+    path = centres(cover, area)
     return Verdict(colour, shape_of(cover), background, _motion(path, area), path)
 
 
@@ -113,7 +113,8 @@ def largest(cover: np.ndarray) -> np.ndarray:
     return kept
 
 
-def _centres(cover: np.ndarray, area: np.ndarray) -> np.ndarray:
+def centres(cover: np.ndarray, area: np.ndarray) -> np.ndarray:
+    """The centres (T, 2) in pixels of covers (T, H, W) of these areas (T,); NaN where an area is below 6 pixels."""
     axis = np.arange(SIZE) + 0.5
     sums = np.stack([(cover.sum(1) * axis).sum(1), (cover.sum(2) * axis).sum(1)], 1)
     return np.divide(sums, area[:, None], out=np.full_like(sums, np.nan), where=area[:, None] >= 6).astype(np.float32)
@@ -125,7 +126,7 @@ def shape_of(cover: np.ndarray) -> str | None:
     The strongest decides; None where nothing is covered.
     """
     area = cover.sum((1, 2))
-    path = _centres(cover, area)
+    path = centres(cover, area)
     seen = np.flatnonzero(np.isfinite(path[:, 0]))
     if not len(seen):
         return None

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from effivmt.evaluation.tracks import track
-from effivmt.pretrain.examinations.judge import ground_of, largest, shape_of
+from effivmt.pretrain.examinations.judge import centres, ground_of, largest, shape_of
 from effivmt.world.figure import SKIN, TROUSERS
 from effivmt.world.looks import COLOURS, rgb
 from effivmt.world.motions import SIZE
@@ -49,6 +49,17 @@ def judge_pair(frames: np.ndarray) -> Pair:
     apart = _apart(*covers.values()) if len(covers) == 2 else np.ones(len(frames), bool)
     shapes = {name: shape_of(cover[apart] if apart.any() else cover) for name, cover in covers.items()}
     return Pair(background, shapes)
+
+
+def object_path(frames: np.ndarray, colour: str) -> np.ndarray:
+    """The path (T, 2) in pixels of the largest thing of a colour in frames uint8 (T, 64, 64, 3), over any ground.
+
+    NaN where there is none.
+    """
+    pixels = frames.astype(np.float32)
+    near = np.clip(1.5 - np.linalg.norm(pixels - rgb(colour), axis=-1) / NEAR, 0, 1)
+    cover = largest(near * (ground_of(pixels)[1] > NEAR / 2))
+    return centres(cover, cover.sum((1, 2)))
 
 
 def judge_camera(frames: np.ndarray) -> str | None:

@@ -113,3 +113,18 @@ class TestDrawSigmas:
         assert torch.equal(self.draw(3.0, 5), self.draw(3.0, 5))
         other = draw_sigmas(5, 3.0, torch.Generator().manual_seed(1))
         assert not torch.equal(self.draw(3.0, 5), other)
+
+
+def test_what_weighs_nothing_has_no_say():
+    random = torch.Generator().manual_seed(0)
+    predicted, target = torch.randn(2, 2, 4, 3, 5, 5, generator=random)
+    weights = torch.ones(2, 1, 3, 5, 5)
+    for loss in (denoising_loss, motion_loss):
+        assert loss(predicted, target, weights).item() == pytest.approx(loss(predicted, target).item(), rel=1e-5)
+    weights[0, :, :, :2] = weights[1, :, 1, 3] = 0
+    seen = [loss(predicted, target, weights) for loss in (denoising_loss, motion_loss)]
+    changed = torch.where(weights > 0, predicted, 100.0)
+    assert [loss(changed, target, weights) for loss in (denoising_loss, motion_loss)] == seen
+    expected = (predicted - target).square()[0, :, :, 2:].mean()
+    assert denoising_loss(predicted[:1], target[:1], weights[:1]).item() == pytest.approx(expected.item(), rel=1e-5)
+    assert denoising_loss(predicted, target, 0 * weights) == 0  # nothing to learn is no fault
