@@ -1,14 +1,10 @@
-"""Decoding and encoding of video files: with `frame_colours`, the only modules that talk to FFmpeg.
-
-Decoding runs in this process through PyAV, since a raw pipe from the ffmpeg program loses what sampling needs: each
-frame's own presentation time, its display matrix and its corruption flag. Encoding runs the ffmpeg program that comes
-with imageio-ffmpeg, its command line built by ffmpeg-python.
+"""Decoding of video files by FFmpeg, in this process through PyAV: a raw pipe from the ffmpeg program loses what
+sampling needs, each frame's own presentation time, its display matrix and its corruption flag.
 
 A video is untrusted input. libav reads it from an open file object and never learns its path, accepts plain containers
 only (no playlist, no concatenation list), and may open no protocol: no file can make it read another file or a URL.
 """
 
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -18,8 +14,6 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple, cast
 
 import av
-import ffmpeg
-import imageio_ffmpeg
 import numpy as np
 from av.sidedata.sidedata import SideDataContainer
 from av.sidedata.sidedata import Type as SideDataType
@@ -35,9 +29,7 @@ SEEK_AFTER = 10.0  # seconds; up to here, decoding from the beginning costs litt
 MAX_PIXELS = 4096 * 2304  # of a frame; libav keeps up to 19 frames of a stream
 MAX_FRAME_BYTES = 3 * MAX_PIXELS  # as stored: 4K with 10 bits and 4:2:0, or 8 bits and 4:4:4
 THREADS = 2  # of a decoder: each may hold frames, and one for each processor of a large machine would hold gigabytes
-TIMEOUT = 900.0  # seconds that one file may take to decode or to encode
-CRF = 12  # of libx264: visually lossless, also on small clips
-SCALER = "bicubic+full_chroma_int+full_chroma_inp+accurate_rnd+bitexact"  # from RGB to YUV
+TIMEOUT = 900.0  # seconds that one file may take to decode
 CLOCKWISE = {(1, 0): 0, (0, 1): 90, (-1, 0): 180, (0, -1): 270}  # degrees, by the direction that x is displayed in
 
 
@@ -187,51 +179,6 @@ def duration(container: av.container.InputContainer, stream: av.VideoStream) -> 
         if time_stamp > last:
             last, lasting = time_stamp, length
     return float((last + lasting - start) * _time_base(stream))
-
-
-def encode_h264(path: Path, frames: np.ndarray, fps: float) -> None:
-    """Encodes RGB uint8 (T, H, W, 3), H and W even, as an H.264 mp4 in BT.709 yuv420p; same frames, same bytes.
-
-    Raises VideoError with ffmpeg's message if it fails, and if it takes over `TIMEOUT` seconds (it is then killed).
-    """
-    height, width = frames.shape[1:3]
-    source = ffmpeg.input(
-        "pipe:0",
-        protocol_whitelist="pipe",
-        format="rawvideo",
-        pixel_format="rgb24",
-        video_size=(width, height),
-        framerate=Fraction(fps).limit_denominator(100_000),
-    )
-    target = ffmpeg.output(
-        source.filter("scale", out_color_matrix="bt709", out_range="tv", out_chroma_loc="left", flags=SCALER).filter(
-            "setparams", colorspace="bt709", color_primaries="bt709", color_trc="bt709", range="tv"
-        ),
-        f"file:{path.absolute()}",
-        format="mp4",
-        vcodec="libx264",
-        crf=CRF,
-        pix_fmt="yuv420p",
-        threads=1,
-        fflags="+bitexact",
-        flags="+bitexact",
-        movflags="+faststart",
-        protocol_whitelist="file",
-    ).global_args("-y", "-loglevel", "error", "-filter_complex_threads", "1")
-    command = ffmpeg.compile(target, cmd=imageio_ffmpeg.get_ffmpeg_exe())
-    data = np.ascontiguousarray(frames).reshape(-1).data
-    try:
-        subprocess.run(command, input=data, capture_output=True, timeout=TIMEOUT, check=True)
-    except subprocess.TimeoutExpired as error:
-        raise VideoError(
-            f"encoding {len(frames)} frames took over {TIMEOUT:.0f} s: write fewer or smaller ones"
-        ) from error
-    except subprocess.CalledProcessError as error:
-        message = " / ".join(error.stderr.decode(errors="replace").splitlines()[:2])
-        raise VideoError(
-            f"ffmpeg cannot write a video of {width}x{height} in {str(path.parent)!r} ({message}): "
-            "check the folder and its free space"
-        ) from error
 
 
 def _bound_frames(path: Path, stream: av.VideoStream) -> None:

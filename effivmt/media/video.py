@@ -19,6 +19,7 @@ from PIL import Image, ImageOps
 
 from effivmt.errors import VideoError
 from effivmt.media import ffmpeg
+from effivmt.media.encoding import encode_h264
 from effivmt.untrusted import open_regular
 
 SLACK = 0.001  # seconds; Matroska rounds its times to milliseconds, QuickTime to 1/600 s
@@ -170,7 +171,7 @@ def write_video(path: Path, frames: np.ndarray, fps: float) -> None:
         raise VideoError(f"frames for {str(path)!r} are {frames.dtype} {frames.shape}, expected uint8 (T, H, W, 3)")
     odd = [(0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)]
     with _replacing(path) as temporary:
-        ffmpeg.encode_h264(temporary, np.pad(frames, odd, mode="edge"), fps)
+        encode_h264(temporary, np.pad(frames, odd, mode="edge"), fps)
 
 
 def write_image(path: Path, image: np.ndarray) -> None:

@@ -9,9 +9,9 @@ class MemoryChoices:
 
     text_on_host: texts are encoded on the processor. spatial_checkpointing, temporal_checkpointing: activations of that
     stage are computed again in its backward pass. activations_on_host: what temporal keeps for that waits in the host's
-    memory. tiled_decoding: videos are decoded in overlapping tiles.
-    offloaded_blocks: where nothing is tuned, the transformer's blocks wait in the host's memory, the next one on its
-    way. float8_base: the frozen weights are kept in 8 bits. Only tiles and 8 bits change the result.
+    memory. tiled_decoding: videos are decoded in overlapping tiles. offloaded_blocks: where nothing is tuned, the
+    transformer's blocks wait in the host's memory, the next one on its way. float8_base: the frozen weights are kept in
+    8 bits. Only tiles and 8 bits change the result.
     """
 
     text_on_host: bool = False

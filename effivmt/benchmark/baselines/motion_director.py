@@ -68,25 +68,6 @@ def tune(
     with the same result. Raises EffiVMTError when a loss is not finite.
     """
     transformer.requires_grad_(False)
-    with checkpointed(transformer, needed=gradient_checkpointing):
-        return _tune(
-            transformer, dense, single, caption, params=params, seed=seed, clip=clip, checkpoint=checkpoint,
-            progress=progress,
-        )  # fmt: skip
-
-
-def _tune(
-    transformer: WanTransformer3DModel,
-    dense: torch.Tensor,
-    single: torch.Tensor,
-    caption: torch.Tensor,
-    *,
-    params: MotionDirectorParams,
-    seed: int,
-    clip: str,
-    checkpoint: Path,
-    progress: Callable[[int, int], None] | None,
-) -> dict[str, Lora]:
     caption = caption.to(transformer.device, transformer.dtype).expand(params.batch, -1, -1)
     loras = {
         name: draw_lora(transformer, params.rank, generator(seed, "motion_director", clip, name)) for name in BRANCHES
@@ -94,32 +75,33 @@ def _tune(
     weights = {f"{name}.{key}": weight for name, lora in loras.items() for key, weight in lora.items()}
     optimizer = torch.optim.AdamW(weights.values(), lr=params.learning_rate, weight_decay=params.weight_decay)
     start, _ = load_checkpoint(checkpoint, weights, optimizer)
-    for step in range(start, params.steps):
-        random = generator(seed, "motion_director", clip, step)
-        frames = single[torch.randint(len(single), (params.batch,), generator=random)]
-        video = dense.expand(params.batch, -1, -1, -1, -1)
-        anchor = int(torch.randint(dense.shape[2], (), generator=random))
-        optimizer.zero_grad(set_to_none=True)
-        with added(transformer, loras["spatial"]):
-            spatial = losses.denoising_loss(
-                *_predict(transformer, frames, caption, shift=params.flow_shift, random=random)
-            )
-            spatial.backward()
-        with added(transformer, frozen(loras["spatial"]), loras["temporal"]):
-            predicted, target = _predict(transformer, video, caption, shift=params.flow_shift, random=random)
-            temporal = temporal_loss(predicted, target, params.beta, anchor)
-            temporal.backward()
-        for name, loss in (("spatial", spatial), ("temporal", temporal)):
-            if not loss.isfinite():
-                raise EffiVMTError(
-                    f"MotionDirector diverged: its {name} loss is {loss.item()} at step {step + 1} of {params.steps}; "
-                    "lower its learning_rate"
+    with checkpointed(transformer, needed=gradient_checkpointing):
+        for step in range(start, params.steps):
+            random = generator(seed, "motion_director", clip, step)
+            frames = single[torch.randint(len(single), (params.batch,), generator=random)]
+            video = dense.expand(params.batch, -1, -1, -1, -1)
+            anchor = int(torch.randint(dense.shape[2], (), generator=random))
+            optimizer.zero_grad(set_to_none=True)
+            with added(transformer, loras["spatial"]):
+                spatial = losses.denoising_loss(
+                    *_predict(transformer, frames, caption, shift=params.flow_shift, random=random)
                 )
-        optimizer.step()
-        if (step + 1) % params.save_every == 0 and step + 1 < params.steps:
-            save_checkpoint(checkpoint, step + 1, weights, optimizer, logs={})
-        if progress is not None:
-            progress(step + 1, params.steps)
+                spatial.backward()
+            with added(transformer, frozen(loras["spatial"]), loras["temporal"]):
+                predicted, target = _predict(transformer, video, caption, shift=params.flow_shift, random=random)
+                temporal = temporal_loss(predicted, target, params.beta, anchor)
+                temporal.backward()
+            for name, loss in (("spatial", spatial), ("temporal", temporal)):
+                if not loss.isfinite():
+                    raise EffiVMTError(
+                        f"MotionDirector diverged: its {name} loss is {loss.item()} at step {step + 1} of "
+                        f"{params.steps}; lower its learning_rate"
+                    )
+            optimizer.step()
+            if (step + 1) % params.save_every == 0 and step + 1 < params.steps:
+                save_checkpoint(checkpoint, step + 1, weights, optimizer, logs={})
+            if progress is not None:
+                progress(step + 1, params.steps)
     return {name: {key: weight.cpu().clone() for key, weight in frozen(lora).items()} for name, lora in loras.items()}
 
 

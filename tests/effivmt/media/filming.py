@@ -5,11 +5,12 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import imageio_ffmpeg
 import numpy as np
 import pytest
 
 from effivmt.errors import VideoError
-from effivmt.media import ffmpeg, video
+from effivmt.media import video
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 CODES = {  # by container: codec, its pixel format, its options
@@ -65,7 +66,7 @@ def encode(path, frames, *, fps=10, ticks=None, sound=0.0, sar=None, header=None
 
 
 def run_ffmpeg(*arguments) -> None:
-    program = ffmpeg.imageio_ffmpeg.get_ffmpeg_exe()
+    program = imageio_ffmpeg.get_ffmpeg_exe()
     subprocess.run([program, "-y", "-v", "error", *map(str, arguments)], check=True, capture_output=True)
 
 

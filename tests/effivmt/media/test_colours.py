@@ -4,11 +4,12 @@ import subprocess
 from pathlib import Path
 
 import av
+import imageio_ffmpeg
 import numpy as np
 import pytest
 from filming import failure
 
-from effivmt.media import ffmpeg, video
+from effivmt.media import video
 
 BT601, BT709, BT2020 = (0.299, 0.114), (0.2126, 0.0722), (0.2627, 0.0593)  # weights of red and blue
 CODES = {BT601: 6, BT709: 1, BT2020: 9}
@@ -120,7 +121,7 @@ class TestHdr:
         assert 240 <= levels[1] < levels[2] < levels[3] and levels[3] >= 254
 
     def test_is_what_zscale_shows_below_the_highlights(self, tmp_path, transfer, encode):
-        program = ffmpeg.imageio_ffmpeg.get_ffmpeg_exe()
+        program = imageio_ffmpeg.get_ffmpeg_exe()
         if b" zscale " not in subprocess.run([program, "-filters"], capture_output=True, check=True).stdout:
             pytest.skip("this ffmpeg has no zscale")
         got = self.colour_of(tmp_path, transfer, encode(203 * TO_2020 @ light((180, 90, 140))))

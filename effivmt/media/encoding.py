@@ -1,0 +1,60 @@
+"""Encoding of video files by the ffmpeg program that comes with imageio-ffmpeg; ffmpeg-python builds its command."""
+
+import subprocess
+from fractions import Fraction
+from pathlib import Path
+
+import ffmpeg
+import imageio_ffmpeg
+import numpy as np
+
+from effivmt.errors import VideoError
+
+TIMEOUT = 900.0  # seconds that one file may take to encode
+CRF = 12  # of libx264: visually lossless, also on small clips
+SCALER = "bicubic+full_chroma_int+full_chroma_inp+accurate_rnd+bitexact"  # from RGB to YUV
+
+
+def encode_h264(path: Path, frames: np.ndarray, fps: float) -> None:
+    """Encodes RGB uint8 (T, H, W, 3), H and W even, as an H.264 mp4 in BT.709 yuv420p; same frames, same bytes.
+
+    Raises VideoError with ffmpeg's message if it fails, and if it takes over `TIMEOUT` seconds (it is then killed).
+    """
+    height, width = frames.shape[1:3]
+    source = ffmpeg.input(
+        "pipe:0",
+        protocol_whitelist="pipe",
+        format="rawvideo",
+        pixel_format="rgb24",
+        video_size=(width, height),
+        framerate=Fraction(fps).limit_denominator(100_000),
+    )
+    target = ffmpeg.output(
+        source.filter("scale", out_color_matrix="bt709", out_range="tv", out_chroma_loc="left", flags=SCALER).filter(
+            "setparams", colorspace="bt709", color_primaries="bt709", color_trc="bt709", range="tv"
+        ),
+        f"file:{path.absolute()}",
+        format="mp4",
+        vcodec="libx264",
+        crf=CRF,
+        pix_fmt="yuv420p",
+        threads=1,
+        fflags="+bitexact",
+        flags="+bitexact",
+        movflags="+faststart",
+        protocol_whitelist="file",
+    ).global_args("-y", "-loglevel", "error", "-filter_complex_threads", "1")
+    command = ffmpeg.compile(target, cmd=imageio_ffmpeg.get_ffmpeg_exe())
+    data = np.ascontiguousarray(frames).reshape(-1).data
+    try:
+        subprocess.run(command, input=data, capture_output=True, timeout=TIMEOUT, check=True)
+    except subprocess.TimeoutExpired as error:
+        raise VideoError(
+            f"encoding {len(frames)} frames took over {TIMEOUT:.0f} s: write fewer or smaller ones"
+        ) from error
+    except subprocess.CalledProcessError as error:
+        message = " / ".join(error.stderr.decode(errors="replace").splitlines()[:2])
+        raise VideoError(
+            f"ffmpeg cannot write a video of {width}x{height} in {str(path.parent)!r} ({message}): "
+            "check the folder and its free space"
+        ) from error
