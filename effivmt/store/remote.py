@@ -27,6 +27,8 @@ REST = 600.0
 MOST_RECORD_BYTES = 16 * 2**20
 _OBJECTS = ("s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oci", "oss")
 """Protocols of object stores: they have no folders, and to make one would make a bucket."""
+_LASTING = (FileNotFoundError, PermissionError, NotImplementedError, TypeError, ValueError)
+"""Errors that a second try would meet again: a wrong address, option or permission."""
 _S3 = {"config_kwargs": {"connect_timeout": 5, "read_timeout": 60, "retries": {"total_max_attempts": 1}}}
 """Seconds, and tries of botocore below those of s3fs and ours, where fsspec's own configuration says nothing of S3: by
 default a host that is gone would cost minutes."""
@@ -144,13 +146,11 @@ class Remote:
         for number in range(TRIES):
             try:
                 return work(*self._open())
-            except (FileNotFoundError, PermissionError, NotImplementedError, TypeError, ValueError) as error:
-                reason = _line(error)
-                break
             except Exception as error:  # noqa: BLE001  (each file system has errors of its own, and none may end a run)
                 reason = _line(error)
-                if number + 1 < TRIES:
-                    time.sleep(PAUSE * 4**number)
+                if isinstance(error, _LASTING) or number + 1 == TRIES:
+                    break
+                time.sleep(PAUSE * 4**number)
         self._rests_until = time.monotonic() + REST
         self._tell(
             f"remote store {self.name} does not answer ({reason}): going on without it for {REST / 60:.0f} minutes; "
