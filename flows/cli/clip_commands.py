@@ -228,4 +228,5 @@ def _clip(**fields: Any) -> "Clip":
             raise ParamsError(fault["msg"].removeprefix("Value error, ")) from error
         field = str(fault["loc"][0])
         option = options.get(field, f"--{field.replace('_', '-')}")
-        raise ParamsError(f"{option} is {fields.get(field)!r:.60}: {fault['msg']}") from error
+        given = fields["region"] if field == "region" else fault["input"]  # of a region, not one of its numbers
+        raise ParamsError(f"{option} is {given!r:.60}: {fault['msg']}") from error

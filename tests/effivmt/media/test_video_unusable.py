@@ -11,7 +11,7 @@ import pytest
 from filming import clip, counting, damage, encode, failure, numbers, packets_of
 
 from effivmt.errors import VideoError
-from effivmt.media import ffmpeg, video
+from effivmt.media import encoding, ffmpeg, video
 
 
 class TestUnusableFiles:
@@ -86,7 +86,8 @@ class TestUnusableFiles:
 
     def test_time_is_limited(self, tmp_path, monkeypatch):
         path = encode(tmp_path / "a.mp4", counting(10))
-        monkeypatch.setattr(ffmpeg, "TIMEOUT", 0.0)
+        for module in (ffmpeg, encoding):
+            monkeypatch.setattr(module, "TIMEOUT", 0.0)
         assert "took over" in failure(video.read_frames, path)
         assert "took over" in failure(video.write_video, tmp_path / "b.mp4", counting(10), 10)
         assert [p.name for p in tmp_path.iterdir()] == ["a.mp4"]

@@ -134,7 +134,7 @@ class TestCheckFits:
         ("change", "message"),
         [
             ({"num_attention_heads": 3}, r"\(48, 3\).* but the backbone's layer needs \(36, R\) and \(R, 36\)"),
-            ({"num_layers": 1}, r"LoRA of blocks\.1\.attn1\.to_. but the backbone has no such linear layer"),
+            ({"num_layers": 1}, r"LoRA of blocks\.1\.attn1\.to_\S+ but the backbone has no such linear layer"),
         ],
     )
     def test_another_shape_names_both_sides(self, backbone, tuned, change, message):
