@@ -28,6 +28,7 @@ def run(monkeypatch, tmp_path):
     return run
 
 
+@pytest.mark.slow
 def test_the_gpu_script_at_small_shapes(run, capsys):
     found = run(gpu, "--small")
     steps = [row["what"] for row in found["rows"] if row["kind"] == "small 1.3B"]

@@ -19,6 +19,7 @@ from effivmt.store.verification import known_sha256
 FEW, MANY = 3, 15
 
 
+@pytest.mark.slow
 def test_memory_of_a_run_does_not_grow_with_clips(run_folder: Path, tmp_path: Path) -> None:
     row = json.loads((run_folder.parent / "c.jsonl").read_text(encoding="utf-8").splitlines()[0])
     params = json.loads((run_folder / "one" / "transfer.json").read_text(encoding="utf-8"))["params"]

@@ -40,6 +40,7 @@ def test_one_clip_that_a_transfer_has_computed(project: Path, transferred: Ended
     assert json.loads((out / "results.json").read_text(encoding="utf-8")) == summary
 
 
+@pytest.mark.slow
 def test_a_method_and_a_variant_of_ones_own(project: Path, transferred: Ended, suite: Path) -> None:
     """The method is the documentation's example, word for word; its params reach a process of their own."""
     text = (Path(__file__).parents[2] / "docs" / "benchmark.md").read_text(encoding="utf-8")

@@ -102,6 +102,7 @@ def test_compose_fits_the_image() -> None:
     assert re.findall(r"\$\{\w+\}", text) == []  # every setting has a default
 
 
+@pytest.mark.slow
 def test_what_the_build_and_a_container_without_a_command_run(tmp_path: Path) -> None:
     runs = {arguments for name, arguments in instructions() if name == "RUN"}
     (check,) = {arguments for arguments in runs if arguments.startswith("effivmt")}

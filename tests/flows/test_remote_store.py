@@ -45,6 +45,7 @@ def test_a_fresh_host_goes_on_where_another_was(
         ("file:///dev/null/folder", 1, "cannot be used"),
     ],
 )
+@pytest.mark.slow
 def test_a_wrong_remote_is_one_line(
     url: str, code: int, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

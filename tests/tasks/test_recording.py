@@ -122,6 +122,7 @@ def test_sync_of_what_is_recorded(
     assert count(server.uri) == before
 
 
+@pytest.mark.slow
 def test_server_that_goes_in_the_middle(server: Server, out: Path) -> None:
     gate = Gate(server)
     recorder = Recorder(gate.uri, out, "clips.csv")

@@ -17,6 +17,7 @@ from effivmt_tasks.tracking.registry import save_model
 PROMPT = "a green circle on a gray background"
 
 
+@pytest.mark.slow
 def test_pyfunc_gives_the_videos_of_the_run(
     tiny_params: Params,
     a14b_folder: Path,

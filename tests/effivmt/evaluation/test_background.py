@@ -26,6 +26,7 @@ def striped(paint, curve) -> np.ndarray:
     return paint("square", curve[:T], ground=still(Ground("gray", "striped", 16.0, 1.6)))
 
 
+@pytest.mark.slow
 def test_the_suite_has_it_where_the_ground_is_patterned() -> None:
     for scene in suite():
         frames = scene.draw().frames

@@ -144,6 +144,7 @@ def test_saved_scorers_load_as_stock_models(tmp_path: Path) -> None:
     torch.testing.assert_close(after, before, atol=0.05, rtol=0.0)
 
 
+@pytest.mark.slow
 def test_the_shipped_scorer_prefers_true_captions() -> None:
     assert sum(path.stat().st_size for path in SHIPPED.iterdir()) <= 8 * 2**20
     model, tokenizer = load_scorer(SHIPPED)

@@ -123,6 +123,7 @@ class TestStages:
     def test_a_plan_finds_all_of_it(self, both, zigzag):
         assert [stage.action for stage in plan_clip(both.work, zigzag)] == ["hit"] * len(stages.STAGES)
 
+    @pytest.mark.slow
     def test_a_killed_tuning_goes_on_within_either_expert(self, both, store, a14b_params, zigzag, tmp_path):
         """The state of both experts is in the scratch folder of the key."""
 
