@@ -110,6 +110,6 @@ def _tune_expert(
         clip=inputs.ingested.digest("single.safetensors"),
         checkpoint=checkpoint,
         progress=progress,
-        on_divergence=work.callback.on_divergence,
+        on_divergence=work.callback.on_notice,
         expert=expert,
     )

@@ -121,7 +121,7 @@ def _tune_expert(
             checkpoint=checkpoint,
             weights=load_tensor(inputs.ingested, "weights") if _WEIGHTS in inputs.ingested.files else None,
             progress=progress,
-            on_divergence=work.callback.on_divergence,
+            on_divergence=work.callback.on_notice,
             expert=expert,
         )
     return LoraPair(looks, to_stock_layout(tuned.weights, heads), heads), tuned.losses
