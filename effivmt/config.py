@@ -184,9 +184,6 @@ class RenderParams(Section):
     compile: bool = False
     """Compiles the transformer's blocks (`torch.compile`): the first video takes longer, each further one less. On the
     processor this needs a C++ compiler."""
-    previews: Annotated[int, Field(ge=0, le=10)] = 0
-    """Videos of the first prompt drawn in a few sampling steps while stage 3 goes on, at even distances. No result
-    depends on it. Left out where the blocks wait on the host, and for a backbone with two transformers."""
     baseline: bool = True
     """Also render each prompt and seed without the adapter, for comparison."""
 

@@ -247,10 +247,8 @@ def fused(
 
 def _beside(linear: nn.Linear, parts: Sequence[tuple[torch.Tensor, torch.Tensor, float]]) -> SidedLinear:
     """A Linear that computes W + the sum of strength * B A, for parts (A, B, strength) in float32; W stays as it is."""
-    downs, ups = [down for down, _, _ in parts], [strength * up for _, up, strength in parts]
-    if isinstance(linear, SidedLinear):  # it has those of another adapter
-        downs, ups = [linear.down, *downs], [linear.up, *ups]
-    return SidedLinear(linear, torch.cat(downs), torch.cat(ups, dim=1))
+    down = torch.cat([down for down, _, _ in parts])
+    return SidedLinear(linear, down, torch.cat([strength * up for _, up, strength in parts], dim=1))
 
 
 def to_comfyui(spatial: Mapping[str, torch.Tensor], temporal: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

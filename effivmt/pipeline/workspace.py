@@ -20,8 +20,6 @@ from effivmt.store import DEFAULT_STORE, Key, Store
 from effivmt.versions import BENCHMARK_VERSIONS, VERSIONS
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from effivmt.method.backbone import Backbone
 
 
@@ -57,8 +55,7 @@ class Workspace:
     """What all stages of one process share; `open_workspace` makes one.
 
     force: stages to run again even where the store has their results. loaded: copies of a workspace share it, so that
-    the backbone is loaded once. on_preview: receives the frames uint8 (T, H, W, 3) of a preview, and the steps of stage
-    3 that are done and in all.
+    the backbone is loaded once.
     """
 
     store: Store
@@ -66,7 +63,6 @@ class Workspace:
     callback: Callback = field(default_factory=Callback)
     force: frozenset[str] = frozenset()
     loaded: LoadedBackbone = field(default_factory=LoadedBackbone, repr=False)
-    on_preview: "Callable[[np.ndarray, int, int], None] | None" = None
 
     @property
     def folder(self) -> BackboneFolder:

@@ -69,9 +69,6 @@ def transfer(
             help="Takes the motion of what is there on the first frame: pixels of the video, or shares of 1.",
         ),
     ] = None,
-    preview: Annotated[
-        bool, typer.Option("--preview", help="Draws the first prompt before any tuning, and twice while it goes on.")
-    ] = False,
     force: Force = [],  # noqa: B006
     engine: Engine = "prefect",
     params: ParamsSource = None,
@@ -82,7 +79,7 @@ def transfer(
     """Transfers the motion of one video to new prompts, end to end."""
     from effivmt.catalog import clip_id
 
-    settings = load_params(params, [*(["render.previews=2"] if preview else []), *overrides])
+    settings = load_params(params, overrides)
     clip = _clip(
         clip=name or clip_id(video.stem),
         video=video,
@@ -117,13 +114,7 @@ def transfer(
         check_video(clip)
     say_scorer_fault(work.scorer.fault, quiet=quiet)
     say_memory(work.memory, quiet=quiet)
-    found = find_transfer(work, clip, out) if engine == "prefect" or settings.render.previews else None
-    if found is None and settings.render.previews and clip.prompts and not clip.chosen:
-        from effivmt_flows.preview import draw_untuned
-
-        with waiting("drawing a preview", quiet=quiet):
-            draw_untuned(work, clip, out, work.callback.on_notice)
-    if engine == "prefect" and found is not None:
+    if engine == "prefect" and (found := find_transfer(work, clip, out)):
         from effivmt_flows.recording import record_clip
 
         result, outputs = found

@@ -94,7 +94,7 @@ def render_jobs(
 
 def sampling_settings(params: RenderParams, unread: set[str]) -> dict[str, object]:
     """The section without the fields that are `unread`, and without those of `LATER` that are unset."""
-    return params.model_dump(exclude=unread | {"previews"} | {name for name in LATER if not getattr(params, name)})
+    return params.model_dump(exclude=unread | {name for name in LATER if not getattr(params, name)})
 
 
 def render_key(work: Workspace, job: RenderJob) -> Key:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from effivmt.catalog import Clip
 from effivmt.method.experts import Expert
-from effivmt.pipeline.stages.previewing import previewer
 from effivmt.pipeline.stages.spatial_tuning import checkpointed, digests_of, tuning_settings
 from effivmt.pipeline.stages.tensors import load_tensor, load_tensors
 from effivmt.pipeline.stages.text_embedding import embed_texts
@@ -77,7 +76,7 @@ def _tune(work: Workspace, out: Path, scratch: Path, *, clip: Clip, inputs: Temp
     for number, expert in enumerate(work.experts):
         checkpoint = scratch / f"{expert.named('temporal')}.safetensors"
         progress = work.progress("temporal", number, len(work.experts))
-        pair, curves = _tune_expert(work, clip, expert, inputs=inputs, checkpoint=checkpoint, progress=progress)
+        pair, curves = _tune_expert(work, expert, inputs=inputs, checkpoint=checkpoint, progress=progress)
         pairs.append(pair)
         losses |= {expert.named(name): curve for name, curve in curves.items()}
     own, *others = pairs
@@ -96,7 +95,7 @@ def _tune(work: Workspace, out: Path, scratch: Path, *, clip: Clip, inputs: Temp
 
 
 def _tune_expert(
-    work: Workspace, clip: Clip, expert: Expert, *, inputs: TemporalInputs, checkpoint: Path, progress: "Progress"
+    work: Workspace, expert: Expert, *, inputs: TemporalInputs, checkpoint: Path, progress: "Progress"
 ) -> "tuple[LoraPair, dict[str, list[float]]]":
     """Both LoRAs of one transformer, tuned with no other in memory, and the losses."""
     from effivmt.method.adapter import LoraPair, fused, to_stock_layout
@@ -125,8 +124,6 @@ def _tune_expert(
             weights=load_tensor(inputs.ingested, "weights") if _WEIGHTS in inputs.ingested.files else None,
             progress=progress,
             on_divergence=work.callback.on_notice,
-            look=previewer(work, heads, clip.prompts),
-            looks=params.render.previews,
             expert=expert,
         )
     return LoraPair(looks, to_stock_layout(tuned.weights, heads), heads), tuned.losses
