@@ -31,9 +31,16 @@ class HeadChannels:
         return x if self.own is None else x.unflatten(1, (self.count, -1)).index_select(1, self.own).flatten(1)
 
     def add(self, y: torch.Tensor, inner: torch.Tensor, weight: torch.Tensor) -> None:
-        """Adds inner (S, R) times weight (R, c) in place to the channels of y (S, C)."""
+        """Adds inner (S, R) times weight (R, c) in place to the channels of y (S, C).
+
+        On a GPU the weight is filled up with zeros: one product, where adding to some channels would take a pass over
+        the product more, and a slower one to be deterministic.
+        """
         if self.own is None:
             y.addmm_(inner, weight)
+        elif y.device.type != "cpu":
+            whole = weight.new_zeros(len(weight), self.count, y.shape[1] // self.count)
+            y.addmm_(inner, whole.index_copy(1, self.own, weight.unflatten(1, (len(self.own), -1))).flatten(1))
         else:
             added = (inner @ weight).unflatten(1, (len(self.own), -1))
             y.view(len(y), self.count, -1).index_add_(1, self.own, added)
