@@ -21,7 +21,9 @@ def fill(text: str, results: Path) -> str:
         facts = found["machine"]
         line = facts and (
             f"{facts['device']}, threads: {facts['threads']}, torch {facts['torch']}, {facts['dtype']}; "
-            f"{facts['matmul_flops_per_second'] / 1e9:,.0f} GFLOP/s, {facts['bytes_per_second'] / 1e9:,.1f} GB/s.\n"
+            f"{facts['matmul_flops_per_second'] / 1e9:,.0f} GFLOP/s, {facts['bytes_per_second'] / 1e9:,.1f} GB/s"
+            f"{'; attention: ' + facts['attention'] if facts.get('attention', 'native') != 'native' else ''}"
+            f"{'; compiled' if facts.get('compile') == 'true' else ''}.\n"
         )
         return f"<!-- {name} -->\n{table(found['rows'])}\n\n{line or ''}<!-- end of {name} -->"
 

@@ -10,7 +10,7 @@ from effivmt.errors import ParamsError
 
 _QUERIES, _KEYS, _HEADS = 128, 64, 2
 _MOST_ERROR = 0.2
-"""Of the trial's output; 8-bit products of SageAttention differ by some 5 % on random numbers, a wrong layout by 100 %."""
+"""Of the trial's output: 8-bit products differ by some 5 % on random numbers, a wrong layout by 100 %."""
 
 
 class ForwardOnlyProcessor(WanAttnProcessor):
@@ -48,7 +48,9 @@ def check_attention(params: BackboneParams, device: torch.device, dtype: torch.d
         return
     if name not in {backend.value for backend in AttentionBackendName}:
         known = ", ".join(backend.value for backend in AttentionBackendName if not backend.value.startswith("_"))
-        raise ParamsError(f"backbone.attention is {name!r:.40}, which is no backend of diffusers; expected one of {known}")
+        raise ParamsError(
+            f"backbone.attention is {name!r:.40}, which is no backend of diffusers; expected one of {known}"
+        )
     where = f"backbone.attention is {name} but it cannot be used on {device} in {str(dtype).removeprefix('torch.')}"
     try:
         error = _trial(params, device, dtype, head_width)

@@ -2,6 +2,7 @@
 
 import gc
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -194,7 +195,13 @@ class Backbone:
         options: dict[str, object] = {"dtype" if kind is UMT5EncoderModel else "torch_dtype": dtype}
         if device.type != "cpu":  # weight by weight: the host never holds the whole model
             options["device_map"] = {"": device}
-        model, loading_info = self._load(kind, name, use_safetensors=True, output_loading_info=True, **options)
+        load = partial(self._load, kind, name, use_safetensors=True, output_loading_info=True)
+        try:
+            model, loading_info = load(**options)
+        except BackboneError:
+            if options.pop("device_map", None) is not None:  # it fails there before it knows the missing weights' names
+                self._check_complete(name, load(**options)[1])
+            raise
         self._check_complete(name, loading_info)
         return model.to(device).eval().requires_grad_(False)
 

@@ -26,7 +26,7 @@ def check_compiler(device: torch.device, memory: MemoryChoices) -> None:
 
 @contextmanager
 def compiled_blocks(transformer: WanTransformer3DModel, *, needed: bool) -> Iterator[None]:
-    """Within the context, where it is needed, each block is compiled when it first runs, as it is then.
+    """Within the context, where it is needed, each block is compiled when it first runs, as it is then: stock or tuned.
 
     Raises ParamsError where a block cannot be compiled.
     """
@@ -40,6 +40,7 @@ def compiled_blocks(transformer: WanTransformer3DModel, *, needed: bool) -> Iter
     finally:
         for block in transformer.blocks:
             block._compiled_call_impl = None
+        torch.compiler.reset()  # torch keeps eight versions of a function: the next clip gets its own
 
 
 @contextmanager

@@ -24,13 +24,13 @@ class SidedLinear(nn.Linear):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if x.device.type != "cpu":
-            return _Sided.apply(x, self.weight.to(x.dtype), self.bias, self.down, self.up)
+            return SidedProduct.apply(x, self.weight.to(x.dtype), self.bias, self.down, self.up)
         exact = x.float()
         base = F.linear(exact, self.weight.float(), None if self.bias is None else self.bias.float())
         return (base + F.linear(F.linear(exact, self.down), self.up)).to(x.dtype)
 
 
-class _Sided(torch.autograd.Function):
+class SidedProduct(torch.autograd.Function):
     """x W^T + b + x down^T up^T on a GPU, all of one low precision, summed in float32; a gradient of x alone."""
 
     @staticmethod
