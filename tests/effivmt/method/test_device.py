@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from effivmt.errors import ParamsError
-from effivmt.method.device import pick_device, prepare_gpu
+from effivmt.method.device import deterministic_gradients, pick_device, prepare_gpu
 
 
 def test_names_stand_for_devices() -> None:
@@ -48,3 +48,15 @@ def test_a_gpu_computes_the_same_each_time(restored, monkeypatch, dtype, asked):
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
     prepare_gpu(dtype)
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":16:8"  # a user's own
+
+
+def test_gradients_of_a_gpu_take_deterministic_versions_alone(restored):
+    """Where torch only warns, the backward passes of its attention are not deterministic."""
+    prepare_gpu(torch.float32)
+    with deterministic_gradients(torch.device("cpu")):
+        assert torch.is_deterministic_algorithms_warn_only_enabled()
+    with pytest.raises(KeyboardInterrupt), deterministic_gradients(torch.device("cuda")):
+        assert torch.are_deterministic_algorithms_enabled()
+        assert not torch.is_deterministic_algorithms_warn_only_enabled()
+        raise KeyboardInterrupt
+    assert torch.is_deterministic_algorithms_warn_only_enabled()
