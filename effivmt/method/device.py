@@ -29,8 +29,8 @@ def prepare_gpu(dtype: torch.dtype, *, allow_tf32: bool = False) -> None:
     """Makes this process compute the same on a GPU each time, and says how it multiplies float32 matrices there.
 
     To be called before the first product on a GPU: cuBLAS reads its workspace's size then. An operation that torch has
-    no deterministic version of warns and goes on, but see `deterministic_gradients`. TF32 holds bfloat16 values exactly,
-    so beside weights of that precision it is always allowed.
+    no deterministic version of warns and goes on; `deterministic_gradients` is stricter. TF32 holds bfloat16 values
+    exactly, so beside weights of that precision it is always allowed.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # two of torch's sizes are deterministic, this is one
     torch.use_deterministic_algorithms(True, warn_only=True)
