@@ -10,7 +10,16 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from effivmt.errors import ParamsError
 from effivmt.untrusted import parse_yaml, read_yaml
@@ -27,6 +36,8 @@ DEFAULT_FILE = Path("params.yaml")
 WAN_TINY, CLIP_TINY = "wan-tiny", "clip-tiny"
 EMBEDDED = (WAN_TINY, CLIP_TINY)
 """The models that are installed with this package."""
+NATIVE = "native"
+"""Torch's own attention, as diffusers names it."""
 FAULTS_SHOWN = 10
 """An error lists at most this many wrong fields."""
 Positive = Annotated[int, Field(gt=0)]
@@ -63,9 +74,22 @@ class BackboneParams(Section):
     needed (docs/memory.md); on the processor `auto` chooses nothing."""
     max_sequence_length: Annotated[int, Field(gt=0, le=512)] = 32
     """Text tokens a prompt is padded to; Wan was trained with 512."""
+    attention: str = NATIVE
+    """A backend of diffusers' attention dispatcher: `native` (torch), `flash`, `sage` and so on. Where gradients are
+    computed, one that has no backward pass (those of SageAttention) gives way to `native`."""
+    compile: bool = False
+    """Compiles the transformer's blocks by `torch.compile` for tuning and rendering; takes a compiler for C++."""
+    allow_tf32: bool = False
+    """Multiplies float32 matrices on a GPU in TF32, faster and to 10 bits of fraction; beside bfloat16 weights that is
+    always so."""
     experts: Literal["all", "high_noise"] = "all"
     """Which transformers of a backbone with two (Wan 2.2 A14B) get an adapter: all, or the high-noise one alone, which
     decides the motion."""
+
+    @property
+    def differentiable_attention(self) -> str:
+        """The backend where gradients are computed."""
+        return NATIVE if self.attention.lstrip("_").startswith("sage") else self.attention
 
 
 class IngestParams(Section):
@@ -134,12 +158,22 @@ class LoraParams(Section):
     batch: Positive = 4
     learning_rate: LearningRate
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.0
+    max_grad_norm: Annotated[float, Field(gt=0)] | None = None
+    """Gradients of a greater norm, over all weights of the LoRA, are scaled down to it; null: never."""
     flow_shift: FlowShift = 3.0
     """Noise levels are drawn as sigma = shift u / (1 + (shift - 1) u), u uniform."""
     gradient_checkpointing: bool = False
     """true: always; false: only where `backbone.memory` needs it. The result is the same."""
     save_every: Positive = 100
     """Steps between checkpoints; a killed run resumes from the last one."""
+
+    @model_serializer(mode="wrap")
+    def _without_unset(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leaves `max_grad_norm` out where it is unset: keys and adapters that were made before it do not have it."""
+        tree: dict[str, Any] = serialize(self)
+        if self.max_grad_norm is None:
+            tree.pop("max_grad_norm", None)
+        return tree
 
 
 class SpatialParams(LoraParams):

@@ -32,6 +32,7 @@ def tune(work: Workspace, clip: Clip, ingested: Artifact, *, peer: str, params: 
         **params.model_dump(exclude={"save_every"}),
         "seed": work.params.seed,
         "precision": work.precision,
+        **work.kernels(work.params.backbone.differentiable_attention),
     }
     key = work.key("peer_tune", inputs, settings)
     make = partial(_tune, work, clip=clip, ingested=ingested, caption=caption, peer=peer, params=params)
@@ -58,6 +59,7 @@ def render(work: Workspace, ingested: Artifact, prompt: str, *, peer: str, param
         "render": sampling_settings(own, unread),
         "ingest": work.params.ingest.model_dump(),
         "precision": work.precision,
+        **work.kernels(work.params.backbone.attention),
     }
     if work.memory.tiled_decoding:  # as in the pipeline's own stage
         settings["tiled"] = True

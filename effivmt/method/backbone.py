@@ -2,6 +2,7 @@
 
 import gc
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,11 @@ from transformers import AutoTokenizer, UMT5EncoderModel
 
 from effivmt.config import BackboneParams
 from effivmt.errors import BackboneError
+from effivmt.method.attention import check_attention, set_attention
 from effivmt.method.backbone_checks import TRAIN_TIMESTEPS
 from effivmt.method.backbone_folder import BackboneFolder, find_backbone
-from effivmt.method.device import pick_device
+from effivmt.method.compiling import check_compiler
+from effivmt.method.device import pick_device, prepare_gpu
 from effivmt.method.experts import Expert
 from effivmt.method.low_memory import offload_blocks, store_in_float8
 from effivmt.method.memory_choices import MemoryChoices
@@ -37,8 +40,9 @@ FLOW: dict[str, Any] = {
 class Backbone:
     """The parts of one backbone in one process; each is loaded once and kept until `keep` releases it.
 
-    `digest` identifies the weights and configs of all parts (a model card beside them does not count). Loading a part
-    raises BackboneError where a file is damaged, or a weight is missing or of no use to the model.
+    `digest` identifies the weights and configs of all parts (a model card beside them does not count). Making one loads
+    nothing and raises ParamsError where this machine cannot do what the params ask for. Loading a part raises
+    BackboneError where a file is damaged, or a weight is missing or of no use to the model.
     """
 
     def __init__(
@@ -54,9 +58,12 @@ class Backbone:
         self.params = params
         self.device = pick_device(params.device, "backbone.device")
         self.dtype = getattr(torch, params.dtype)
-        if self.device.type == "cuda" and self.dtype == torch.bfloat16:
-            # The LoRAs beside bfloat16 weights are added in float32. TF32 holds bfloat16 values exactly.
-            torch.backends.cuda.matmul.allow_tf32 = True
+        if self.device.type == "cuda":
+            prepare_gpu(self.dtype, allow_tf32=params.allow_tf32)
+        config = WanTransformer3DModel.load_config(self.folder / "transformer")
+        check_attention(params, self.device, self.dtype, config.get("attention_head_dim", 128))
+        if params.compile:
+            check_compiler(self.device, self.memory)
         self._parts: dict[str, Any] = {}  # each of a type of its own
 
     @property
@@ -165,6 +172,7 @@ class Backbone:
         waits = offloaded or self.memory.float8_base
         device = torch.device("cpu") if waits else self.device
         transformer = self._model(WanTransformer3DModel, name, self.dtype, device)
+        set_attention(transformer, self.params)
         if self.memory.float8_base:
             store_in_float8(transformer)
         if offloaded:
@@ -184,8 +192,16 @@ class Backbone:
 
     def _model(self, kind: Any, name: str, dtype: torch.dtype, device: torch.device) -> Any:
         """Loads a model of class `kind`, frozen, in evaluation mode, on a device; all its weights must be there."""
-        options = {"dtype" if kind is UMT5EncoderModel else "torch_dtype": dtype}
-        model, loading_info = self._load(kind, name, use_safetensors=True, output_loading_info=True, **options)
+        options: dict[str, object] = {"dtype" if kind is UMT5EncoderModel else "torch_dtype": dtype}
+        if device.type != "cpu":  # weight by weight: the host never holds the whole model
+            options["device_map"] = {"": device}
+        load = partial(self._load, kind, name, use_safetensors=True, output_loading_info=True)
+        try:
+            model, loading_info = load(**options)
+        except BackboneError:
+            if options.pop("device_map", None) is not None:  # it fails there before it knows the missing weights' names
+                self._check_complete(name, load(**options)[1])
+            raise
         self._check_complete(name, loading_info)
         return model.to(device).eval().requires_grad_(False)
 

@@ -16,6 +16,7 @@ from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from effivmt.config import LoraParams, SamplingParams, SpatialParams, TemporalParams
 from effivmt.errors import EffiVMTError
 from effivmt.method.checkpoint import load_checkpoint, save_checkpoint
+from effivmt.method.device import deterministic_gradients
 from effivmt.method.dual_path import add_lora, draw_weights, dual_path, hold_text, lora_parameters
 from effivmt.method.experts import ONLY, Expert
 from effivmt.method.heads import HeadMap
@@ -208,6 +209,7 @@ def _tune(
     device, dtype = transformer.device, transformer.dtype
     caption = caption.to(device, dtype)
     with (
+        deterministic_gradients(device),
         _frozen(transformer, gradient_checkpointing=params.gradient_checkpointing),
         dual_path(transformer, heads),
         time_positions_of(transformer) as rope,
@@ -264,6 +266,8 @@ def _tune(
                 break
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
+            if params.max_grad_norm is not None:
+                torch.nn.utils.clip_grad_norm_(lora_parameters(transformer), params.max_grad_norm)
             for group in optimizer.param_groups:
                 group["lr"] = share * params.learning_rate * _schedule(step, params.steps)
             optimizer.step()

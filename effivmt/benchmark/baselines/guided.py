@@ -14,6 +14,7 @@ from diffusers.pipelines.wan.pipeline_wan import WanPipeline
 from effivmt.config import IngestParams, RenderParams
 from effivmt.errors import EffiVMTError
 from effivmt.method.backbone import Backbone
+from effivmt.method.device import deterministic_gradients
 from effivmt.method.rendering import run_pipeline
 
 
@@ -119,7 +120,7 @@ def optimise(
 
     Raises EffiVMTError when the loss is not finite.
     """
-    with torch.enable_grad():
+    with torch.enable_grad(), deterministic_gradients(latents.device):
         latents = latents.detach().clone().requires_grad_()
         optimizer = torch.optim.Adam([latents], lr=learning_rate)
         for step in range(steps):

@@ -43,6 +43,7 @@ def heads_key(work: Workspace, sources: Sequence[HeadSource]) -> Key:
         inputs = {f"scope_{i}": source.ingested.digest("dense.safetensors") for i, source in enumerate(sources)}
     if names := [expert.name for expert in work.experts if expert.name]:
         settings["experts"] = names
+    settings |= work.kernels(work.params.backbone.attention)
     return work.key("heads", inputs, settings | {"seed": work.params.seed})
 
 

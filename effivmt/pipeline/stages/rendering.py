@@ -105,6 +105,7 @@ def render_key(work: Workspace, job: RenderJob) -> Key:
         "seed": job.seed,
         "ingest": work.params.ingest.model_dump(),
         "precision": work.adapted_precision if adapter else work.precision,
+        **work.kernels(work.params.backbone.attention, compiled=True),
     }
     if work.memory.tiled_decoding:  # keys of whole pictures do not have it
         settings["tiled"] = True

@@ -27,6 +27,7 @@ def tuning_settings(work: Workspace, params: LoraParams) -> dict[str, object]:
         **params.model_dump(exclude={"save_every"}),
         "seed": work.params.seed,
         "precision": work.precision,
+        **work.kernels(work.params.backbone.differentiable_attention, compiled=True),
     }
 
 
@@ -97,19 +98,22 @@ def _tune_expert(
     work: Workspace, expert: Expert, heads: "HeadMap", *, inputs: SpatialInputs, checkpoint: Path, progress: "Progress"
 ) -> "TuningResult":
     """Tunes one transformer, with no other in memory."""
+    from effivmt.method.compiling import compiled_blocks
     from effivmt.method.tuning import tune_spatial
 
     work.backbone.keep(expert.component)
-    return tune_spatial(
-        work.backbone.transformer_of(expert),
-        heads,
-        load_tensor(inputs.ingested, "single"),
-        load_tensor(inputs.caption, "embedding")[None],
-        params=checkpointed(work.params.spatial, work.memory.spatial_checkpointing),
-        seed=work.params.seed,
-        clip=inputs.ingested.digest("single.safetensors"),
-        checkpoint=checkpoint,
-        progress=progress,
-        on_divergence=work.callback.on_notice,
-        expert=expert,
-    )
+    transformer = work.backbone.transformer_of(expert)
+    with compiled_blocks(transformer, needed=work.params.backbone.compile):
+        return tune_spatial(
+            transformer,
+            heads,
+            load_tensor(inputs.ingested, "single"),
+            load_tensor(inputs.caption, "embedding")[None],
+            params=checkpointed(work.params.spatial, work.memory.spatial_checkpointing),
+            seed=work.params.seed,
+            clip=inputs.ingested.digest("single.safetensors"),
+            checkpoint=checkpoint,
+            progress=progress,
+            on_divergence=work.callback.on_notice,
+            expert=expert,
+        )

@@ -97,6 +97,7 @@ def _tune_expert(
 ) -> "tuple[LoraPair, dict[str, list[float]]]":
     """Both LoRAs of one transformer, tuned with no other in memory, and the losses."""
     from effivmt.method.adapter import LoraPair, fused, to_stock_layout
+    from effivmt.method.compiling import compiled_blocks
     from effivmt.method.heads import load_head_map
     from effivmt.method.low_memory import activations_on_host
     from effivmt.method.tuning import tune_temporal
@@ -107,7 +108,11 @@ def _tune_expert(
         heads = load_head_map(path)
     looks = load_tensors(inputs.appearance, expert.named("spatial"))
     waiting = activations_on_host(backbone.device, needed=work.memory.activations_on_host)
-    with fused(backbone.transformer_of(expert), {"spatial": (looks, 1.0)}) as transformer, waiting:
+    with (
+        fused(backbone.transformer_of(expert), {"spatial": (looks, 1.0)}) as transformer,
+        compiled_blocks(transformer, needed=params.backbone.compile),
+        waiting,
+    ):
         tuned = tune_temporal(
             transformer,
             heads,
