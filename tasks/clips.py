@@ -26,7 +26,7 @@ from effivmt.pipeline.workspace import Workspace
 from effivmt_tasks.stages import calls_for
 from effivmt_tasks.stores import open_store
 
-_workspaces: dict[tuple[Path, str], Workspace] = {}
+_workspaces: dict[tuple[Path, str, bool], Workspace] = {}
 """The workspaces of this process by store and params: the backbone is loaded once per process, not once per task."""
 _lock = threading.Lock()
 
@@ -77,7 +77,7 @@ def _workspace(params: Params, store: Path) -> Iterator[Workspace]:
     A stage changes the backbone that it tunes: where a worker has several threads, the others wait.
     """
     with _lock:
-        key = (store.resolve(), params.model_dump_json())
+        key = (store.resolve(), params.model_dump_json(), params.preview)
         if key not in _workspaces:
             _workspaces[key] = Workspace(open_store(store), params)  # a wrong backbone fails the clip, in its stage
         yield _workspaces[key]

@@ -7,6 +7,7 @@ from effivmt.config import EvaluateParams
 from effivmt.errors import VideoError
 from effivmt.pipeline.healing import heal
 from effivmt.pipeline.outputs import Outputs
+from effivmt.pipeline.previews import with_previews
 from effivmt.pipeline.runner import StageRunner
 from effivmt.pipeline.transfer import TransferResult, run_clip
 from effivmt.pipeline.workspace import Workspace
@@ -27,7 +28,7 @@ def transfer(
     runner = runner or StageRunner(work.callback)
     for trial in heal(work.callback):
         with trial:
-            result = run_clip(work, clip, runner)
+            result = run_clip(with_previews(work, clip, Path(out)), clip, runner)
             outputs = write_outputs(work, result, Path(out))
     return result, outputs
 

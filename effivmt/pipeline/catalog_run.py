@@ -18,6 +18,7 @@ from effivmt.pipeline.csv_table import read_csv, write_csv
 from effivmt.pipeline.healing import heal
 from effivmt.pipeline.hits import find_hits
 from effivmt.pipeline.outcomes import QUARANTINE, RUN, ClipOutcome, RunSummary, Status
+from effivmt.pipeline.previews import with_previews
 from effivmt.pipeline.removed_rows import removed_rows
 from effivmt.pipeline.runner import CallStage, StageRunner
 from effivmt.pipeline.transfer import TransferResult, run_clip
@@ -39,7 +40,7 @@ def process_clip(work: Workspace, clip: Clip, out: Path, call: CallStage | None 
         result = None
         for trial in heal(work.callback):
             with trial:
-                result = run_clip(work, clip, runner)
+                result = run_clip(with_previews(work, clip, out), clip, runner)
                 runner.stage = "outputs"
                 write_outputs(work, result, out)
         return result

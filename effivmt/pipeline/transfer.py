@@ -25,6 +25,7 @@ from effivmt.pipeline.stages import (
     spatial,
     temporal,
 )
+from effivmt.pipeline.stages.previewing import show_untuned
 from effivmt.pipeline.workspace import Workspace
 from effivmt.store import Artifact
 
@@ -85,6 +86,8 @@ def run_clip(work: Workspace, clip: Clip, runner: StageRunner | None = None) -> 
     runner.stage = "text"
     check_texts(work, (clip.caption, *clip.prompts))
     ingested = runner.run(ingest, work, clip)
+    if work.previews is not None:
+        show_untuned(work.for_frames(load_excerpt(ingested).num_frames), clip, ingested)
     masked = runner.run(mask, work, clip, ingested) if clip.chosen else None
     classified = runner.run(heads, work, clip, ingested)
     work = work.for_frames(load_excerpt(ingested).num_frames)

@@ -38,7 +38,7 @@ class Report:
     `excerpt`: what was taken of the reference video. `notices`: what has to be told of the results. `losses`: stage ->
     loss of each step. `timings`: stage -> Timing. `params`: nested, of plain YAML values.
     `mask`: a video of the wanted part of the reference, which is `motion_of` `all` (in a region), `camera` or `object`;
-    None: the whole reference.
+    None: the whole reference. `previews`: label -> video, of a run that still goes on.
     """
 
     clip: str
@@ -49,6 +49,7 @@ class Report:
     excerpt: str = ""
     notices: Sequence[str] = ()
     results: Sequence[Result] = ()
+    previews: Mapping[str, Path] = field(default_factory=dict)
     head_map: Path | None = None
     mask: Path | None = None
     motion_of: str = "all"
@@ -71,6 +72,7 @@ def render_report(data: Report) -> str:
         results=[
             (it, inline_video(it.video), it.without_adapter and inline_video(it.without_adapter)) for it in data.results
         ],
+        previews={label: inline_video(video) for label, video in data.previews.items()},
         metrics=described({name for it in data.results for name in (*it.metrics, *it.metrics_without_adapter)}),
         mask=data.mask and inline_video(data.mask),
         head_map=data.head_map and inline_image(data.head_map),

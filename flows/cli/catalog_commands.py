@@ -19,6 +19,7 @@ from effivmt_flows.cli.options import (
     OutFolder,
     Overrides,
     ParamsSource,
+    Preview,
     Quiet,
     Resource,
     Runner,
@@ -55,6 +56,7 @@ def run(
     out: OutFolder = OUT,
     only: Annotated[list[str], typer.Option(metavar="CLIP", help="Runs this clip alone; repeatable.")] = [],  # noqa: B006
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Shows what would be done, and why.")] = False,
+    preview: Preview = False,
     force: Force = [],  # noqa: B006
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Runs only what failed in the last run.")
@@ -72,7 +74,7 @@ def run(
     quiet: Quiet = False,
 ) -> None:
     """Transfers the motion of every clip of a catalog to its prompts."""
-    settings = load_params(params, overrides)
+    settings = load_params(params, overrides, preview=preview)
     check_stages(force)
     if runner == "dask" and engine == "local":
         raise ParamsError("--runner dask and --engine local contradict one another; leave one out")

@@ -16,6 +16,7 @@ from effivmt_flows.cli.options import (
     Force,
     Overrides,
     ParamsSource,
+    Preview,
     Quiet,
     StoreFolder,
     check_stages,
@@ -69,6 +70,7 @@ def transfer(
             help="Takes the motion of what is there on the first frame: pixels of the video, or shares of 1.",
         ),
     ] = None,
+    preview: Preview = False,
     force: Force = [],  # noqa: B006
     engine: Engine = "prefect",
     params: ParamsSource = None,
@@ -79,7 +81,7 @@ def transfer(
     """Transfers the motion of one video to new prompts, end to end."""
     from effivmt.catalog import clip_id
 
-    settings = load_params(params, overrides)
+    settings = load_params(params, overrides, preview=preview)
     clip = _clip(
         clip=name or clip_id(video.stem),
         video=video,

@@ -46,6 +46,9 @@ Resource = Annotated[
     str,
     typer.Option(metavar="NAME", envvar="EFFIVMT_RESOURCE", help="Dask resource of which a clip takes one: GPU."),
 ]
+Preview = Annotated[
+    bool, typer.Option("--preview", help="Shows videos of the first prompt on the clip's page while it is tuned.")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress; prints only the path of the result.")]
 STORE, CATALOG, OUT = DEFAULT_STORE, Path("data/catalog.csv"), Path("out")
 
@@ -59,8 +62,8 @@ def check_stages(names: list[str]) -> None:
         raise ParamsError(f"--force {unknown[0]}: there is no such stage; expected one of {', '.join(known)}")
 
 
-def load_params(source: str | None, overrides: list[str]) -> "Params":
+def load_params(source: str | None, overrides: list[str], *, preview: bool = False) -> "Params":
     """The params of `--params` with the overrides of `--set`; ParamsError names the field that is wrong."""
     from effivmt import config
 
-    return config.load_params(source, overrides)
+    return config.load_params(source, [*overrides, "preview=true"] if preview else overrides)
