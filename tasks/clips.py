@@ -22,6 +22,7 @@ from effivmt.errors import DamageError
 from effivmt.pipeline.callbacks import Callback
 from effivmt.pipeline.catalog_run import process_clip
 from effivmt.pipeline.outcomes import ClipOutcome
+from effivmt.pipeline.transfer import TransferMethod, run_clip
 from effivmt.pipeline.workspace import Workspace
 from effivmt_tasks.stages import calls_for
 from effivmt_tasks.stores import open_store
@@ -40,15 +41,17 @@ def process(
     *,
     force: tuple[str, ...] = (),
     callback: Callback | None = None,
+    method: TransferMethod = run_clip,
 ) -> State:
     """Takes one clip through all stages; the state, Completed, Cached or Failed, holds the ClipOutcome as its data.
 
-    callback: receives everything but the clip's end, which the flow reports, perhaps on another machine.
+    callback: receives everything but the clip's end, which the flow reports, perhaps on another machine. method: by
+    default EffiVMT.
     """
     with _workspace(params, store) as shared:
         work = replace(shared, callback=callback or _TaskLog(), force=frozenset(force))
         work.callback.on_clip_start(clip.clip)
-        outcome = process_clip(work, clip, out, calls_for(clip.clip))
+        outcome = process_clip(work, clip, out, calls_for(clip.clip), method=method)
     if outcome.status == "failed":
         return Failed(message=f"{outcome.stage}: {outcome.reason}", data=outcome)
     return Completed(name="Cached" if outcome.status == "hit" else None, data=outcome)

@@ -8,6 +8,7 @@ import yaml
 
 from effivmt.report.charts import Chart, loss_chart
 from effivmt.report.inline_media import inline_image, inline_video
+from effivmt.report.run_record import Labels
 from effivmt.report.templating import described, template
 
 
@@ -39,6 +40,8 @@ class Report:
     loss of each step. `timings`: stage -> Timing. `params`: nested, of plain YAML values.
     `mask`: a video of the wanted part of the reference, which is `motion_of` `all` (in a region), `camera` or `object`;
     None: the whole reference. `previews`: label -> video, of a run that still goes on.
+    `method`: the title of the one that made the results, empty for EffiVMT; `labels`: what the videos are called, and
+    those that they are compared with.
     """
 
     clip: str
@@ -57,6 +60,8 @@ class Report:
     timings: Mapping[str, Timing] = field(default_factory=dict)
     params: Mapping[str, object] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
+    method: str = ""
+    labels: Labels = ("With adapter", "Without adapter")
 
 
 def render_report(data: Report) -> str:
