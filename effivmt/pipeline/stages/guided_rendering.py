@@ -38,7 +38,7 @@ def render_guided(
         "params": params.model_dump(),
         "render": sampling_settings(own, unread),
         "ingest": work.params.ingest.model_dump(),
-        "precision": work.precision,
+        "precision": work.precision(),
     }
     if work.memory.tiled_decoding:  # as in the stage render
         settings["tiled"] = True
