@@ -233,6 +233,9 @@ class Params(Section):
     """All sections of a params file."""
 
     seed: int = 0
+    preview: bool = Field(default=False, exclude=True)
+    """Shows videos of the first prompt while stage 3 is still to come or at work. No result depends on it, so neither
+    keys nor records hold it."""
     backbone: BackboneParams = BackboneParams()
     ingest: IngestParams = IngestParams()
     sampling: SamplingParams = SamplingParams()

@@ -21,7 +21,7 @@ class ForwardOnlyProcessor(WanAttnProcessor):
         self.forward_only = backend
 
     @property
-    def _attention_backend(self) -> AttentionBackendName:
+    def _attention_backend(self) -> AttentionBackendName:  # type: ignore[override]  # diffusers' is a plain attribute
         return AttentionBackendName.NATIVE if torch.is_grad_enabled() else self.forward_only
 
 
@@ -34,7 +34,7 @@ def set_attention(transformer: WanTransformer3DModel, params: BackboneParams) ->
             processor = ForwardOnlyProcessor(backend) if forward_only else WanAttnProcessor()
             if not forward_only:
                 vars(processor)["_attention_backend"] = backend
-            module.set_processor(processor)
+            module.set_processor(processor)  # type: ignore[arg-type]  # diffusers' list lacks the processors of Wan
 
 
 def check_attention(params: BackboneParams, device: torch.device, dtype: torch.dtype, head_width: int) -> None:
@@ -69,12 +69,14 @@ def _trial(params: BackboneParams, device: torch.device, dtype: torch.dtype, hea
     backward = params.differentiable_attention == params.attention
     with attention_backend(params.attention), torch.set_grad_enabled(backward):  # it also fetches a kernel of the hub
         leaves = [tensor.clone().requires_grad_(backward) for tensor in inputs]
-        found = [dispatch_attention_fn(*leaves, backend=AttentionBackendName(params.attention))]
+        q, k, v = leaves
+        found = [dispatch_attention_fn(q, k, v, backend=AttentionBackendName(params.attention))]
         if backward:
             found += torch.autograd.grad(found[0], leaves, weights)
     exact = [tensor.float().requires_grad_(backward) for tensor in inputs]
     with torch.set_grad_enabled(backward):
-        expected = [F.scaled_dot_product_attention(*(tensor.transpose(1, 2) for tensor in exact)).transpose(1, 2)]
+        q, k, v = (tensor.transpose(1, 2) for tensor in exact)
+        expected = [F.scaled_dot_product_attention(q, k, v).transpose(1, 2)]
         if backward:
             expected += torch.autograd.grad(expected[0], exact, weights.float())
     errors = [(one.float() - other).norm() / other.norm() for one, other in zip(found, expected, strict=True)]

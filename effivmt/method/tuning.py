@@ -126,13 +126,16 @@ def tune_temporal(
     progress: Progress | None = None,
     on_divergence: Notice | None = None,
     expert: Expert = ONLY,
+    until: int | None = None,
 ) -> TuningResult:
     """Stage 3: LoRA on the temporal branches, from sparse frames with adaptive RoPE; L = L_denoise + lambda L_motion.
 
     latents: (phases, C, F', h, w) of the sampled and then encoded frames for `pixel` sampling, (1, C, F, h, w) of the
     dense clip for every other; `num_frames` is T of the dense clip. The spatial adapter must be merged into
     the transformer's weights. weights, (phases, 1, F', h, w) or (1, 1, F, h, w), in [0, 1]: how much each position
-    counts in the losses; None: all alike. The other arguments and the errors are those of `tune_spatial`.
+    counts in the losses; None: all alike. until: a multiple of `params.save_every`, of which it saves a checkpoint;
+    it returns the weights that it has then, or those of a later checkpoint, and the next call goes on from there with
+    the result of one call. The other arguments and the errors are those of `tune_spatial`.
     """
 
     def draw(random: torch.Generator) -> Batch:
@@ -154,6 +157,7 @@ def tune_temporal(
         progress=progress,
         on_divergence=on_divergence,
         expert=expert,
+        until=until,
     )
 
 
@@ -205,7 +209,9 @@ def _tune(
     progress: Progress | None,
     on_divergence: Notice | None,
     expert: Expert,
+    until: int | None = None,
 ) -> TuningResult:
+    assert until is None or (until % params.save_every == 0 and until < params.steps)
     device, dtype = transformer.device, transformer.dtype
     caption = caption.to(device, dtype)
     with (
@@ -243,7 +249,7 @@ def _tune(
 
         optimizer, step, losses = begin()
         saved, share = step, losses.get(SHARE, [1.0])[-1]
-        while True:
+        while until is None or step < until:
             with torch.set_grad_enabled(step < params.steps):  # the last weights are only looked at, on the last batch
                 denoising, motion = losses_at(min(step, params.steps - 1))
                 loss = denoising + motion_weight * motion

@@ -54,7 +54,7 @@ class Workspace:
     """What all stages of one process share; `open_workspace` makes one.
 
     force: stages to run again even where the store has their results. loaded: copies of a workspace share it, so that
-    the backbone is loaded once.
+    the backbone is loaded once. previews: the folder that previews are written to; None: there are none.
     """
 
     store: Store
@@ -62,6 +62,7 @@ class Workspace:
     callback: Callback = field(default_factory=Callback)
     force: frozenset[str] = frozenset()
     loaded: LoadedBackbone = field(default_factory=LoadedBackbone, repr=False)
+    previews: Path | None = None
 
     @property
     def folder(self) -> BackboneFolder:
