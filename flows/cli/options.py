@@ -36,6 +36,14 @@ Engine = Annotated[
 Runner = Annotated[Literal["threads", "dask"], typer.Option(help="Where clips run: here, or on a Dask cluster.")]
 Address = Annotated[str, typer.Option(metavar="tcp://HOST:PORT", help="Scheduler of the Dask cluster.")]
 Resource = Annotated[str, typer.Option(metavar="NAME", help="Dask resource that a clip takes one of, such as GPU.")]
+Images = Annotated[
+    list[Path],
+    typer.Option(
+        "--image",
+        metavar="FILE",
+        help="The image that the video begins with: one for each prompt, which may then be left out or empty.",
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress; prints only the path of the result.")]
 STORE, CATALOG, OUT = DEFAULT_STORE, Path("data/catalog.csv"), Path("out")
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from effivmt.catalog import Clip
 from effivmt.method.experts import Expert
+from effivmt.pipeline.stages.first_frame import FILE as FIRST_FRAME
+from effivmt.pipeline.stages.first_frame import first_frame, load_first_frame
 from effivmt.pipeline.stages.spatial_tuning import checkpointed, digests_of, tuning_settings
 from effivmt.pipeline.stages.tensors import load_tensor, load_tensors
 from effivmt.pipeline.stages.text_embedding import embed_texts
@@ -23,12 +25,16 @@ _WEIGHTS = "weights.safetensors"
 
 @dataclass(frozen=True)
 class TemporalInputs:
-    """The artifacts that stage 3 reads; `ingested` is of `ingest` or, for a part of the motion, of `mask`."""
+    """The artifacts that stage 3 reads; `ingested` is of `ingest` or, for a part of the motion, of `mask`.
+
+    first: the first frame of it, where one is given.
+    """
 
     ingested: Artifact
     caption: Artifact
     classified: Artifact
     appearance: Artifact
+    first: Artifact | None = None
 
 
 def latents_name(work: Workspace) -> str:
@@ -46,6 +52,8 @@ def temporal_key(work: Workspace, inputs: TemporalInputs) -> Key:
     }
     if _WEIGHTS in inputs.ingested.files:
         digests["weights"] = inputs.ingested.digest(_WEIGHTS)
+    if inputs.first is not None:
+        digests["first_frame"] = inputs.first.digest(FIRST_FRAME)
     settings = tuning_settings(work, work.params.temporal) | {"precision": work.adapted_precision}
     settings |= {"sampling": work.params.sampling.model_dump(), "num_frames": work.params.ingest.num_frames}
     return work.key("temporal", digests, settings)
@@ -60,7 +68,8 @@ def temporal(
     clip's motion is wanted, that of `mask`.
     """
     caption = embed_texts(work, [clip.caption])[clip.caption]
-    inputs = TemporalInputs(ingested, caption, classified, appearance)
+    first = first_frame(work, ingested) if clip.images else None
+    inputs = TemporalInputs(ingested, caption, classified, appearance, first)
     key = temporal_key(work, inputs)
     return work.store.build(key, partial(_tune, work, clip=clip, inputs=inputs), force=work.forces(key))
 
@@ -120,6 +129,7 @@ def _tune_expert(
             clip=inputs.ingested.digest(f"{latents_name(work)}.safetensors"),
             checkpoint=checkpoint,
             weights=load_tensor(inputs.ingested, "weights") if _WEIGHTS in inputs.ingested.files else None,
+            first=None if inputs.first is None else load_first_frame(inputs.first),
             progress=progress,
             on_divergence=work.callback.on_divergence,
             expert=expert,
