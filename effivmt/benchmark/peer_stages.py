@@ -18,9 +18,9 @@ from effivmt.store import Artifact
 def tune(work: Workspace, clip: Clip, ingested: Artifact, *, peer: str, params: Section) -> Artifact:
     """A tuned peer's two LoRAs on all heads; files: adapter/ (the adapter folder).
 
-    BackboneError where the backbone has two transformers.
+    BackboneError where the backbone has two transformers, or needs an image.
     """
-    _check_one_transformer(work, peer)
+    _check_backbone(work, peer)
     caption = embed_clip(work, clip)[clip.caption]
     inputs = {
         "clip": ingested.digest("dense.safetensors"),
@@ -41,9 +41,9 @@ def tune(work: Workspace, clip: Clip, ingested: Artifact, *, peer: str, params: 
 def render(work: Workspace, ingested: Artifact, prompt: str, *, peer: str, params: Section) -> list[RenderedVideo]:
     """A prompt rendered for each seed by a peer that tunes nothing and guides the sampling; files: video.mp4.
 
-    BackboneError where the backbone has two transformers.
+    BackboneError where the backbone has two transformers, or needs an image.
     """
-    _check_one_transformer(work, peer)
+    _check_backbone(work, peer)
     own = work.params.render
     embeddings = embed_texts(work, [prompt, own.negative_prompt])
     inputs = {
@@ -70,7 +70,12 @@ def render(work: Workspace, ingested: Artifact, prompt: str, *, peer: str, param
     return videos
 
 
-def _check_one_transformer(work: Workspace, peer: str) -> None:
+def _check_backbone(work: Workspace, peer: str) -> None:
+    if work.folder.shape.needs_image:
+        raise BackboneError(
+            f"backbone {work.folder.id} makes videos of images but {peer} makes them of texts; compare it on another "
+            "backbone"
+        )
     if work.folder.shape.boundary is not None:
         raise BackboneError(
             f"backbone {work.folder.id} has two transformers but {peer} takes one; compare it on another backbone"
