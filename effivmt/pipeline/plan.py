@@ -6,7 +6,7 @@ from typing import Literal
 from effivmt.catalog import Clip
 from effivmt.errors import DamageError, EffiVMTError, in_one_line
 from effivmt.pipeline.excerpt import load_excerpt
-from effivmt.pipeline.stages import MASK, STAGES, RenderedVideo, check_images, check_texts
+from effivmt.pipeline.stages import MASK, STAGES, RenderedVideo, check_clip_images, check_texts
 from effivmt.pipeline.stages.evaluation import evaluate_key
 from effivmt.pipeline.stages.first_frame import first_frame_key
 from effivmt.pipeline.stages.head_classification import HeadSource, heads_key, scope_clips
@@ -57,7 +57,7 @@ def _first_missing(work: Workspace, clip: Clip, hits: list[str]) -> str:
     The keys are those of `run_clip`, in its order; each needs the artifacts of the stages before it.
     """
     check_texts(work, (clip.caption, *clip.prompts))
-    check_images(work, clip.prompts, clip.images)
+    check_clip_images(work, clip)
     if isinstance(ingested := _find(work, ingest_key(work, clip)), str):
         return ingested
     hits.append("ingest")

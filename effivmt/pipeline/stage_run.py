@@ -21,7 +21,7 @@ from effivmt.pipeline.runner import StageRunner
 from effivmt.pipeline.stages import (
     STAGES,
     RenderedVideo,
-    check_images,
+    check_clip_images,
     evaluate,
     heads,
     ingest,
@@ -78,7 +78,7 @@ def run_stage_over(work: Workspace, catalog: Catalog, stage: str, out: Path) -> 
 
 def run_up_to(stage: str, work: Workspace, clip: Clip, runner: StageRunner) -> dict[str, tuple[Artifact, str]]:
     """Runs the stages of a clip up to `stage`; returns (artifact, its file) by the name under which it is placed."""
-    check_images(work, clip.prompts, clip.images)
+    check_clip_images(work, clip)
     ingested = runner.run(ingest, work, clip)
     if stage == "ingest":
         return _all_files(ingested)

@@ -16,7 +16,7 @@ from effivmt.pipeline.reconstruction import load_psnr
 from effivmt.pipeline.runner import StageRunner
 from effivmt.pipeline.stages import (
     RenderedVideo,
-    check_images,
+    check_clip_images,
     check_texts,
     evaluate,
     heads,
@@ -86,7 +86,7 @@ def run_clip(work: Workspace, clip: Clip, runner: StageRunner | None = None) -> 
     runner.stage = "text"
     check_texts(work, (clip.caption, *clip.prompts))
     runner.stage = "images" if clip.images else runner.stage
-    check_images(work, clip.prompts, clip.images)
+    check_clip_images(work, clip)
     ingested = runner.run(ingest, work, clip)
     masked = runner.run(mask, work, clip, ingested) if clip.chosen else None
     classified = runner.run(heads, work, clip, ingested)

@@ -99,7 +99,7 @@ def transfer(
     check_stages(force)
     from effivmt.pipeline.api import transfer as transfer_clip
     from effivmt.pipeline.outputs import check_writable, refuse_other_video
-    from effivmt.pipeline.stages import check_images, check_texts
+    from effivmt.pipeline.stages import check_clip_images, check_texts
     from effivmt.pipeline.stages.ingestion import check_video, ingest_key
     from effivmt.pipeline.workspace import open_workspace
     from effivmt_flows.cli.progress import damage_notices, say_memory, say_scorer_fault, stage_progress, waiting
@@ -110,7 +110,7 @@ def transfer(
     # Here, so that a wrong video or backbone ends the command before an engine starts; a download shows its progress.
     work = open_workspace(settings, open_store(store), callback=damage_notices(quiet=quiet), force=force)
     check_texts(work, (clip.caption, *clip.prompts))
-    check_images(work, clip.prompts, clip.images)
+    check_clip_images(work, clip)
     check_writable(out / clip.clip)
     key = ingest_key(work, clip)
     if not name:

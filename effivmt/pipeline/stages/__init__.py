@@ -10,7 +10,7 @@ stage 3 only. The work imports torch when it runs: asking for what the store has
 """
 
 from effivmt.pipeline.stages.evaluation import evaluate
-from effivmt.pipeline.stages.first_frame import check_images
+from effivmt.pipeline.stages.first_frame import check_clip_images, check_images
 from effivmt.pipeline.stages.head_classification import heads
 from effivmt.pipeline.stages.ingestion import ingest
 from effivmt.pipeline.stages.merging import Strengths, merge
@@ -30,6 +30,7 @@ __all__ = [
     "STAGES",
     "RenderedVideo",
     "Strengths",
+    "check_clip_images",
     "check_images",
     "check_texts",
     "embed_clip",

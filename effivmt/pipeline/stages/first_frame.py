@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from effivmt.catalog import Clip
 from effivmt.errors import ParamsError, VideoError
 from effivmt.pipeline.stages.tensors import load_tensor, load_tensors
 from effivmt.pipeline.workspace import Workspace
@@ -25,10 +26,10 @@ _SIDES = 16
 def check_images(work: Workspace, prompts: Sequence[str], images: Sequence[Path]) -> None:
     """Checks the images that videos begin with, one for each prompt or none, before any work.
 
-    ParamsError where their number is another, where the backbone takes none or cannot do without, and where settings
-    do not go with them. VideoError for one that cannot be read.
+    ParamsError where their number is another, where the backbone takes none or cannot do without, and where the size to
+    render does not go with them. VideoError for one that cannot be read.
     """
-    found, params = work.folder, work.params
+    found = work.folder
     if not images:
         if found.shape.needs_image:
             raise ParamsError(
@@ -46,7 +47,18 @@ def check_images(work: Workspace, prompts: Sequence[str], images: Sequence[Path]
             f"backbone {found.id} takes no image: it makes videos of texts alone; leave the image out, or set "
             "backbone.path to Wan 2.2 TI2V-5B, to a Wan I2V model or to wan-tiny"
         )
-    if (mode := params.sampling.mode) not in ("anchored", "dense"):
+    for side in ("height", "width"):
+        if (pixels := getattr(work.params.ingest, side)) % _SIDES:
+            raise ParamsError(f"ingest.{side} is {pixels}; with an image it must be a multiple of {_SIDES}")
+    for image in dict.fromkeys(images):
+        fitted(work, image)
+
+
+def check_clip_images(work: Workspace, clip: Clip) -> None:
+    """`check_images` for a clip that is tuned; ParamsError, too, where settings of the tuning do not go with images."""
+    check_images(work, clip.prompts, clip.images)
+    params, found = work.params, work.folder
+    if clip.images and (mode := params.sampling.mode) not in ("anchored", "dense"):
         raise ParamsError(
             f"sampling.mode is {mode}, which does not always keep the first frame; with an image set it to anchored or "
             "dense"
@@ -56,11 +68,6 @@ def check_images(work: Workspace, prompts: Sequence[str], images: Sequence[Path]
             f"spatial.with_image is true but backbone {found.id} always sees the frame that stage 2 would learn; leave "
             "it out"
         )
-    for side in ("height", "width"):
-        if (pixels := getattr(params.ingest, side)) % _SIDES:
-            raise ParamsError(f"ingest.{side} is {pixels}; with an image it must be a multiple of {_SIDES}")
-    for image in dict.fromkeys(images):
-        fitted(work, image)
 
 
 def image_digest(image: Path) -> str:
