@@ -70,6 +70,9 @@ class BackboneParams(Section):
     memory: Literal["auto", 80, 48, 24, 16, 12] = "auto"
     """GiB of GPU memory that every stage must fit into; `auto`: the GPU's own. What saves memory is chosen where it is
     needed (docs/memory.md); on the processor `auto` chooses nothing."""
+    attention: Literal["native", "flash", "_flash_3", "xformers"] = "native"
+    """What computes attention, by diffusers' name. `native` is torch's; the others need a GPU and the packages
+    flash-attn, Flash Attention 3 or xformers. Those without a gradient (sage) are not taken: tuning needs it."""
     max_sequence_length: Annotated[int, Field(gt=0, le=512)] = 32
     """Text tokens a prompt is padded to; Wan was trained with 512."""
     experts: Literal["all", "high_noise"] = "all"
@@ -145,6 +148,8 @@ class LoraParams(Section):
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.0
     flow_shift: FlowShift = 3.0
     """Noise levels are drawn as sigma = shift u / (1 + (shift - 1) u), u uniform."""
+    max_grad_norm: Annotated[float, Field(gt=0)] | None = None
+    """The gradient of all weights is scaled down to this norm where it is larger; null: never."""
     gradient_checkpointing: bool = False
     """true: always; false: only where `backbone.memory` needs it. The result is the same."""
     save_every: Positive = 100
@@ -195,6 +200,9 @@ class RenderParams(Section):
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
     appearance_strength: Strength = 0.5
     motion_strength: Strength = 1.0
+    compile: bool = False
+    """Compiles the transformer's blocks (`torch.compile`): the first video takes longer, each further one less. On the
+    processor this needs a C++ compiler."""
     baseline: bool = True
     """Also render each prompt and seed without the adapter, for comparison."""
 

@@ -15,9 +15,10 @@ from transformers import AutoTokenizer, CLIPVisionModel, UMT5EncoderModel
 
 from effivmt.config import BackboneParams
 from effivmt.errors import BackboneError
+from effivmt.method.attention_backend import NATIVE, check_attention
 from effivmt.method.backbone_checks import TRAIN_TIMESTEPS
 from effivmt.method.backbone_folder import BackboneFolder, find_backbone
-from effivmt.method.device import pick_device
+from effivmt.method.device import make_deterministic, pick_device
 from effivmt.method.experts import Expert
 from effivmt.method.low_memory import offload_blocks, store_in_float8
 from effivmt.method.memory_choices import MemoryChoices
@@ -60,9 +61,11 @@ class Backbone:
         self.params = params
         self.device = pick_device(params.device, "backbone.device")
         self.dtype = getattr(torch, params.dtype)
-        if self.device.type == "cuda" and self.dtype == torch.bfloat16:
+        check_attention(params.attention, self.device.type, params.dtype)
+        if self.device.type == "cuda":
+            make_deterministic()
             # The LoRAs beside bfloat16 weights are added in float32. TF32 holds bfloat16 values exactly.
-            torch.backends.cuda.matmul.allow_tf32 = True
+            torch.backends.cuda.matmul.allow_tf32 = self.dtype == torch.bfloat16
         self._parts: dict[str, Any] = {}  # each of a type of its own
 
     @property
@@ -223,6 +226,8 @@ class Backbone:
         waits = offloaded or self.memory.float8_base
         device = torch.device("cpu") if waits else self.device
         transformer = self._model(WanTransformer3DModel, name, self.dtype, device)
+        if self.params.attention != NATIVE:
+            transformer.set_attention_backend(self.params.attention)
         if self.memory.float8_base:
             store_in_float8(transformer)
         if offloaded:

@@ -20,5 +20,9 @@ class SidedLinear(nn.Linear):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         exact = x.float()
-        base = F.linear(exact, self.weight.float(), None if self.bias is None else self.bias.float())
+        if x.is_cuda and x.dtype == self.weight.dtype != torch.float32:  # summed in float32, with no copy of the weight
+            base = torch.mm(x.flatten(0, -2), self.weight.T, out_dtype=torch.float32).unflatten(0, x.shape[:-1])
+            base = base if self.bias is None else base + self.bias
+        else:
+            base = F.linear(exact, self.weight.float(), None if self.bias is None else self.bias.float())
         return (base + F.linear(F.linear(exact, self.down), self.up)).to(x.dtype)

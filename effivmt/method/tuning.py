@@ -290,6 +290,8 @@ def _tune(
                 break
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
+            if params.max_grad_norm is not None:
+                torch.nn.utils.clip_grad_norm_(lora_parameters(transformer), params.max_grad_norm)
             for group in optimizer.param_groups:
                 group["lr"] = share * params.learning_rate * _schedule(step, params.steps)
             optimizer.step()

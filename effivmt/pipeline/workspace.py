@@ -9,6 +9,7 @@ from effivmt.catalog import Clip
 from effivmt.config import CLIP_TINY, WAN_TINY, Params
 from effivmt.errors import BackboneError, in_one_line
 from effivmt.evaluation.scorer_folder import ScorerFolder, find_scorer
+from effivmt.method.attention_backend import NATIVE
 from effivmt.method.backbone_folder import BackboneFolder, check_settings, find_backbone, tuned_experts
 from effivmt.method.experts import Expert
 from effivmt.method.memory_choices import MemoryChoices
@@ -119,10 +120,14 @@ class Workspace:
         """The backbone, created on first use."""
         if self.loaded.backbone is None:
             from effivmt.method.backbone import Backbone
+            from effivmt.method.compilation import check_compilation
             from effivmt.method.verbosity import silence_libraries
 
             silence_libraries()
-            self.loaded.backbone = Backbone(self.params.backbone, self.folder, self.memory)
+            backbone = Backbone(self.params.backbone, self.folder, self.memory)
+            if self.params.render.compile:
+                check_compilation(backbone.device, offloaded=bool(self.memory.offloaded_blocks))
+            self.loaded.backbone = backbone
         return self.loaded.backbone
 
     def for_clip(self, clip: Clip) -> "Workspace":
@@ -146,17 +151,13 @@ class Workspace:
         versions = VERSIONS | BENCHMARK_VERSIONS
         return Key(stage, versions[stage], inputs, params, self.folder.digest)
 
-    @property
-    def precision(self) -> str:
-        """The precision of the transformer, as keys name it."""
-        dtype = self.params.backbone.dtype
-        return f"{dtype}, weights in 8 bits" if self.memory.float8_base else dtype
-
-    @property
-    def adapted_precision(self) -> str:
-        """The precision of a transformer with an adapter, as keys name it."""
-        precision = self.precision
-        return precision if precision == "float32" else f"{precision}, LoRA in float32"
+    def precision(self, *, adapted: bool = False) -> str:
+        """How the transformer computes, as keys name it; adapted: with an adapter merged into its weights."""
+        backbone = self.params.backbone
+        precision = f"{backbone.dtype}, weights in 8 bits" if self.memory.float8_base else backbone.dtype
+        if adapted and precision != "float32":
+            precision += ", LoRA in float32"
+        return precision if backbone.attention == NATIVE else f"{precision}, attention {backbone.attention}"
 
     def forces(self, key: Key) -> bool:
         """Whether the artifact of this key is made again even where the store has it."""

@@ -98,6 +98,7 @@ def transfer(
     )
     check_stages(force)
     from effivmt.pipeline.api import transfer as transfer_clip
+    from effivmt.pipeline.hits import find_transfer
     from effivmt.pipeline.outputs import check_writable, refuse_other_video
     from effivmt.pipeline.stages import check_clip_images, check_texts
     from effivmt.pipeline.stages.ingestion import check_video, ingest_key
@@ -119,17 +120,26 @@ def transfer(
         check_video(clip)
     say_scorer_fault(work.scorer.fault, quiet=quiet)
     say_memory(work.memory, quiet=quiet)
-    if engine == "prefect":
+    if engine == "prefect" and (found := find_transfer(work, clip, out)):
+        from effivmt_flows.recording import record_clip
+
+        result, outputs = found
+        record_clip(outputs.folder)
+        with stage_progress(quiet=quiet) as callback:
+            for it in result.runs:
+                callback.on_stage_start(it.stage)
+                callback.on_stage_end(it)
+    elif engine == "prefect":
         from effivmt_tasks.server import reach_server
 
         with waiting("starting Prefect", quiet=quiet):
             reach_server()
-    with stage_progress(quiet=quiet) as callback:
-        if engine == "prefect":
-            from effivmt_flows.transfer import transfer as flow
+        from effivmt_flows.transfer import transfer as flow
 
+        with stage_progress(quiet=quiet) as callback:
             result, outputs = flow(clip, settings, store, out, force=tuple(force), callback=callback)
-        else:
+    else:
+        with stage_progress(quiet=quiet) as callback:
             result, outputs = transfer_clip(replace(work, callback=callback), clip, out)
     if quiet:
         say(outputs.folder)
@@ -159,10 +169,7 @@ def render(
     overrides: Overrides = [],  # noqa: B006
     quiet: Quiet = False,
 ) -> None:
-    """Renders a prompt, or an image that moves, with an adapter, or with several together.
-
-    Example: effivmt render out/pan/adapter out/zigzag/adapter --motion 1 --motion 0.8 --prompt "a star" --out star.mp4
-    """
+    """Renders a prompt, or an image that moves, with an adapter, or with several together."""
     chosen = [] if seed is None else [f"render.seeds=[{seed}]"]
     settings = load_params(params, [*overrides, *chosen, "render.baseline=false"])
     own = settings.render

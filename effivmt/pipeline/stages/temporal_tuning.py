@@ -54,8 +54,9 @@ def temporal_key(work: Workspace, inputs: TemporalInputs) -> Key:
         digests["weights"] = inputs.ingested.digest(_WEIGHTS)
     if inputs.first is not None:
         digests["first_frame"] = inputs.first.digest(FIRST_FRAME)
-    settings = tuning_settings(work, work.params.temporal) | {"precision": work.adapted_precision}
-    settings |= {"sampling": work.params.sampling.model_dump(), "num_frames": work.params.ingest.num_frames}
+    settings = tuning_settings(work, work.params.temporal)
+    settings |= {"precision": work.precision(adapted=True), "num_frames": work.params.ingest.num_frames}
+    settings["sampling"] = work.params.sampling.model_dump()
     return work.key("temporal", digests, settings)
 
 
@@ -88,11 +89,12 @@ def _tune(work: Workspace, out: Path, scratch: Path, *, clip: Clip, inputs: Temp
         pairs.append(pair)
         losses |= {expert.named(name): curve for name, curve in curves.items()}
     own, *others = pairs
+    recorded = {"seed", "sampling", "spatial", "temporal"}
     facts: AdapterFacts = {
         "backbone": found.facts,
         "clip": {"caption": clip.caption, "digest": inputs.ingested.digest(f"{latents_name(work)}.safetensors")},
         "ranks": {"spatial": params.spatial.rank if own.spatial else 0, "temporal": params.temporal.rank},
-        "params": params.model_dump(mode="json", include={"seed", "sampling", "spatial", "temporal"}),
+        "params": params.model_dump(mode="json", include=recorded, exclude_none=True),
     }
     if found.shape.settings:
         facts["pipeline"] = found.shape.settings
@@ -131,7 +133,7 @@ def _tune_expert(
             weights=load_tensor(inputs.ingested, "weights") if _WEIGHTS in inputs.ingested.files else None,
             first=None if inputs.first is None else load_first_frame(inputs.first),
             progress=progress,
-            on_divergence=work.callback.on_divergence,
+            on_divergence=work.callback.on_notice,
             expert=expert,
         )
     return LoraPair(looks, to_stock_layout(tuned.weights, heads), heads), tuned.losses
