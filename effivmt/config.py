@@ -183,6 +183,16 @@ class SpatialParams(LoraParams):
     """0 leaves stage 2 out: the adapter has no appearance LoRA."""
     batch: Positive = 8
     learning_rate: LearningRate = 3e-3
+    with_image: bool = False
+    """Whether stage 2 is done also where the videos begin with images, which else give them their looks."""
+
+    @model_serializer(mode="wrap")
+    def _without_the_default(self, serialize: SerializerFunctionWrapHandler) -> dict[str, object]:
+        """Without `with_image` where it is false: what was made before there was one stays the same."""
+        section = serialize(self)
+        if not self.with_image:
+            section.pop("with_image", None)
+        return section
 
 
 class TemporalParams(LoraParams):

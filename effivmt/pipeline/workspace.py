@@ -137,10 +137,13 @@ class Workspace:
         return self.loaded.backbone
 
     def for_clip(self, clip: Clip) -> "Workspace":
-        """This workspace under the clip's own seed, if the clip has one."""
-        if clip.seed is None:
-            return self
-        return replace(self, params=self.params.model_copy(update={"seed": clip.seed}))
+        """This workspace under the clip's own seed, if it has one, and without stage 2 where images give the looks."""
+        params = self.params
+        if clip.images and not params.spatial.with_image:
+            params = params.model_copy(update={"spatial": params.spatial.model_copy(update={"steps": 0})})
+        if clip.seed is not None:
+            params = params.model_copy(update={"seed": clip.seed})
+        return self if params is self.params else replace(self, params=params)
 
     def for_frames(self, num_frames: int) -> "Workspace":
         """This workspace for a clip of `num_frames` frames, which may be fewer than the params ask for."""
