@@ -8,7 +8,7 @@ import os
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     AfterValidator,
@@ -56,6 +56,17 @@ class Section(BaseModel):
     """A frozen section of the parameters that refuses unknown fields, and numbers that are not finite."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    later: ClassVar[tuple[str, ...]] = ()
+    """Fields that came later. Dumps leave them out where they have their default, so that keys and adapters that were
+    made before stay the same."""
+
+    @model_serializer(mode="wrap")
+    def _without_later_defaults(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        tree: dict[str, Any] = serialize(self)
+        for name in self.later:
+            if getattr(self, name) == type(self).model_fields[name].default:
+                tree.pop(name, None)
+        return tree
 
 
 class BackboneParams(Section):
@@ -153,6 +164,7 @@ class HeadsParams(Section):
 class LoraParams(Section):
     """What both tuning stages share."""
 
+    later: ClassVar[tuple[str, ...]] = ("max_grad_norm",)
     rank: Positive = 16
     steps: Positive
     batch: Positive = 4
@@ -167,32 +179,17 @@ class LoraParams(Section):
     save_every: Positive = 100
     """Steps between checkpoints; a killed run resumes from the last one."""
 
-    @model_serializer(mode="wrap")
-    def _without_unset(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leaves `max_grad_norm` out where it is unset: keys and adapters that were made before it do not have it."""
-        tree: dict[str, Any] = serialize(self)
-        if self.max_grad_norm is None:
-            tree.pop("max_grad_norm", None)
-        return tree
-
 
 class SpatialParams(LoraParams):
     """Stage 2: appearance LoRA on the spatial branches, single frames."""
 
+    later: ClassVar[tuple[str, ...]] = (*LoraParams.later, "with_image")
     steps: Annotated[int, Field(ge=0)] = 100
     """0 leaves stage 2 out: the adapter has no appearance LoRA."""
     batch: Positive = 8
     learning_rate: LearningRate = 3e-3
     with_image: bool = False
     """Whether stage 2 is done also where the videos begin with images, which else give them their looks."""
-
-    @model_serializer(mode="wrap")
-    def _without_the_default(self, serialize: SerializerFunctionWrapHandler) -> dict[str, object]:
-        """Without `with_image` where it is false: what was made before there was one stays the same."""
-        section = serialize(self)
-        if not self.with_image:
-            section.pop("with_image", None)
-        return section
 
 
 class TemporalParams(LoraParams):
