@@ -15,9 +15,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    SerializerFunctionWrapHandler,
     ValidationError,
-    model_serializer,
     model_validator,
 )
 
@@ -166,14 +164,6 @@ class LoraParams(Section):
     """true: always; false: only where `backbone.memory` needs it. The result is the same."""
     save_every: Positive = 100
     """Steps between checkpoints; a killed run resumes from the last one."""
-
-    @model_serializer(mode="wrap")
-    def _without_unset(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leaves `max_grad_norm` out where it is unset: keys and adapters that were made before it do not have it."""
-        tree: dict[str, Any] = serialize(self)
-        if self.max_grad_norm is None:
-            tree.pop("max_grad_norm", None)
-        return tree
 
 
 class SpatialParams(LoraParams):

@@ -1,26 +1,26 @@
 """The Prefect flow of one clip: a task per stage, the out folder, and a run in MLflow."""
 
-import sys
 from pathlib import Path
+from typing import cast
 
 from prefect import flow
+from prefect.client.schemas.objects import State
+from prefect.states import Failed
 
 from effivmt.catalog import Clip
 from effivmt.config import Params
-from effivmt.errors import printable
+from effivmt.errors import EffiVMTError, in_one_line
 from effivmt.pipeline import api
 from effivmt.pipeline.callbacks import Callback
 from effivmt.pipeline.outputs import Outputs
 from effivmt.pipeline.runner import StageRunner
 from effivmt.pipeline.transfer import TransferResult
 from effivmt.pipeline.workspace import Workspace
-from effivmt_tasks.stages import call_as_task
+from effivmt_flows.recording import record_clip
+from effivmt_tasks.stages import calls_for
 from effivmt_tasks.stores import open_store
-from effivmt_tasks.tracking.location import tracking_uri
-from effivmt_tasks.tracking.recorder import Recorder
 
 
-@flow(name="transfer", flow_run_name="{clip.clip}", persist_result=False, validate_parameters=False)
 def transfer(
     clip: Clip,
     params: Params,
@@ -30,14 +30,23 @@ def transfer(
     force: tuple[str, ...] = (),
     callback: Callback | None = None,
 ) -> tuple[TransferResult, Outputs]:
-    """Takes one clip through all stages, writes `out/<clip>/`, and records what is new in MLflow.
+    """Takes one clip through all stages in a flow, writes `out/<clip>/`, and records what is new in MLflow.
 
     Raises the EffiVMTError of the stage that fails. Where MLflow cannot record the clip, one line on stderr says so.
     """
+    state = _transfer(clip, params, store, out, force=force, callback=callback, return_state=True)
+    return cast("tuple[TransferResult, Outputs]", state.result())
+
+
+@flow(name="transfer", flow_run_name="{clip.clip}", persist_result=False, validate_parameters=False)
+def _transfer(
+    clip: Clip, params: Params, store: Path, out: Path, *, force: tuple[str, ...], callback: Callback | None
+) -> tuple[TransferResult, Outputs] | State:
+    """An error that a user can cause is the message of its state, without a traceback in its log."""
     work = Workspace(open_store(store), params, callback or Callback(), frozenset(force))
-    result, outputs = api.transfer(work, clip, out, StageRunner(work.callback, call_as_task))
-    recorder = Recorder(tracking_uri(), out)
-    recorder.record(outputs.folder)
-    if recorder.message:
-        print(printable(recorder.message), file=sys.stderr)
+    try:
+        result, outputs = api.transfer(work, clip, out, StageRunner(work.callback, calls_for(clip.clip)))
+    except EffiVMTError as error:
+        return Failed(message=in_one_line(error), data=error)
+    record_clip(outputs.folder)
     return result, outputs

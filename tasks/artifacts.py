@@ -17,7 +17,7 @@ from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from effivmt.catalog import Catalog
 from effivmt.pipeline.outcomes import ClipOutcome
-from effivmt.report.run_report import PAGE
+from effivmt_tasks.run_markdown import run_markdown
 
 INTERVAL = 5.0
 """Seconds between two updates of the progress."""
@@ -31,6 +31,7 @@ class RunArtifacts:
     def __init__(self, catalog: Catalog) -> None:
         """Creates the progress artifact; artifacts of catalogs with the same name are versions of one another."""
         self._name = re.sub(r"[^a-z0-9]+", "-", catalog.path.stem.lower()).strip("-") or "catalog"
+        self._file = catalog.path.name
         self._total = len(catalog.clips) + len({fault.clip for fault in catalog.faults})
         self._client = get_client(httpx_settings={"timeout": TIMEOUT}, sync_client=True)
         self._shown = time.monotonic()
@@ -42,15 +43,14 @@ class RunArtifacts:
             self._move(outcomes)
 
     def close(self, outcomes: Sequence[ClipOutcome], out: Path) -> None:
-        """Ends the progress and adds the table, failures first, and a link to the report where `out` has one."""
+        """Ends the progress and adds the table, failures first, and the report, readable where `out` is not."""
         self._move(outcomes)
         names = ("clip", "status", "stage", "reason", "seconds")
         ordered = sorted(outcomes, key=lambda outcome: (outcome.status != "failed", outcome.clip))
         rows = [{name: getattr(outcome, name) for name in names} for outcome in ordered]
         self._create("clips", "table", json.dumps(rows), self._count(outcomes))
-        report = (out / PAGE).resolve()
-        if report.is_file():
-            self._create("report", "markdown", f"[{report}]({report.as_uri()})", "The report of the run.")
+        text = run_markdown(f"{self._file}: {self._count(outcomes)}", ordered, out)
+        self._create("report", "markdown", text, "The report of the run.")
 
     def _move(self, outcomes: Sequence[ClipOutcome]) -> None:
         self._shown = time.monotonic()

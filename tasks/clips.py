@@ -1,4 +1,4 @@
-"""One Prefect task per clip; within it every stage that has work to do is a task of its own."""
+"""One Prefect task per clip that has work to do; within it every stage is a task of its own."""
 
 import threading
 from collections.abc import Iterator
@@ -22,9 +22,8 @@ from effivmt.errors import DamageError
 from effivmt.pipeline.callbacks import Callback
 from effivmt.pipeline.catalog_run import process_clip
 from effivmt.pipeline.outcomes import ClipOutcome
-from effivmt.pipeline.plan import plan_clip
 from effivmt.pipeline.workspace import Workspace
-from effivmt_tasks.stages import call_as_task
+from effivmt_tasks.stages import calls_for
 from effivmt_tasks.stores import open_store
 
 _workspaces: dict[tuple[Path, str], Workspace] = {}
@@ -49,21 +48,26 @@ def process(
     with _workspace(params, store) as shared:
         work = replace(shared, callback=callback or _TaskLog(), force=frozenset(force))
         work.callback.on_clip_start(clip.clip)
-        needs_work = any(step.action != "hit" for step in plan_clip(work, clip))
-        outcome = process_clip(work, clip, out, call_as_task if needs_work else None)
+        outcome = process_clip(work, clip, out, calls_for(clip.clip))
     if outcome.status == "failed":
         return Failed(message=f"{outcome.stage}: {outcome.reason}", data=outcome)
     return Completed(name="Cached" if outcome.status == "hit" else None, data=outcome)
 
 
 class _TaskLog(Callback):
-    """Writes what was damaged in the store, and that a tuning diverged, to the log of the task run."""
+    """Writes what was damaged in the store, and notices, to the log of the task run."""
+
+    def __init__(self) -> None:
+        self._clip = ""
+
+    def on_clip_start(self, clip: str) -> None:
+        self._clip = clip
 
     def on_damage(self, damage: DamageError) -> None:
-        get_run_logger().warning("%s", damage)
+        get_run_logger().warning("%s: %s", self._clip, damage)
 
-    def on_divergence(self, notice: str) -> None:
-        get_run_logger().warning("%s", notice)
+    def on_notice(self, notice: str) -> None:
+        get_run_logger().warning("%s: %s", self._clip, notice)
 
 
 @contextmanager

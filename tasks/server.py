@@ -1,39 +1,178 @@
-"""The Prefect server of a run: the one that PREFECT_API_URL names, else an ephemeral one of this process."""
+"""The Prefect server of a run: the one that PREFECT_API_URL or a profile names, else one of this process's own."""
 
+import atexit
+import importlib.util
+import os
 import signal
-
-from prefect.client.orchestration import get_client
-from prefect.settings import get_current_settings
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from urllib.parse import urlsplit
 
 from effivmt.errors import EffiVMTError, ParamsError
 from effivmt_tasks.outage import expect_outage
 
+warnings.filterwarnings("ignore", "Failed to create the Prefect home")  # `_check_home` says it in one line
+try:
+    import httpx
+    import prefect
+    from prefect.client.orchestration import get_client
+    from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, get_current_settings, temporary_settings
 
-def reach_server(*, needed_by: str = "") -> None:
-    """Waits for the named server, or starts our own; EffiVMTError where none answers.
+    get_current_settings()
+except ValueError as error:  # of a profile that is no TOML, and of settings with a wrong value
+    raise EffiVMTError(
+        f"Prefect's settings cannot be read ({' '.join(str(error).split())[:300]}); mend the PREFECT_ variables and "
+        "profiles.toml in PREFECT_HOME, or run without an engine: --engine local"
+    ) from error
+
+PATIENCE = 10.0
+"""Seconds within which a server that is named must answer."""
+OTHERWISE = ", or run without an engine: --engine local"
+
+
+def reach_server(*, needed_by: str = "") -> str:
+    """Waits for the named server, or starts our own; returns its address. EffiVMTError where none answers.
 
     needed_by: the option that needs a persistent server, because it schedules runs or other processes connect to it;
-    without PREFECT_API_URL that is a ParamsError. Our own server inherits a signal mask without SIGINT: it must outlive
-    the run, to record that Ctrl-C stopped it.
+    where none is named that is a ParamsError.
     """
-    named = get_current_settings().api.url
+    settings = get_current_settings()
+    named = settings.api.url
     if needed_by and not named:
         raise ParamsError(
             f"{needed_by} needs a persistent Prefect server: start one with `prefect server start` and set "
             "PREFECT_API_URL=http://HOST:4200/api"
         )
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        with get_client(sync_client=True) as client:
-            fault = client.api_healthcheck()
-    except RuntimeError as error:
-        fault = error
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    expect_outage()
-    if fault is not None:
-        other = "" if needed_by else ", unset PREFECT_API_URL, or run without an engine: --engine local"
+    if not named and not settings.server.ephemeral.enabled:
         raise EffiVMTError(
-            f"Prefect's server {named or 'in this process'} does not answer ({' '.join(str(fault).split())}); start it "
-            f"with `prefect server start`{other}"
-        ) from fault
+            "Prefect's settings name no server (PREFECT_API_URL) and forbid to start one "
+            f"(PREFECT_SERVER_EPHEMERAL_ENABLED): set either{OTHERWISE}"
+        )
+    if not named or urlsplit(named).hostname in ("127.0.0.1", "localhost", "::1"):
+        _avoid_socks()
+    if not named:
+        address = _start_own()
+        expect_outage()
+        return address
+    if (fault := _fault_of(named)) is None:
+        expect_outage()
+        return named
+    other = "" if needed_by else f"unset PREFECT_API_URL{OTHERWISE}"
+    raise EffiVMTError(
+        f"Prefect's server {named} does not answer ({' '.join(str(fault).split())[:300]}); start it with "
+        f"`prefect server start`, correct its address in PREFECT_API_URL or the profile{other and ', ' + other}"
+    ) from fault
+
+
+def examine_server() -> str:
+    """The server that a run would use, in words; EffiVMTError where there is none and none can be started."""
+    settings = get_current_settings()
+    if not settings.api.url:
+        _check_home(settings.home)
+        return f"a run starts its own, with its database in {settings.home}"
+    return reach_server()
+
+
+def _fault_of(named: str) -> Exception | None:
+    """What keeps a named server from answering."""
+    try:
+        with (
+            temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}),
+            get_client(sync_client=True, httpx_settings={"timeout": PATIENCE}) as client,
+        ):
+            return client.api_healthcheck()
+    except (RuntimeError, ValueError, ImportError, httpx.HTTPError, httpx.InvalidURL) as error:
+        return error
+
+
+def _avoid_socks() -> None:
+    """Takes a SOCKS proxy out of the environment where no package can use it: Prefect's client would not start.
+
+    EffiVMTError where only MLflow's client can use it.
+    """
+    names = [name for name, value in os.environ.items() if name.lower().endswith("_proxy") and "socks" in value.lower()]
+    if not names or importlib.util.find_spec("socksio"):
+        return
+    if importlib.util.find_spec("socks"):
+        raise EffiVMTError(
+            f"{names[0]} is a SOCKS proxy, for which Prefect's client needs a package: pip install socksio{OTHERWISE}"
+        )
+    for name in names:
+        del os.environ[name]
+
+
+def _start_own() -> str:
+    """Starts a server on loopback that ends with this process, unless it runs already; returns its address.
+
+    Prefect's own start waits two minutes for a server that has died, and for ever where it dies of its database. The
+    server inherits a signal mask without SIGINT: it must outlive the run, to record that Ctrl-C stopped it.
+    """
+    from prefect.server.api.server import SubprocessASGIServer  # it imports the server, which takes seconds
+
+    server = SubprocessASGIServer()  # the one that Prefect's clients will ask for
+    if server.running:
+        return server.api_url
+    home = get_current_settings().home
+    _check_home(home)
+    server.port = server.find_available_port()
+    arguments = ("--app-dir", str(prefect.__module_path__.parent), "--factory", "prefect.server.api.server:create_app")
+    address = ("--host", "127.0.0.1", "--port", str(server.port), "--log-level", "error")
+    own = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
+    with tempfile.TemporaryFile() as log:
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "uvicorn", *arguments, *address],
+                env=os.environ | own | get_current_settings().to_environment_variables(exclude_unset=True),
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        server.server_process, server.running = process, True
+        atexit.register(server.stop)
+        patience = get_current_settings().server.ephemeral.startup_timeout_seconds
+        if not _answers(process, server.api_url, patience):
+            log.seek(0)
+            lines = log.read().decode(errors="replace").split("\n")
+            said = next(
+                (line.strip() for line in reversed(lines) if line.strip() and "rror" in line), "it says nothing"
+            )
+            code = process.poll()
+            end = f"waited {patience} s for it" if code is None else f"it has ended with code {code}"
+            raise EffiVMTError(
+                f"Prefect's own server does not start ({end}: {said[:300]}); its database is in {home}: set "
+                f"PREFECT_HOME to another folder, or PREFECT_API_URL to a server that runs{OTHERWISE}"
+            )
+    return server.api_url
+
+
+def _check_home(home: Path) -> None:
+    """EffiVMTError where Prefect's home, which holds the database of our own server, cannot be written."""
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=home):
+            return
+    except OSError as error:
+        raise EffiVMTError(
+            f"Prefect's home {home} cannot be written ({error.strerror}), where its own server keeps a database: set "
+            f"PREFECT_HOME to a folder that can be written{OTHERWISE}"
+        ) from error
+
+
+def _answers(process: subprocess.Popen[bytes], url: str, seconds: float) -> bool:
+    """Whether the server answers before it ends, and within some seconds; no proxy lies between."""
+    deadline = time.monotonic() + seconds
+    with httpx.Client(trust_env=False, timeout=5) as client:
+        while process.poll() is None and time.monotonic() < deadline:
+            try:
+                if client.get(f"{url}/health").status_code == httpx.codes.OK:
+                    return True
+            except httpx.TransportError:
+                pass
+            time.sleep(0.1)
+    return False

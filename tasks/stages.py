@@ -1,31 +1,46 @@
 """One Prefect task per stage. The store decides what is done; a store hit ends in a Completed state named Cached."""
 
 import functools
+import traceback
 from collections.abc import Callable
 from typing import Any
 
 from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
-from prefect.states import Completed
+from prefect.logging import get_run_logger
+from prefect.states import Completed, Failed
 
+from effivmt.errors import in_one_line
 from effivmt.pipeline import stages
-from effivmt.pipeline.runner import P, Result, artifacts_of
+from effivmt.pipeline.runner import CallStage, P, Result, artifacts_of
 
 
-def call_as_task(stage: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> Result:
-    """Calls a function of `effivmt.pipeline.stages` as a Prefect task, in a flow; raises what the stage raises."""
-    state = TASKS[stage.__name__](*args, return_state=True, **kwargs)
-    assert isinstance(state, State)  # the types of Prefect allow for a coroutine, which no stage is
-    return state.result()
+def calls_for(clip: str) -> CallStage:
+    """How a clip's stages are called as Prefect tasks that name the clip, in a flow or a task."""
+
+    def call(stage: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> Result:
+        run = TASKS[stage.__name__].with_options(task_run_name=f"{clip}: {stage.__name__}")
+        state = run(*args, return_state=True, **kwargs)
+        assert isinstance(state, State)  # the types of Prefect allow for a coroutine, which no stage is
+        return state.result()
+
+    return call
 
 
 def _task(stage: Callable[..., Any]) -> Task[..., Any]:
-    """A task without a result cache: Prefect's own would call a path to a deleted file a hit."""
+    """A task without a result cache: Prefect's own would call a path to a deleted file a hit.
+
+    Its log has one line for an error; the traceback is for the level DEBUG.
+    """
 
     @functools.wraps(stage)
     def run(*args: Any, **kwargs: Any) -> Any:
-        result = stage(*args, **kwargs)
+        try:
+            result = stage(*args, **kwargs)
+        except Exception as error:  # noqa: BLE001  (the state holds it, and `State.result` raises it)
+            get_run_logger().debug("%s", traceback.format_exc())
+            return Failed(message=in_one_line(error), data=error)
         if all(artifact.cached for artifact in artifacts_of(result)):
             return Completed(name="Cached", message="The store had the result.", data=result)
         return result

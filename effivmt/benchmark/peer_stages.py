@@ -31,7 +31,7 @@ def tune(work: Workspace, clip: Clip, ingested: Artifact, *, peer: str, params: 
         "peer": identity(peer),
         **params.model_dump(exclude={"save_every"}),
         "seed": work.params.seed,
-        "precision": work.precision,
+        "precision": work.precision(),
         **work.kernels(work.params.backbone.differentiable_attention),
     }
     key = work.key("peer_tune", inputs, settings)
@@ -58,7 +58,7 @@ def render(work: Workspace, ingested: Artifact, prompt: str, *, peer: str, param
         "params": params.model_dump(),
         "render": sampling_settings(own, unread),
         "ingest": work.params.ingest.model_dump(),
-        "precision": work.precision,
+        "precision": work.precision(),
         **work.kernels(work.params.backbone.attention),
     }
     if work.memory.tiled_decoding:  # as in the pipeline's own stage
@@ -82,7 +82,7 @@ def _check_one_transformer(work: Workspace, peer: str) -> None:
 def reconstruct(work: Workspace, ingested: Artifact) -> Artifact:
     """The reference, encoded and decoded: the best that any copy could be; files: video.mp4."""
     inputs = {"clip": ingested.digest("dense.safetensors")}
-    settings: dict[str, object] = {"fps": work.params.ingest.fps, "precision": work.precision}
+    settings: dict[str, object] = {"fps": work.params.ingest.fps, "precision": work.precision()}
     if work.memory.tiled_decoding:
         settings["tiled"] = True
     return work.store.build(work.key("reconstruct", inputs, settings), partial(_reconstruct, work, ingested=ingested))

@@ -11,6 +11,8 @@ import numpy as np
 from effivmt.errors import VideoError
 
 TIMEOUT = 900.0  # seconds that one file may take to encode
+ENCODER = "libx264"
+FFMPEG_ADVICE = "unset IMAGEIO_FFMPEG_EXE or let it name a whole ffmpeg, or install imageio-ffmpeg again"
 CRF = 12  # of libx264: visually lossless, also on small clips
 SCALER = "bicubic+full_chroma_int+full_chroma_inp+accurate_rnd+bitexact"  # from RGB to YUV
 
@@ -35,7 +37,7 @@ def encode_h264(path: Path, frames: np.ndarray, fps: float) -> None:
         ),
         f"file:{path.absolute()}",
         format="mp4",
-        vcodec="libx264",
+        vcodec=ENCODER,
         crf=CRF,
         pix_fmt="yuv420p",
         threads=1,
@@ -44,7 +46,8 @@ def encode_h264(path: Path, frames: np.ndarray, fps: float) -> None:
         movflags="+faststart",
         protocol_whitelist="file",
     ).global_args("-y", "-loglevel", "error", "-filter_complex_threads", "1")
-    command = ffmpeg.compile(target, cmd=imageio_ffmpeg.get_ffmpeg_exe())
+    program = ffmpeg_program()
+    command = ffmpeg.compile(target, cmd=program)
     data = np.ascontiguousarray(frames).reshape(-1).data
     try:
         subprocess.run(command, input=data, capture_output=True, timeout=TIMEOUT, check=True)
@@ -54,7 +57,24 @@ def encode_h264(path: Path, frames: np.ndarray, fps: float) -> None:
         ) from error
     except subprocess.CalledProcessError as error:
         message = " / ".join(error.stderr.decode(errors="replace").splitlines()[:2])
+        if f"Unknown encoder '{ENCODER}'" in message:
+            raise VideoError(f"the ffmpeg program {program} has no encoder {ENCODER}; {FFMPEG_ADVICE}") from error
         raise VideoError(
             f"ffmpeg cannot write a video of {width}x{height} in {str(path.parent)!r} ({message}): "
             "check the folder and its free space"
         ) from error
+    except OSError as error:
+        raise VideoError(
+            f"the ffmpeg program {program} cannot be started ({error.strerror}); {FFMPEG_ADVICE}"
+        ) from error
+
+
+def ffmpeg_program() -> str:
+    """The ffmpeg program: that of IMAGEIO_FFMPEG_EXE, else that of imageio-ffmpeg, else the system's.
+
+    VideoError where there is none.
+    """
+    try:
+        return imageio_ffmpeg.get_ffmpeg_exe()
+    except RuntimeError as error:
+        raise VideoError(f"there is no ffmpeg program; {FFMPEG_ADVICE}") from error

@@ -42,6 +42,18 @@ def dual_path(transformer: WanTransformer3DModel, heads: HeadMap) -> Iterator[Wa
             vars(block).pop("forward", None)
 
 
+@contextmanager
+def stock_path(transformer: WanTransformer3DModel) -> Iterator[None]:
+    """Runs the blocks of a transformer in the dual path as stock ones, without its LoRA, while the context lasts."""
+    blocks = list(transformer.blocks)
+    tuned = [vars(block).pop("forward") for block in blocks]
+    try:
+        yield
+    finally:
+        for block, forward in zip(blocks, tuned, strict=True):
+            vars(block)["forward"] = forward
+
+
 def add_lora(
     transformer: WanTransformer3DModel, branch: str | None, rank: int, random: torch.Generator
 ) -> dict[str, torch.Tensor]:

@@ -39,21 +39,34 @@ def render(
     if adapter is not None:
         check_fits(adapter, transformers[0], backbone.found.facts, second=transformers[1] if transformers[1:] else None)
         pairs = [adapter] if adapter.low_noise is None else [adapter, adapter.low_noise]
-    pipeline = backbone.pipeline(params.flow_shift)
-    generator = torch.Generator().manual_seed(seed)
-
-    def report(_pipeline: WanPipeline, index: int, _timestep: torch.Tensor, _tensors: Tensors) -> Tensors:
-        if progress is not None:
-            progress(index + 1, params.steps)
-        return {}
-
     with ExitStack() as merged:
         for transformer, pair in zip(transformers, pairs, strict=False):  # the second may have none
             spatial, temporal = (pair.spatial, params.appearance_strength), (pair.temporal, params.motion_strength)
             merged.enter_context(fused(transformer, {"spatial": spatial, "temporal": temporal}))
         for transformer in transformers:
             merged.enter_context(compiled_blocks(transformer, needed=backbone.params.compile))
-        return run_pipeline(pipeline, prompt, negative, params, size=size, after_step=report, generator=generator)
+        return draw(backbone, prompt, negative, params=params, size=size, seed=seed, progress=progress)
+
+
+def draw(
+    backbone: Backbone,
+    prompt: torch.Tensor,
+    negative: torch.Tensor,
+    *,
+    params: RenderParams,
+    size: IngestParams,
+    seed: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> np.ndarray:
+    """The same by the transformers as they are, with what is merged into them."""
+
+    def report(_pipeline: WanPipeline, index: int, _timestep: torch.Tensor, _tensors: Tensors) -> Tensors:
+        if progress is not None:
+            progress(index + 1, params.steps)
+        return {}
+
+    pipeline, generator = backbone.pipeline(params.flow_shift), torch.Generator().manual_seed(seed)
+    return run_pipeline(pipeline, prompt, negative, params, size=size, after_step=report, generator=generator)
 
 
 def run_pipeline(

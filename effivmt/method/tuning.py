@@ -17,7 +17,7 @@ from effivmt.config import LoraParams, SamplingParams, SpatialParams, TemporalPa
 from effivmt.errors import EffiVMTError
 from effivmt.method.checkpoint import load_checkpoint, save_checkpoint
 from effivmt.method.device import deterministic_gradients
-from effivmt.method.dual_path import add_lora, draw_weights, dual_path, hold_text, lora_parameters
+from effivmt.method.dual_path import add_lora, draw_weights, dual_path, hold_text, lora_parameters, stock_path
 from effivmt.method.experts import ONLY, Expert
 from effivmt.method.heads import HeadMap
 from effivmt.method.losses import add_noise, denoising_loss, draw_sigmas, motion_loss, velocity
@@ -30,6 +30,8 @@ Progress = Callable[[int, int], None]
 """Called with (steps done, steps in all)."""
 Notice = Callable[[str], None]
 """Called with one line where a tuning has diverged and goes on at a lower rate."""
+Look = Callable[[int, dict[str, torch.Tensor]], None]
+"""Called with the steps done and the weights so far, by the names of `TuningResult`, while the transformer is stock."""
 LOWEST = 1 / 8
 """Least share of the learning rate that a tuning goes on at, after three halvings; then it fails."""
 SHARE = "learning_rate_share"
@@ -125,6 +127,8 @@ def tune_temporal(
     weights: torch.Tensor | None = None,
     progress: Progress | None = None,
     on_divergence: Notice | None = None,
+    look: Look | None = None,
+    looks: int = 0,
     expert: Expert = ONLY,
 ) -> TuningResult:
     """Stage 3: LoRA on the temporal branches, from sparse frames with adaptive RoPE; L = L_denoise + lambda L_motion.
@@ -132,7 +136,8 @@ def tune_temporal(
     latents: (phases, C, F', h, w) of the sampled and then encoded frames for `pixel` sampling, (1, C, F, h, w) of the
     dense clip for every other; `num_frames` is T of the dense clip. The spatial adapter must be merged into
     the transformer's weights. weights, (phases, 1, F', h, w) or (1, 1, F, h, w), in [0, 1]: how much each position
-    counts in the losses; None: all alike. The other arguments and the errors are those of `tune_spatial`.
+    counts in the losses; None: all alike. `look` is called `looks` times, at even distances; the result does not depend
+    on it. The other arguments and the errors are those of `tune_spatial`.
     """
 
     def draw(random: torch.Generator) -> Batch:
@@ -153,6 +158,8 @@ def tune_temporal(
         checkpoint=checkpoint,
         progress=progress,
         on_divergence=on_divergence,
+        look=look,
+        looks=looks,
         expert=expert,
     )
 
@@ -204,12 +211,14 @@ def _tune(
     checkpoint: Path,
     progress: Progress | None,
     on_divergence: Notice | None,
+    look: Look | None = None,
+    looks: int = 0,
     expert: Expert,
 ) -> TuningResult:
+    looked_at = {params.steps * part // (looks + 1) for part in range(1, looks + 1)} - {0, params.steps}
     device, dtype = transformer.device, transformer.dtype
     caption = caption.to(device, dtype)
     with (
-        deterministic_gradients(device),
         _frozen(transformer, gradient_checkpointing=params.gradient_checkpointing),
         dual_path(transformer, heads),
         time_positions_of(transformer) as rope,
@@ -265,7 +274,8 @@ def _tune(
             if step == params.steps:
                 break
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            with deterministic_gradients(device):
+                loss.backward()
             if params.max_grad_norm is not None:
                 torch.nn.utils.clip_grad_norm_(lora_parameters(transformer), params.max_grad_norm)
             for group in optimizer.param_groups:
@@ -282,6 +292,10 @@ def _tune(
                 saved = step
             if progress is not None:
                 progress(step, params.steps)
+            if look is not None and step in looked_at:
+                rope.positions = None
+                with stock_path(transformer), torch.no_grad():
+                    look(step, {name: weight.detach().float().cpu() for name, weight in weights.items()})
         result = {name: weight.detach().float().cpu().clone() for name, weight in weights.items()}
     return TuningResult(result, losses)
 

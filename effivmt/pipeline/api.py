@@ -1,5 +1,6 @@
 """What `import effivmt` offers beside the stages: a whole transfer, and the metrics of any two videos."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from effivmt.catalog import Clip, check_text
@@ -7,6 +8,7 @@ from effivmt.config import EvaluateParams
 from effivmt.errors import VideoError
 from effivmt.pipeline.healing import heal
 from effivmt.pipeline.outputs import Outputs
+from effivmt.pipeline.preview_files import PreviewFiles
 from effivmt.pipeline.runner import StageRunner
 from effivmt.pipeline.transfer import TransferResult, run_clip
 from effivmt.pipeline.workspace import Workspace
@@ -25,6 +27,8 @@ def transfer(
     first stage that fails. runner: how the stages are called; by default directly.
     """
     runner = runner or StageRunner(work.callback)
+    if work.params.render.previews:
+        work = replace(work, on_preview=PreviewFiles(Outputs(Path(out) / clip.clip, ()), work))
     for trial in heal(work.callback):
         with trial:
             result = run_clip(work, clip, runner)

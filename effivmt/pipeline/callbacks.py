@@ -22,8 +22,8 @@ class Callback:
     def on_damage(self, damage: DamageError) -> None:
         """A file of the store was damaged; it is dropped, and the stages that it concerns run again."""
 
-    def on_divergence(self, notice: str) -> None:
-        """A tuning has diverged and goes on at a lower rate; `notice` says so in one line."""
+    def on_notice(self, notice: str) -> None:
+        """One line on what the user should know: a tuning goes on at a lower rate, or failed work is tried again."""
 
     def on_clip_end(self, outcome: ClipOutcome) -> None:
         """A clip of a catalog has ended, successfully or not."""

@@ -16,6 +16,7 @@ from effivmt.errors import CatalogError, EffiVMTError, in_one_line
 from effivmt.pipeline.catalog_table import write_catalog_table
 from effivmt.pipeline.csv_table import read_csv, write_csv
 from effivmt.pipeline.healing import heal
+from effivmt.pipeline.hits import find_hits
 from effivmt.pipeline.outcomes import QUARANTINE, RUN, ClipOutcome, RunSummary, Status
 from effivmt.pipeline.removed_rows import removed_rows
 from effivmt.pipeline.runner import CallStage, StageRunner
@@ -79,15 +80,22 @@ def attempt(clip: Clip, runner: StageRunner, process: Callable[[], TransferResul
 def run_catalog(work: Workspace, catalog: Catalog, out: Path | str) -> RunSummary:
     """Takes the clips of a catalog through all stages, one by one, without an engine, and writes the folder `out`.
 
-    Rows of the catalog that are no clips are among the failures.
+    Clips that the store has come first. Rows of the catalog that are no clips are among the failures.
     """
-    start, outcomes, out = time.perf_counter(), faulty_rows(catalog), Path(out)
+    start, out = time.perf_counter(), Path(out)
     write_catalog_table(read_catalog(catalog.path), out)
-    for clip in catalog.clips:
+    outcomes = [*faulty_rows(catalog), *find_hits(work, catalog, out)]
+    for clip in remaining(catalog, outcomes):
         work.callback.on_clip_start(clip.clip)
         outcomes.append(process_clip(work, clip, out))
         work.callback.on_clip_end(outcomes[-1])
     return write_run(read_catalog(catalog.path), outcomes, out, time.perf_counter() - start)
+
+
+def remaining(catalog: Catalog, outcomes: Sequence[ClipOutcome]) -> list[Clip]:
+    """The clips of a catalog that have no outcome yet."""
+    ended = {outcome.clip for outcome in outcomes}
+    return [clip for clip in catalog.clips if clip.clip not in ended]
 
 
 def faulty_rows(catalog: Catalog) -> list[ClipOutcome]:

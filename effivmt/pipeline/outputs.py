@@ -70,6 +70,11 @@ class Outputs:
         return self.folder / RECORD
 
     @property
+    def previews(self) -> Path:
+        """Videos that were drawn before the adapter was done, in a folder; only where they were asked for."""
+        return self.folder / "previews"
+
+    @property
     def tracked(self) -> Path:
         """Where the folder is recorded in MLflow; absent until it is."""
         return self.folder / "tracked.json"

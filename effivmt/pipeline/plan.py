@@ -32,7 +32,10 @@ class PlannedStage:
 
 
 def plan_clip(work: Workspace, clip: Clip) -> list[PlannedStage]:
-    """What a run would do with each stage of a clip; changes nothing, but drops an adapter that is damaged."""
+    """What a run would do with each stage of a clip; changes nothing, but drops an adapter that is damaged.
+
+    A video that is to be read is probed: one that cannot be decoded fails.
+    """
     stages = (STAGES[0], MASK, *STAGES[1:]) if clip.chosen else STAGES
     hits: list[str] = []
     action: Action = "to do"
@@ -57,6 +60,9 @@ def _first_missing(work: Workspace, clip: Clip, hits: list[str]) -> str:
     """
     check_texts(work, (clip.caption, *clip.prompts))
     if isinstance(ingested := _find(work, ingest_key(work, clip)), str):
+        from effivmt.media.video import probe  # slow to import
+
+        probe(clip.video)
         return ingested
     hits.append("ingest")
     seen = ingested

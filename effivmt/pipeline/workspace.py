@@ -19,6 +19,8 @@ from effivmt.store import DEFAULT_STORE, Key, Store
 from effivmt.versions import BENCHMARK_VERSIONS, VERSIONS
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from effivmt.method.backbone import Backbone
 
 
@@ -54,7 +56,8 @@ class Workspace:
     """What all stages of one process share; `open_workspace` makes one.
 
     force: stages to run again even where the store has their results. loaded: copies of a workspace share it, so that
-    the backbone is loaded once.
+    the backbone is loaded once. on_preview: receives the frames uint8 (T, H, W, 3) of a preview, and the steps of stage
+    3 that are done and in all.
     """
 
     store: Store
@@ -62,6 +65,7 @@ class Workspace:
     callback: Callback = field(default_factory=Callback)
     force: frozenset[str] = frozenset()
     loaded: LoadedBackbone = field(default_factory=LoadedBackbone, repr=False)
+    on_preview: "Callable[[np.ndarray, int, int], None] | None" = None
 
     @property
     def folder(self) -> BackboneFolder:
@@ -153,18 +157,13 @@ class Workspace:
         versions = VERSIONS | BENCHMARK_VERSIONS
         return Key(stage, versions[stage], inputs, params, self.folder.digest)
 
-    @property
-    def precision(self) -> str:
-        """The precision of the transformer, as keys name it."""
+    def precision(self, *, adapted: bool = False) -> str:
+        """The precision of the transformer, as keys name it; adapted: with an adapter merged into its weights."""
         params = self.params.backbone
-        dtype = f"{params.dtype}, TF32 allowed" if params.dtype == "float32" and params.allow_tf32 else params.dtype
-        return f"{dtype}, weights in 8 bits" if self.memory.float8_base else dtype
-
-    @property
-    def adapted_precision(self) -> str:
-        """The precision of a transformer with an adapter, as keys name it."""
-        merged = self.params.backbone.dtype == "float32"
-        return self.precision if merged else f"{self.precision}, LoRA in float32"
+        precision = f"{params.dtype}, weights in 8 bits" if self.memory.float8_base else params.dtype
+        if params.dtype == "float32" and params.allow_tf32:
+            precision += ", TF32 allowed"
+        return f"{precision}, LoRA in float32" if adapted and params.dtype != "float32" else precision
 
     def kernels(self, attention: str, *, compiled: bool = False) -> dict[str, object]:
         """What else of how a stage computes its result depends on; keys of torch's own attention do not have it.

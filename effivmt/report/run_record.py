@@ -161,7 +161,8 @@ def _asked(path: Path) -> dict[str, CatalogRow]:
     if not path.is_file():
         return {}
     columns = ["clip", "caption", "prompts", "class"]
-    return {row["clip"]: row for row in parquet.read_table(path, columns=columns).to_pylist()}
+    with parquet.ParquetFile(path) as file:  # read_table imports pandas
+        return {row["clip"]: row for row in file.read(columns).to_pylist()}
 
 
 def _clip(out: Path, row: RunRow, asked: CatalogRow) -> ClipRecord:

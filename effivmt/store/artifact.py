@@ -3,11 +3,12 @@
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 
 from effivmt.errors import DamageError, ParamsError, StoreError
-from effivmt.store.digests import canonical_json, files_digest, plain, sha256_bytes
+from effivmt.store.digests import encode, files_digest, plain, sha256_bytes
 from effivmt.store.disk_errors import store_errors
 from effivmt.store.record import drop_damaged
 from effivmt.store.verification import fault_of
@@ -45,10 +46,15 @@ class Key:
             if not isinstance(digest, str):
                 raise ParamsError(f"{name} of stage {self.stage} is {digest!r:.60}: expected a digest (text)")
 
-    @property
+    @cached_property
+    def parts(self) -> dict[str, object]:
+        """The five parts by name, in JSON's own types, as a record holds them."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    @cached_property
     def digest(self) -> str:
         """SHA-256 of the canonical JSON of all five parts: the artifact's address."""
-        return sha256_bytes(canonical_json(asdict(self)))
+        return sha256_bytes(encode(self.parts))
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,12 @@ def canonical_json(value: object) -> bytes:
 
     ParamsError names a field that is not JSON: NaN, infinity, a path, an array, a mapping with keys that are not text.
     """
-    return json.dumps(plain(value, "value"), sort_keys=True, separators=(",", ":")).encode("ascii")
+    return encode(plain(value, "value"))
+
+
+def encode(value: object) -> bytes:
+    """The canonical JSON of what was read from JSON; ValueError where it holds a number that is not finite."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
 
 
 def sha256_bytes(content: bytes) -> str:

@@ -40,6 +40,8 @@ def store_errors(root: Path, *, only_full: bool = False) -> Iterator[None]:
 
     def told(error: OSError) -> StoreError | None:
         remedy = next((text for numbers, text in REMEDIES.items() if error.errno in numbers), "check the disk")
+        if root.is_symlink() and not root.exists():
+            remedy = f"it is a link to {os.readlink(root)}, which is not there; make that folder"
         why = f"store {root}: {error}: {remedy}, or choose another folder with --store"
         return None if only_full else StoreError(why)
 

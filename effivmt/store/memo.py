@@ -19,7 +19,11 @@ def read_memo(path: Path) -> dict[str, str]:
     try:
         if path.is_symlink() or (path.exists() and not path.is_file()):
             raise ValueError
-        document = json.loads(path.read_bytes())
+        with store_errors(path.parent):
+            if not path.exists():
+                return {}
+            content = path.read_bytes()
+        document = json.loads(content)
         if set(document) == {"checksum", "digests"} and document["checksum"] == _checksum(document["digests"]):
             return document["digests"]
         if not all(len(name) == len(digest) == 64 for name, digest in document.items()):

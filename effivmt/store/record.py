@@ -7,7 +7,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from effivmt.store.digests import canonical_json, sha256_bytes
+from effivmt.store.digests import canonical_json, encode, sha256_bytes
 from effivmt.store.disk_errors import store_errors
 from effivmt.store.durable import remove
 from effivmt.store.locks import locked
@@ -28,7 +28,7 @@ def unseal(content: bytes) -> dict | None:
     try:
         record = json.loads(content)
         checksum = record.pop("checksum")
-        return record if checksum == sha256_bytes(canonical_json(record)) else None
+        return record if checksum == sha256_bytes(encode(record)) else None
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
 

@@ -147,7 +147,7 @@ class Store:
             except FileNotFoundError:
                 return NEVER_COMPUTED
             record = read_record(folder)
-            if record is None or record["key"] != asdict(key):
+            if record is None or record["key"] != key.parts:
                 return f"damaged: {RECORD} is missing or unreadable"
             for name, entry in record["files"].items():
                 if fault := fault_of_size(folder / name, entry["size"]):

@@ -1,5 +1,6 @@
 """Commands about a catalog: run, serve and stage."""
 
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +29,9 @@ from effivmt_flows.cli.options import (
 
 if TYPE_CHECKING:
     from effivmt.catalog import Catalog
+    from effivmt.pipeline.outcomes import RunSummary
+    from effivmt.pipeline.workspace import Workspace
+    from effivmt_tasks.cluster import Cluster
 
 
 def new(
@@ -102,22 +106,39 @@ def run(
         print_plan(work, chosen)
         raise typer.Exit(1 if chosen.faults else 0)
     with clip_progress(len(chosen.clips), quiet=quiet) as callback:
-        if engine == "prefect":
-            from effivmt_tasks.server import reach_server
-
-            reach_server(needed_by="--runner dask" if cluster else "")
-            from effivmt_flows.catalog import run_catalog_flow
-
-            summary = run_catalog_flow(
-                chosen, settings, store, out, force=tuple(force), callback=callback, cluster=cluster
-            )
-        else:
+        work = replace(work, callback=callback)
+        if engine == "local":
             from effivmt.pipeline.catalog_run import run_catalog
 
-            summary = run_catalog(replace(work, callback=callback), chosen, out)
+            summary = run_catalog(work, chosen, out)
+        else:
+            summary = _run_with_prefect(work, chosen, out, cluster)
     print_run(summary, chosen, out, quiet=quiet)
     if summary.failed:
         raise typer.Exit(1)
+
+
+def _run_with_prefect(work: "Workspace", chosen: "Catalog", out: Path, cluster: "Cluster | None") -> "RunSummary":
+    """Runs a catalog with Prefect; without it where all are hits and PREFECT_API_URL names no server to hear of it."""
+    from effivmt.pipeline.hits import find_hits
+
+    if cluster is not None:  # a wrong use ends here
+        from effivmt_tasks.server import reach_server
+
+        reach_server(needed_by="--runner dask")
+    hits = find_hits(work, chosen, out)
+    if len(hits) == len(chosen.clips) and not os.environ.get("PREFECT_API_URL"):
+        from effivmt_flows.recording import record_hits
+
+        return record_hits(chosen, hits, out)
+    from effivmt_tasks.server import reach_server
+
+    reach_server()
+    from effivmt_flows.catalog import run_catalog_flow
+
+    force = tuple(sorted(work.force))
+    store, callback = work.store.root, work.callback
+    return run_catalog_flow(chosen, work.params, store, out, hits=hits, force=force, callback=callback, cluster=cluster)
 
 
 def serve(

@@ -69,6 +69,9 @@ def transfer(
             help="Takes the motion of what is there on the first frame: pixels of the video, or shares of 1.",
         ),
     ] = None,
+    preview: Annotated[
+        bool, typer.Option("--preview", help="Draws the first prompt before any tuning, and twice while it goes on.")
+    ] = False,
     force: Force = [],  # noqa: B006
     engine: Engine = "prefect",
     params: ParamsSource = None,
@@ -79,7 +82,7 @@ def transfer(
     """Transfers the motion of one video to new prompts, end to end."""
     from effivmt.catalog import clip_id
 
-    settings = load_params(params, overrides)
+    settings = load_params(params, [*(["render.previews=2"] if preview else []), *overrides])
     clip = _clip(
         clip=name or clip_id(video.stem),
         video=video,
@@ -93,6 +96,7 @@ def transfer(
     )
     check_stages(force)
     from effivmt.pipeline.api import transfer as transfer_clip
+    from effivmt.pipeline.hits import find_transfer
     from effivmt.pipeline.outputs import check_writable, refuse_other_video
     from effivmt.pipeline.stages import check_texts
     from effivmt.pipeline.stages.ingestion import check_video, ingest_key
@@ -113,17 +117,32 @@ def transfer(
         check_video(clip)
     say_scorer_fault(work.scorer.fault, quiet=quiet)
     say_memory(work.memory, quiet=quiet)
-    if engine == "prefect":
+    found = find_transfer(work, clip, out) if engine == "prefect" or settings.render.previews else None
+    if found is None and settings.render.previews and clip.prompts and not clip.chosen:
+        from effivmt_flows.preview import draw_untuned
+
+        with waiting("drawing a preview", quiet=quiet):
+            draw_untuned(work, clip, out, work.callback.on_notice)
+    if engine == "prefect" and found is not None:
+        from effivmt_flows.recording import record_clip
+
+        result, outputs = found
+        record_clip(outputs.folder)
+        with stage_progress(quiet=quiet) as callback:
+            for it in result.runs:
+                callback.on_stage_start(it.stage)
+                callback.on_stage_end(it)
+    elif engine == "prefect":
         from effivmt_tasks.server import reach_server
 
         with waiting("starting Prefect", quiet=quiet):
             reach_server()
-    with stage_progress(quiet=quiet) as callback:
-        if engine == "prefect":
-            from effivmt_flows.transfer import transfer as flow
+        from effivmt_flows.transfer import transfer as flow
 
+        with stage_progress(quiet=quiet) as callback:
             result, outputs = flow(clip, settings, store, out, force=tuple(force), callback=callback)
-        else:
+    else:
+        with stage_progress(quiet=quiet) as callback:
             result, outputs = transfer_clip(replace(work, callback=callback), clip, out)
     if quiet:
         say(outputs.folder)
@@ -152,10 +171,7 @@ def render(
     overrides: Overrides = [],  # noqa: B006
     quiet: Quiet = False,
 ) -> None:
-    """Renders a prompt with an adapter, or with several together.
-
-    Example: effivmt render out/pan/adapter out/zigzag/adapter --motion 1 --motion 0.8 --prompt "a star" --out star.mp4
-    """
+    """Renders a prompt with an adapter, or with several together."""
     chosen = [] if seed is None else [f"render.seeds=[{seed}]"]
     settings = load_params(params, [*overrides, *chosen, "render.baseline=false"])
     own = settings.render

@@ -62,7 +62,9 @@ def examine(source: str | None, overrides: Sequence[str], store: Path) -> Iterat
     yield check_space(store, least)
     if os.environ.get(REMOTE):
         yield _guarded("remote", _remote)
+    yield _guarded("prefect server", _prefect)
     yield _guarded("mlflow runs", _mlflow)
+    yield _guarded("proxies", _proxies)
 
 
 def check_versions(requirements: list[str], python: str) -> Iterator[Check]:
@@ -121,12 +123,13 @@ def check_backbone(params: Params) -> Check:
 
 def check_folder(name: str, folder: Path) -> Check:
     """Whether files can be made in a folder, or in the nearest one above it that exists."""
-    existing = _existing(folder)
+    above = (folder.absolute(), *folder.absolute().parents)
+    existing = next(path for path in above if os.path.lexists(path))  # a link to nothing is in the way
     try:
         with tempfile.TemporaryFile(dir=existing):
             return Check(name, f"{folder} can be written")
     except OSError as error:
-        advice = f"change the permissions of {existing}, or choose another folder"
+        advice = f"mend {existing}, or choose another folder"
         return Check(name, f"{folder} cannot be written ({error.strerror}); {advice}", ok=False)
 
 
@@ -152,11 +155,20 @@ def _guarded(name: str, check: Callable[[], Check]) -> Check:
 
 
 def _ffmpeg() -> Check:
-    import imageio_ffmpeg
+    from effivmt.media.encoding import ENCODER, FFMPEG_ADVICE, ffmpeg_program
 
-    program = imageio_ffmpeg.get_ffmpeg_exe()
-    shown = subprocess.run([program, "-version"], capture_output=True, text=True, timeout=30, check=True).stdout
-    return Check("ffmpeg", shown.split(" Copyright")[0])
+    program = ffmpeg_program()
+    try:
+        shown, known = (
+            subprocess.run([program, "-hide_banner", *words], capture_output=True, text=True, timeout=30, check=True)
+            for words in (("-version",), ("-h", f"encoder={ENCODER}"))
+        )
+    except OSError as error:
+        return Check("ffmpeg", f"{program} cannot be started ({error.strerror}); {FFMPEG_ADVICE}", ok=False)
+    version = shown.stdout.split(" Copyright")[0]
+    if f"Encoder {ENCODER}" not in known.stdout:
+        return Check("ffmpeg", f"{program} ({version}) has no encoder {ENCODER}; {FFMPEG_ADVICE}", ok=False)
+    return Check("ffmpeg", version)
 
 
 def _machine() -> Check:
@@ -210,6 +222,23 @@ def _remote() -> Check:
     assert remote is not None  # its variable is set
     remote.check()
     return Check("remote", f"{remote.name} can be written")
+
+
+def _prefect() -> Check:
+    from effivmt_tasks.server import examine_server
+
+    return Check("prefect server", examine_server())
+
+
+def _proxies() -> Check:
+    """What talks to servers here; loopback is always asked directly (`effivmt_tasks`)."""
+    named = {name: value for name, value in os.environ.items() if name.lower().endswith("_proxy")}
+    shown = ", ".join(name for name in named if name.lower() != "no_proxy") or "none is set"
+    lacking = [package for package in ("socksio", "socks") if not find_spec(package)]
+    if lacking and any(value.lower().startswith("socks") for value in named.values()):
+        install = "pip install socksio PySocks"
+        return Check("proxies", f"{shown}: downloads and MLflow need packages for SOCKS; {install}", ok=False)
+    return Check("proxies", shown)
 
 
 def _mlflow() -> Check:

@@ -3,6 +3,7 @@
 import os
 import sys
 from contextlib import suppress
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -21,6 +22,8 @@ from effivmt_flows.cli import (
     store_commands,
     upkeep_commands,
 )
+from effivmt_flows.cli.examples import EXAMPLES
+from effivmt_flows.cli.settings import read_settings
 from effivmt_flows.cli.stopping import stopped_by_signals
 
 ENGINE = ("httpx", "httpcore", "prefect", "websockets")
@@ -38,11 +41,14 @@ def _print_version(asked: bool) -> None:
 
 @app.callback()
 def effivmt(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Prints the version.")
     ] = False,
 ) -> None:
     """Motion transfer for Wan video diffusion transformers (EffiVMT, arXiv 2506.05207)."""
+    settings = read_settings(Path("pyproject.toml"))
+    context.default_map = {command.__name__: settings for command in COMMANDS}
 
 
 COMMANDS = (
@@ -64,7 +70,7 @@ COMMANDS = (
     upkeep_commands.pretrain,
 )
 for _command in COMMANDS:
-    app.command()(_command)
+    app.command(epilog=f"Example: {EXAMPLES[_command.__name__]}")(_command)
 app.add_typer(store_commands.app, name="store")
 
 

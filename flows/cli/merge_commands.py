@@ -30,10 +30,7 @@ def merge(
     params: ParamsSource = None,
     store: StoreFolder = STORE,
 ) -> None:
-    """Adds adapters of one backbone up to one adapter, which loads as any.
-
-    Example: effivmt merge pan/adapter zigzag/adapter --appearance 0 --appearance 1 --out both
-    """
+    """Adds adapters of one backbone up to one adapter, which loads as any."""
     from effivmt.pipeline import stages
     from effivmt.pipeline.healing import heal
     from effivmt.pipeline.workspace import open_workspace

@@ -16,6 +16,7 @@ ParamsSource = Annotated[
     typer.Option(
         "--params",
         metavar="NAME|FILE",
+        envvar="EFFIVMT_PARAMS",
         help="A preset or a YAML file; default: params.yaml here, else the preset tiny.",
     ),
 ]
@@ -31,11 +32,20 @@ OutFolder = Annotated[
 ]
 Force = Annotated[list[str], typer.Option(metavar="STAGE", help="Runs a stage again; repeatable.")]
 Engine = Annotated[
-    Literal["prefect", "local"], typer.Option(help="prefect: shown by Prefect, recorded in MLflow; local: neither.")
+    Literal["prefect", "local"],
+    typer.Option(envvar="EFFIVMT_ENGINE", help="prefect: shown by Prefect, recorded in MLflow; local: neither."),
 ]
-Runner = Annotated[Literal["threads", "dask"], typer.Option(help="Where clips run: here, or on a Dask cluster.")]
-Address = Annotated[str, typer.Option(metavar="tcp://HOST:PORT", help="Scheduler of the Dask cluster.")]
-Resource = Annotated[str, typer.Option(metavar="NAME", help="Dask resource that a clip takes one of, such as GPU.")]
+Runner = Annotated[
+    Literal["threads", "dask"],
+    typer.Option(envvar="EFFIVMT_RUNNER", help="Where clips run: here, or on a Dask cluster."),
+]
+Address = Annotated[
+    str, typer.Option(metavar="tcp://HOST:PORT", envvar="EFFIVMT_ADDRESS", help="Scheduler of the Dask cluster.")
+]
+Resource = Annotated[
+    str,
+    typer.Option(metavar="NAME", envvar="EFFIVMT_RESOURCE", help="Dask resource of which a clip takes one: GPU."),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress; prints only the path of the result.")]
 STORE, CATALOG, OUT = DEFAULT_STORE, Path("data/catalog.csv"), Path("out")
 

@@ -11,10 +11,7 @@ def animate(
     out: Annotated[Path, typer.Option(metavar="FILE", help="The picture to write, .gif or .webp.")],
     every: Annotated[int, typer.Option(metavar="N", min=1, help="Takes every Nth frame.")] = 1,
 ) -> None:
-    """Writes the reference and the results of clips as one moving picture.
-
-    Example: effivmt animate out/demo/zigzag --out zigzag.gif
-    """
+    """Writes the reference and the results of clips as one moving picture."""
     from effivmt.report.moving_picture import write_moving_picture
     from effivmt_flows.cli.terminal import say
 

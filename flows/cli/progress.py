@@ -13,6 +13,7 @@ from effivmt.method.memory_choices import MemoryChoices
 from effivmt.pipeline.callbacks import Callback
 from effivmt.pipeline.outcomes import ClipOutcome, StageRun
 from effivmt_flows.cli.terminal import open_console, say
+from effivmt_flows.heartbeat import Heartbeat
 
 
 @contextmanager
@@ -57,15 +58,22 @@ class NumberedLines:
 
     def __init__(self, total: int) -> None:
         """For `total` items, the first of which begins now."""
-        self._done, self._total, self._begun = 0, total, time.monotonic()
+        self._ended, self._computed, self._total, self._begun = 0, 0, total, time.monotonic()
 
-    def ended(self, text: str) -> None:
-        """Prints `[done/total] text` and an estimate of the time left, from the mean time of the items so far."""
-        self._done += 1
-        line = f"[{self._done}/{self._total}] {text}"
-        if others := self._total - self._done:
-            left = (time.monotonic() - self._begun) / self._done * others
-            line += f"; about {timedelta(seconds=round(left))} left"
+    def ended(self, text: str, *, computed: bool = True) -> None:
+        """Prints `[ended/total] text` and an estimate of the time left, from the mean time of the computed items.
+
+        The estimate begins anew after an item that was not computed: these come first.
+        """
+        self._ended += 1
+        line = f"[{self._ended}/{self._total}] {text}"
+        if not computed:
+            self._computed, self._begun = 0, time.monotonic()
+        else:
+            self._computed += 1
+            if others := self._total - self._ended:
+                left = (time.monotonic() - self._begun) / self._computed * others
+                line += f"; about {timedelta(seconds=round(left))} left"
         say(line, sys.stderr)
 
 
@@ -87,19 +95,27 @@ def say_memory(choices: MemoryChoices, *, quiet: bool) -> None:
 
 
 class DamageLines(Callback):
-    """One line for what was damaged, and for a tuning that diverged."""
+    """One line for what was damaged, and for notices."""
 
     def on_damage(self, damage: DamageError) -> None:
         """Prints the file and its fault."""
         say(damage, sys.stderr)
 
-    def on_divergence(self, notice: str) -> None:
-        """Prints what the tuning does next."""
+    def on_notice(self, notice: str) -> None:
+        """Prints the notice."""
         say(notice, sys.stderr)
 
 
 class StageLines(DamageLines):
-    """One line at the start and at the end of every stage, and for what was damaged."""
+    """One line at the start and at the end of every stage, now and then while it lasts, and for what was damaged."""
+
+    def __init__(self) -> None:
+        """Has said nothing yet."""
+        self._heartbeat = Heartbeat(lambda line: say(line, sys.stderr))
+
+    def on_stage_progress(self, stage: str, done: int, total: int) -> None:
+        """Prints now and then how far the stage is."""
+        self._heartbeat.moved(stage, done, total)
 
     def on_stage_start(self, stage: str) -> None:
         """Prints the stage."""
@@ -154,23 +170,37 @@ class StageBars(Callback):
         """Prints a line above the bars."""
         self._progress.console.print(str(damage), style="yellow", markup=False, soft_wrap=True)
 
-    def on_divergence(self, notice: str) -> None:
+    def on_notice(self, notice: str) -> None:
         """Prints a line above the bars."""
         self._progress.console.print(notice, style="yellow", markup=False, soft_wrap=True)
 
 
 class ClipLines(DamageLines):
-    """One line per clip, and for what was damaged."""
+    """One line per clip, now and then while a stage lasts, and for what was damaged."""
 
     def __init__(self, total: int) -> None:
         """For a catalog of `total` clips."""
-        self._lines = NumberedLines(total)
+        self._lines, self._clip = NumberedLines(total), ""
+        self._heartbeat = Heartbeat(lambda line: say(line, sys.stderr))
+
+    def on_clip_start(self, clip: str) -> None:
+        """Keeps the clip's name."""
+        self._clip = clip
+
+    def on_stage_progress(self, stage: str, done: int, total: int) -> None:
+        """Prints now and then how far the clip's stage is."""
+        self._heartbeat.moved(f"{self._clip}: {stage}", done, total)
+
+    def on_notice(self, notice: str) -> None:
+        """Prints the clip and the notice."""
+        say(f"{self._clip}: {notice}", sys.stderr)
 
     def on_clip_end(self, outcome: ClipOutcome) -> None:
         """Prints the clip's outcome."""
         note = f": {outcome.stage}: {outcome.reason}" if outcome.reason else ""
         note += f": {outcome.taken}" if outcome.taken else ""
-        self._lines.ended(f"{outcome.clip}: {outcome.status} in {outcome.seconds:.1f} s{note}")
+        line = f"{outcome.clip}: {outcome.status} in {outcome.seconds:.1f} s{note}"
+        self._lines.ended(line, computed=outcome.status != "hit")
 
 
 class ClipBars(Callback):
@@ -185,6 +215,7 @@ class ClipBars(Callback):
             TimeRemainingColumn(elapsed_when_finished=True),
             console=open_console(stderr=True),
         )
+        self._total = total
         self._clips = self._progress.add_task("clips", total=total)
         self._stage = self._progress.add_task("", total=None)
         self._clip = ""
@@ -212,13 +243,17 @@ class ClipBars(Callback):
         """Prints a line above the bars."""
         self._progress.console.print(str(damage), style="yellow", markup=False, soft_wrap=True)
 
-    def on_divergence(self, notice: str) -> None:
+    def on_notice(self, notice: str) -> None:
         """Prints a line above the bars."""
         self._progress.console.print(notice, style="yellow", markup=False, soft_wrap=True)
 
     def on_clip_end(self, outcome: ClipOutcome) -> None:
-        """Moves the catalog's bar; a failure and a video that is too short get a line above it."""
-        self._progress.advance(self._clips)
+        """Moves the catalog's bar, which counts no hits; a failure and a short video get a line above it."""
+        if outcome.status == "hit":  # the time left is that of the others
+            self._total -= 1
+            self._progress.update(self._clips, total=self._total)
+        else:
+            self._progress.advance(self._clips)
         if outcome.taken:
             self._progress.console.print(f"{outcome.clip}: {outcome.taken}", markup=False)
         if outcome.reason:

@@ -1,10 +1,9 @@
 """Where MLflow keeps its runs and models; known without importing it."""
 
 import os
+import re
 from pathlib import Path
-from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit, urlunsplit
-from urllib.request import urlopen
 
 from effivmt.errors import EffiVMTError
 
@@ -32,20 +31,36 @@ def public_uri(uri: str) -> str:
 
 
 def check_reachable(uri: str) -> None:
-    """Raises EffiVMTError where MLflow's server does not answer, or its SQLite file cannot be written."""
+    """Raises EffiVMTError where MLflow's server does not answer, or its SQLite file cannot be written.
+
+    A server is asked as MLflow's own client asks it: with its variables for certificates and passwords, and proxies.
+    """
     if not uri.startswith(("http://", "https://")):
         check_writable(uri)
         return
+    from mlflow.exceptions import MlflowException
+    from mlflow.utils.credentials import get_default_host_creds
+    from mlflow.utils.rest_utils import http_request
+
+    credentials = get_default_host_creds(uri.rstrip("/"))
     try:
-        urlopen(f"{public_uri(uri)}/health", timeout=PATIENCE).close()
-    except HTTPError as error:
-        if error.code >= 500:  # others ask for a password or know no such page, and so are there
-            raise EffiVMTError(f"MLflow's server {public_uri(uri)} answers with an error ({error})") from error
-    except (URLError, OSError, ValueError) as error:
-        reason = getattr(error, "reason", error)
-        raise EffiVMTError(
-            f"MLflow's server {public_uri(uri)} does not answer ({reason}); start it, or set MLFLOW_TRACKING_URI"
-        ) from error
+        answer = http_request(
+            credentials, "/health", "GET", max_retries=0, timeout=PATIENCE, raise_on_status=False, retry_codes=()
+        )
+    except (MlflowException, OSError, ValueError) as error:
+        reason = _reason(error)
+        advice = "start it, or set MLFLOW_TRACKING_URI"
+        if "CERTIFICATE_VERIFY_FAILED" in reason:
+            advice = "name the certificate that it is to be checked with in MLFLOW_TRACKING_SERVER_CERT_PATH"
+        raise EffiVMTError(f"MLflow's server {public_uri(uri)} does not answer ({reason}); {advice}") from error
+    if answer.status_code >= 500:  # others ask for a password or know no such page, and so are there
+        raise EffiVMTError(f"MLflow's server {public_uri(uri)} answers with an error ({answer.status_code})")
+
+
+def _reason(error: BaseException) -> str:
+    """The innermost cause in the text of an error of the HTTP client, which may also hold the password of the URI."""
+    text = " ".join(str(error).split()).rpartition("Caused by ")[2]
+    return re.sub(r"//[^/@\s]*@", "//", text)[:200]
 
 
 def check_writable(uri: str) -> None:

@@ -150,7 +150,7 @@ class Recorder:
         for name in (RUN, CATALOG, QUARANTINE, PAGE):
             if (file := self._out / name).is_file():
                 client.log_artifact(tracked.run_id, str(file))
-        client.set_terminated(tracked.run_id)
+        client.set_terminated(tracked.run_id, "FAILED" if record["failed"] else "FINISHED")
         write_tracked(self._out, TrackedRun(tracked.uri, tracked.run_id, self._digest()))
 
     def _digest(self) -> str:

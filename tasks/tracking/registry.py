@@ -25,7 +25,7 @@ from effivmt.evaluation.metrics import METRICS, mean_metrics
 from effivmt.pipeline.outputs import Outputs
 from effivmt.store.digests import sha256_file
 from effivmt.versions import __version__, code_version
-from effivmt_tasks.tracking.pull import ADAPTER_SHA256, MODEL_FOLDER
+from effivmt_tasks.tracking.pull import ADAPTER, ADAPTER_SHA256, MODEL_FOLDER
 
 DECLARED = "foreground_motion_fidelity"
 CHAMPION, CHALLENGER = "champion", "challenger"
@@ -52,6 +52,9 @@ def register(client: MlflowClient, outputs: Outputs, record: Mapping, run_id: st
     known = client.search_model_versions(same, max_results=1)
     if known:
         version = known[0]
+        assert version.run_id  # every version with these tags is made below, of a run
+        if not _holds_adapter(client, version.run_id, outputs):
+            _upload(client, version.run_id, outputs, record)
         for metric, value in means.items():
             if version.tags.get(metric) != value:
                 client.set_model_version_tag(name, version.version, metric, value)
@@ -59,9 +62,7 @@ def register(client: MlflowClient, outputs: Outputs, record: Mapping, run_id: st
             if metric.startswith("mean/"):  # it cannot be measured any more
                 client.delete_model_version_tag(name, version.version, metric)
     else:
-        with TemporaryDirectory(prefix="effivmt-") as temporary:
-            save_model(Path(temporary) / MODEL_FOLDER, outputs.adapter, record["params"])
-            client.log_artifacts(run_id, str(Path(temporary) / MODEL_FOLDER), MODEL_FOLDER)
+        _upload(client, run_id, outputs, record)
         _ensure_model(client, name, record["clip"])
         version = client.create_model_version(
             name,
@@ -72,6 +73,19 @@ def register(client: MlflowClient, outputs: Outputs, record: Mapping, run_id: st
         )
     _place_alias(client, version, means)
     return version
+
+
+def _upload(client: MlflowClient, run_id: str, outputs: Outputs, record: Mapping) -> None:
+    with TemporaryDirectory(prefix="effivmt-") as temporary:
+        save_model(Path(temporary) / MODEL_FOLDER, outputs.adapter, record["params"])
+        client.log_artifacts(run_id, str(Path(temporary) / MODEL_FOLDER), MODEL_FOLDER)
+
+
+def _holds_adapter(client: MlflowClient, run_id: str, outputs: Outputs) -> bool:
+    """Whether the artifact store still has the adapter of a run: it may have moved, or been emptied."""
+    folder = f"{MODEL_FOLDER}/{ADAPTER}"
+    there = {file.path: file.file_size for file in client.list_artifacts(run_id, folder)}
+    return all(there.get(f"{folder}/{path.name}") == path.stat().st_size for path in outputs.adapter.iterdir())
 
 
 def save_model(folder: Path, adapter: Path, params: Mapping) -> None:

@@ -23,6 +23,8 @@ from effivmt_tasks.tracking.folders import TrackedRun, read_record, read_tracked
 from effivmt_tasks.tracking.location import database_file, public_uri
 
 EXPERIMENT = "effivmt"
+_VIEW = {"mlflow.experimentKind": "custom_model_development"}
+"""What MLflow's pages open the experiment with: the table of runs, not traces of agents."""
 
 
 def track_folder(
@@ -44,6 +46,7 @@ def track_folder(
     done = client.search_runs([experiment], f"tags.made_of = '{made_of}' and attributes.status = 'FINISHED'", 1, 1)
     if done:
         run_id = done[0].info.run_id
+        _log_files(client, run_id, record, outputs)
     else:
         above = parent()
         tags = _tags(record) | ({MLFLOW_PARENT_RUN_ID: above} if above else {})
@@ -64,8 +67,9 @@ def experiment_id(client: MlflowClient, uri: str) -> str:
     found = client.get_experiment_by_name(EXPERIMENT)
     if found is None:
         file = database_file(uri)
+        place = (file.parent / "mlartifacts").as_uri() if file else None
         try:
-            return client.create_experiment(EXPERIMENT, (file.parent / "mlartifacts").as_uri() if file else None)
+            return client.create_experiment(EXPERIMENT, place, tags=_VIEW)
         except MlflowException:  # another process may have made it in the meantime
             found = client.get_experiment_by_name(EXPERIMENT)
             if found is None:
@@ -111,9 +115,16 @@ def _log(client: MlflowClient, run_id: str, record: Mapping, outputs: Outputs) -
     metrics = [Metric(name, value, now, step) for name, value, step in _metrics(record, outputs)]
     for start in range(0, len(metrics), 1000):
         client.log_batch(run_id, metrics=metrics[start : start + 1000])
+    _log_files(client, run_id, record, outputs)
+
+
+def _log_files(client: MlflowClient, run_id: str, record: Mapping, outputs: Outputs) -> None:
+    """Uploads the files that the run does not have, or has in another size: its artifact folder may have moved."""
+    there = {file.path: file.file_size for file in client.list_artifacts(run_id)}
     for name in [*record["files"], outputs.record.name]:
-        if not name.startswith(f"{outputs.adapter.name}/"):
-            client.log_artifact(run_id, str(outputs.folder / name))
+        path = outputs.folder / name
+        if not name.startswith(f"{outputs.adapter.name}/") and there.get(name) != path.stat().st_size:
+            client.log_artifact(run_id, str(path))
 
 
 def _metrics(record: Mapping, outputs: Outputs) -> Iterator[tuple[str, float, int]]:

@@ -94,10 +94,10 @@ def test_a_table_and_the_document(tmp_path):
     facts |= {"matmul_flops_per_second": 5e10, "bytes_per_second": 1e10}
     (tmp_path / "step.json").write_text(json.dumps({"rows": rows, "machine": facts}))
     text = "a\n<!-- step -->\nold\n<!-- end of step -->\n<!-- gpu -->\nnone\n<!-- end of gpu -->\n"
-    filled = document.fill(text, tmp_path)
+    filled = document.fill(text, tmp_path, tmp_path / "results.json")
     assert "old" not in filled and "| ours | 1.23 | –    |\n\na card, threads: 1" in filled
     assert "<!-- gpu -->\nnone\n<!-- end of gpu -->" in filled
-    assert document.fill(filled, tmp_path) == filled
+    assert document.fill(filled, tmp_path, tmp_path / "results.json") == filled
 
 
 def test_every_script_has_its_place_in_the_document():

@@ -95,7 +95,7 @@ import json, time
 from prefect.client.orchestration import get_client
 time.sleep(3)  # the server hears of states through a queue
 runs = get_client(sync_client=True).read_task_runs(limit=200)
-print(json.dumps([(run.name.split("-")[0], run.state_name) for run in runs]))
+print(json.dumps([(run.name.rpartition(": ")[2], run.state_name) for run in runs]))
 """
     answer = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True, timeout=60

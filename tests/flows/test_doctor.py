@@ -16,7 +16,7 @@ def test_sound_installation(project: Path, tmp_path: Path) -> None:
     ended = effivmt("doctor", "--params", project / "params.yaml", "--store", tmp_path / "store")
     lines = {line.split(":")[0].split(maxsplit=1)[1]: line.split()[0] for line in ended.out.splitlines()}
     expected = {"python", "torch", "prefect", "mlflow", "packages", "ffmpeg", "machine", "gpu", "params", "backbone"}
-    assert lines.keys() >= expected | {"scorer", "store", "disk", "mlflow runs"}
+    assert lines.keys() >= expected | {"scorer", "store", "disk", "prefect server", "mlflow runs", "proxies"}
     assert [name for name, mark in lines.items() if mark != "OK" and name != "disk"] == []
     assert ended.code == (1 if lines["disk"] == "FAULT" else 0)
     assert list(tmp_path.iterdir()) == []  # looking changes nothing
@@ -57,6 +57,8 @@ def test_backbone_that_is_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_folder_and_space(tmp_path: Path) -> None:
     assert check_folder("store", tmp_path / "new" / "store").ok
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    assert not check_folder("store", tmp_path / "link" / "store").ok
     (tmp_path / "file").touch()
     assert not check_folder("store", tmp_path / "file" / "store").ok
     assert check_space(tmp_path / "new", 1).ok

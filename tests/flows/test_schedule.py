@@ -61,7 +61,9 @@ def test_flow_reads_the_catalog_anew_and_fails_with_the_reason(
     table = {row["clip"]: (row["status"], row["stage"]) for row in json.loads(artifacts["films-clips"].data)}
     assert table == {"first": ("hit", ""), "lost": ("failed", "ingest")}
     assert artifacts["films-progress"].data == 100
-    assert (catalog.parent / "out" / "report.html").as_uri() in artifacts["films-report"].data
+    report = artifacts["films-report"].data
+    assert report.startswith("# films.csv: 2 of 2 clips, 1 failed") and "| lost | ingest |" in report
+    assert "| first | " in report and "Motion fidelity" in report and "report.html" in report
     catalog.write_text(HEADING + "a b,a.mp4,a,b\n", encoding="utf-8")
     state = nightly(catalog, **places, return_state=True)
     assert state.is_failed() and "row 1, column clip" in state.message and "\n" not in state.message
@@ -83,7 +85,7 @@ def test_server_that_takes_no_artifact_costs_a_warning(catalog: Path, caplog: py
         return "ended"
 
     assert report() == "ended"
-    assert caplog.text.count("the server did not accept an artifact") == 2  # the progress and the table
+    assert caplog.text.count("the server did not accept an artifact") == 3  # the progress, the table and the report
 
 
 @pytest.fixture(scope="module")

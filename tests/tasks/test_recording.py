@@ -20,8 +20,10 @@ from effivmt_flows.cli.main import main
 from effivmt_flows.transfer import transfer
 from effivmt_tasks.tracking.folders import read_tracked
 from effivmt_tasks.tracking.location import check_reachable, public_uri
+from effivmt_tasks.tracking.pull import ADAPTER, MODEL_FOLDER
 from effivmt_tasks.tracking.recorder import Recorder, sync
 
+ADAPTER_PATH = f"{MODEL_FOLDER}/{ADAPTER}"
 NOWHERE = "http://127.0.0.1:9"
 
 
@@ -56,7 +58,7 @@ def test_catalog_run_and_a_second_one(
     record = run_catalog_flow(catalog, tiny_params, made / "store", out)  # all hits, by a run without an engine
     assert (record.hit, record.failed) == (2, 1)
     parent, children = family(uri, out)
-    assert (parent.info.run_name, parent.info.status) == ("clips.csv", "FINISHED")
+    assert (parent.info.run_name, parent.info.status) == ("clips.csv", "FAILED")  # a clip has
     assert parent.data.metrics["hit"] == 2 and parent.data.metrics["failed"] == 1
     (dataset,) = parent.inputs.dataset_inputs
     assert dataset.dataset.name == "clips.csv" and str(made) not in dataset.dataset.source
@@ -105,7 +107,7 @@ def test_sync_in_a_fresh_process(server: Server, out: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == f"{out}/left: recorded\n{out}/right: recorded\n2 recorded, 0 failed at {server.uri}\n"
     parent, children = family(server.uri, out)
-    assert parent.info.status == "FINISHED" and children.keys() == {"left", "right"}
+    assert parent.info.status == "FAILED" and children.keys() == {"left", "right"}
 
 
 def test_sync_of_what_is_recorded(
@@ -120,6 +122,31 @@ def test_sync_of_what_is_recorded(
         note.unlink()
     assert [reason for _, reason in sync(server.uri, out)] == ["", ""]
     assert count(server.uri) == before
+
+
+def test_sync_uploads_what_the_artifact_store_has_lost(server: Server, out: Path) -> None:
+    """As after a move of the database without its artifacts: the runs are known, their files are not there."""
+    client = MlflowClient(tracking_uri=server.uri)
+    for name in ("left", "right"):
+        change_one(out / name)
+    assert [reason for _, reason in sync(server.uri, out)] == ["", ""]
+    experiment = client.get_experiment_by_name("effivmt")
+    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"  # its page opens on the runs
+    run, (version,) = read_tracked(out / "left").run_id, client.search_model_versions("name = 'effivmt-left'")
+    holders = {None: run, ADAPTER_PATH: version.run_id}  # the version may be of another run with the same adapter
+
+    def there() -> dict[str | None, set[str]]:
+        return {path: {file.path for file in client.list_artifacts(run, path)} for path, run in holders.items()}
+
+    before = there()
+    assert all(before.values())
+    for holder in set(holders.values()):
+        for lost in (server.artifacts / experiment.experiment_id / holder).iterdir():
+            shutil.rmtree(lost)
+    assert not any(there().values())
+    (out / "left" / "tracked.json").unlink()
+    assert [reason for _, reason in sync(server.uri, out)] == [""]
+    assert there() == before
 
 
 @pytest.mark.slow
@@ -139,7 +166,7 @@ def test_server_that_goes_in_the_middle(server: Server, out: Path) -> None:
     gate.open()
     assert {folder.name: reason for folder, reason in sync(gate.uri, out)} == {"right": "", "out": ""}
     parent, children = family(server.uri, out)
-    assert (parent.info.run_id, parent.info.status) == (begun, "FINISHED")
+    assert (parent.info.run_id, parent.info.status) == (begun, "FAILED")
     assert children.keys() == {"left", "right"}
     assert not list(sync(gate.uri, out))
     gate.shut()
@@ -154,7 +181,7 @@ def test_fault_of_one_clip_spares_the_others(server: Server, out: Path) -> None:
     recorder.close()
     parent, children = family(server.uri, out)
     assert {name: run.info.status for name, run in children.items()} == {"left": "FAILED", "right": "FINISHED"}
-    assert parent.info.status == "FINISHED" and "sheet.png" in recorder.message
+    assert parent.info.status == "FAILED" and "sheet.png" in recorder.message
 
 
 def test_password_stays_private() -> None:

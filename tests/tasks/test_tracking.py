@@ -149,6 +149,6 @@ def _states(client: SyncPrefectClient, run: FlowRun, tasks: int) -> dict[str, st
     while True:
         found = client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run.id])))
         if len(found) == tasks and all(task.state.is_final() for task in found):
-            return {task.name.rsplit("-", 1)[0]: task.state_name for task in found}
+            return {task.name.removeprefix("zigzag: "): task.state_name for task in found}
         assert time.monotonic() < deadline, f"the server has {len(found)} of {tasks} task runs"
         time.sleep(0.2)

@@ -30,7 +30,7 @@ class HeadSource:
 def heads_key(work: Workspace, sources: Sequence[HeadSource]) -> Key:
     """The store key."""
     params = work.params.heads
-    settings = params.model_dump(exclude={"scope_clips"}) | {"precision": work.precision}
+    settings = params.model_dump(exclude={"scope_clips"}) | {"precision": work.precision()}
     if params.split == "classified":  # keys made before there were other splits do not have it
         settings.pop("split")
     if params.scope == "clip":

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from effivmt.method.adapter import Adapter
 
 
+LATER = ("guidance_scale_2",)
+"""Fields that came later: keys that were made before do not have them."""
+
+
 @dataclass(frozen=True)
 class RenderedVideo:
     """One rendered video (artifact: video.mp4, sheet.png) and, for comparison, the one without the adapter."""
@@ -89,11 +93,8 @@ def render_jobs(
 
 
 def sampling_settings(params: RenderParams, unread: set[str]) -> dict[str, object]:
-    """The section without the fields that are `unread`, and without what is for a second transformer where it is unset.
-
-    Keys that were made before Wan 2.2 do not have it.
-    """
-    return params.model_dump(exclude=unread if params.guidance_scale_2 else {*unread, "guidance_scale_2"})
+    """The section without the fields that are `unread`, and without those of `LATER` that are unset."""
+    return params.model_dump(exclude=unread | {"previews"} | {name for name in LATER if not getattr(params, name)})
 
 
 def render_key(work: Workspace, job: RenderJob) -> Key:
@@ -104,7 +105,7 @@ def render_key(work: Workspace, job: RenderJob) -> Key:
         "render": sampling_settings(params, unread),
         "seed": job.seed,
         "ingest": work.params.ingest.model_dump(),
-        "precision": work.adapted_precision if adapter else work.precision,
+        "precision": work.precision(adapted=adapter is not None),
         **work.kernels(work.params.backbone.attention, compiled=True),
     }
     if work.memory.tiled_decoding:  # keys of whole pictures do not have it

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from effivmt.catalog import Clip
 from effivmt.method.experts import Expert
+from effivmt.pipeline.stages.previewing import previewer
 from effivmt.pipeline.stages.spatial_tuning import checkpointed, digests_of, tuning_settings
 from effivmt.pipeline.stages.tensors import load_tensor, load_tensors
 from effivmt.pipeline.stages.text_embedding import embed_texts
@@ -46,8 +47,9 @@ def temporal_key(work: Workspace, inputs: TemporalInputs) -> Key:
     }
     if _WEIGHTS in inputs.ingested.files:
         digests["weights"] = inputs.ingested.digest(_WEIGHTS)
-    settings = tuning_settings(work, work.params.temporal) | {"precision": work.adapted_precision}
-    settings |= {"sampling": work.params.sampling.model_dump(), "num_frames": work.params.ingest.num_frames}
+    settings = tuning_settings(work, work.params.temporal)
+    settings |= {"precision": work.precision(adapted=True), "num_frames": work.params.ingest.num_frames}
+    settings["sampling"] = work.params.sampling.model_dump()
     return work.key("temporal", digests, settings)
 
 
@@ -75,15 +77,16 @@ def _tune(work: Workspace, out: Path, scratch: Path, *, clip: Clip, inputs: Temp
     for number, expert in enumerate(work.experts):
         checkpoint = scratch / f"{expert.named('temporal')}.safetensors"
         progress = work.progress("temporal", number, len(work.experts))
-        pair, curves = _tune_expert(work, expert, inputs=inputs, checkpoint=checkpoint, progress=progress)
+        pair, curves = _tune_expert(work, clip, expert, inputs=inputs, checkpoint=checkpoint, progress=progress)
         pairs.append(pair)
         losses |= {expert.named(name): curve for name, curve in curves.items()}
     own, *others = pairs
+    recorded = {"seed", "sampling", "spatial", "temporal"}
     facts: AdapterFacts = {
         "backbone": found.facts,
         "clip": {"caption": clip.caption, "digest": inputs.ingested.digest(f"{latents_name(work)}.safetensors")},
         "ranks": {"spatial": params.spatial.rank if own.spatial else 0, "temporal": params.temporal.rank},
-        "params": params.model_dump(mode="json", include={"seed", "sampling", "spatial", "temporal"}),
+        "params": params.model_dump(mode="json", include=recorded, exclude_none=True),
     }
     if found.shape.settings:
         facts["pipeline"] = found.shape.settings
@@ -93,7 +96,7 @@ def _tune(work: Workspace, out: Path, scratch: Path, *, clip: Clip, inputs: Temp
 
 
 def _tune_expert(
-    work: Workspace, expert: Expert, *, inputs: TemporalInputs, checkpoint: Path, progress: "Progress"
+    work: Workspace, clip: Clip, expert: Expert, *, inputs: TemporalInputs, checkpoint: Path, progress: "Progress"
 ) -> "tuple[LoraPair, dict[str, list[float]]]":
     """Both LoRAs of one transformer, tuned with no other in memory, and the losses."""
     from effivmt.method.adapter import LoraPair, fused, to_stock_layout
@@ -126,7 +129,9 @@ def _tune_expert(
             checkpoint=checkpoint,
             weights=load_tensor(inputs.ingested, "weights") if _WEIGHTS in inputs.ingested.files else None,
             progress=progress,
-            on_divergence=work.callback.on_divergence,
+            on_divergence=work.callback.on_notice,
+            look=previewer(work, heads, clip.prompts),
+            looks=params.render.previews,
             expert=expert,
         )
     return LoraPair(looks, to_stock_layout(tuned.weights, heads), heads), tuned.losses
