@@ -10,14 +10,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    model_validator,
-)
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from effivmt.errors import ParamsError
 from effivmt.untrusted import parse_yaml, read_yaml
@@ -200,6 +193,9 @@ class RenderParams(Section):
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
     appearance_strength: Strength = 0.5
     motion_strength: Strength = 1.0
+    previews: Annotated[int, Field(ge=0, le=10)] = 0
+    """Videos of the first prompt drawn in a few sampling steps while stage 3 goes on, at even distances. No result
+    depends on it. Left out where the blocks wait on the host, and for a backbone with two transformers."""
     baseline: bool = True
     """Also render each prompt and seed without the adapter, for comparison."""
 
