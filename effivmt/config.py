@@ -8,9 +8,18 @@ import os
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from effivmt.errors import ParamsError
 from effivmt.untrusted import parse_yaml, read_yaml
@@ -47,6 +56,17 @@ class Section(BaseModel):
     """A frozen section of the parameters that refuses unknown fields, and numbers that are not finite."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    later: ClassVar[tuple[str, ...]] = ()
+    """Fields that came later. Dumps leave them out where they have their default, so that keys and adapters that were
+    made before stay the same."""
+
+    @model_serializer(mode="wrap")
+    def _without_later_defaults(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        tree: dict[str, Any] = serialize(self)
+        for name in self.later:
+            if getattr(self, name) == type(self).model_fields[name].default:
+                tree.pop(name, None)
+        return tree
 
 
 class BackboneParams(Section):
@@ -144,6 +164,7 @@ class HeadsParams(Section):
 class LoraParams(Section):
     """What both tuning stages share."""
 
+    later: ClassVar[tuple[str, ...]] = ("max_grad_norm",)
     rank: Positive = 16
     steps: Positive
     batch: Positive = 4
@@ -162,10 +183,13 @@ class LoraParams(Section):
 class SpatialParams(LoraParams):
     """Stage 2: appearance LoRA on the spatial branches, single frames."""
 
+    later: ClassVar[tuple[str, ...]] = (*LoraParams.later, "with_image")
     steps: Annotated[int, Field(ge=0)] = 100
     """0 leaves stage 2 out: the adapter has no appearance LoRA."""
     batch: Positive = 8
     learning_rate: LearningRate = 3e-3
+    with_image: bool = False
+    """Whether stage 2 is done also where the videos begin with images, which else give them their looks."""
 
 
 class TemporalParams(LoraParams):
@@ -193,9 +217,6 @@ class RenderParams(Section):
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
     appearance_strength: Strength = 0.5
     motion_strength: Strength = 1.0
-    previews: Annotated[int, Field(ge=0, le=10)] = 0
-    """Videos of the first prompt drawn in a few sampling steps while stage 3 goes on, at even distances. No result
-    depends on it. Left out where the blocks wait on the host, and for a backbone with two transformers."""
     baseline: bool = True
     """Also render each prompt and seed without the adapter, for comparison."""
 
@@ -219,6 +240,9 @@ class Params(Section):
     """All sections of a params file."""
 
     seed: int = 0
+    preview: bool = Field(default=False, exclude=True)
+    """Shows videos of the first prompt while stage 3 is still to come or at work. No result depends on it, so neither
+    keys nor records hold it."""
     backbone: BackboneParams = BackboneParams()
     ingest: IngestParams = IngestParams()
     sampling: SamplingParams = SamplingParams()

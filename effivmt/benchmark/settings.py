@@ -10,7 +10,7 @@ READ_OF_BACKBONE = ("dtype", "max_sequence_length", "attention", "compile", "all
 
 def settings_of(params: Params, peer: Section | None = None) -> dict[str, Setting]:
     """The settings of params and of a peer by `section.key`, but those that no result depends on."""
-    tree = params.model_dump(mode="json", exclude={"evaluate": True, "render": {"baseline", "previews"}})
+    tree = params.model_dump(mode="json", exclude={"evaluate": True, "render": {"baseline"}})
     tree["backbone"] = {name: tree["backbone"][name] for name in READ_OF_BACKBONE}
     if peer is not None:
         tree["peer"] = peer.model_dump(mode="json", exclude={"save_every"})

@@ -251,10 +251,9 @@ def _beside(
     linear: nn.Linear, parts: Sequence[tuple[torch.Tensor, torch.Tensor, float]], precision: torch.dtype
 ) -> SidedLinear:
     """A Linear that computes W + the sum of strength * B A, for parts (A, B, strength) in float32; W stays as it is."""
-    downs, ups = [down for down, _, _ in parts], [strength * up for _, up, strength in parts]
-    if isinstance(linear, SidedLinear):  # it has those of another adapter
-        downs, ups = [linear.down, *downs], [linear.up, *ups]
-    return SidedLinear(linear, torch.cat(downs).to(precision), torch.cat(ups, dim=1).to(precision))
+    down = torch.cat([down for down, _, _ in parts])
+    up = torch.cat([strength * up for _, up, strength in parts], dim=1)
+    return SidedLinear(linear, down.to(precision), up.to(precision))
 
 
 def to_comfyui(spatial: Mapping[str, torch.Tensor], temporal: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

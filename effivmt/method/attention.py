@@ -3,6 +3,7 @@
 import torch
 from diffusers.models.attention_dispatch import AttentionBackendName, attention_backend, dispatch_attention_fn
 from diffusers.models.transformers.transformer_wan import WanAttention, WanAttnProcessor, WanTransformer3DModel
+from torch.nn import functional as F
 
 from effivmt.config import NATIVE, BackboneParams
 from effivmt.errors import ParamsError
@@ -20,7 +21,7 @@ class ForwardOnlyProcessor(WanAttnProcessor):
         self.forward_only = backend
 
     @property
-    def _attention_backend(self) -> AttentionBackendName:  # type: ignore[override]  # an attribute of value None there
+    def _attention_backend(self) -> AttentionBackendName:  # type: ignore[override]  # diffusers' is a plain attribute
         return AttentionBackendName.NATIVE if torch.is_grad_enabled() else self.forward_only
 
 
@@ -33,7 +34,7 @@ def set_attention(transformer: WanTransformer3DModel, params: BackboneParams) ->
             processor = ForwardOnlyProcessor(backend) if forward_only else WanAttnProcessor()
             if not forward_only:
                 vars(processor)["_attention_backend"] = backend
-            module.set_processor(processor)  # type: ignore[arg-type]  # Wan's class is not in its list
+            module.set_processor(processor)  # type: ignore[arg-type]  # diffusers' list lacks the processors of Wan
 
 
 def check_attention(params: BackboneParams, device: torch.device, dtype: torch.dtype, head_width: int) -> None:
@@ -64,17 +65,19 @@ def _trial(params: BackboneParams, device: torch.device, dtype: torch.dtype, hea
     """The greatest relative error of a backend's output and gradients beside torch's own attention in float32."""
     random = torch.Generator().manual_seed(0)
     shapes = [(1, tokens, _HEADS, head_width) for tokens in (_QUERIES, _KEYS, _KEYS, _QUERIES)]
-    q, k, v, weights = (torch.randn(shape, generator=random).to(device, dtype) for shape in shapes)
+    *inputs, weights = (torch.randn(shape, generator=random).to(device, dtype) for shape in shapes)
     backward = params.differentiable_attention == params.attention
-    results = []
     with attention_backend(params.attention), torch.set_grad_enabled(backward):  # it also fetches a kernel of the hub
-        for kind, exact in ((AttentionBackendName(params.attention), False), (AttentionBackendName.NATIVE, True)):
-            q, k, v = (tensor.float() if exact else tensor for tensor in (q, k, v))
-            q, k, v = (tensor.detach().clone().requires_grad_(backward) for tensor in (q, k, v))
-            found = [dispatch_attention_fn(q, k, v, backend=kind)]
-            if backward:
-                found += torch.autograd.grad(found[0], [q, k, v], weights.to(found[0].dtype))
-            results.append(found)
-    found, expected = results
+        leaves = [tensor.clone().requires_grad_(backward) for tensor in inputs]
+        q, k, v = leaves
+        found = [dispatch_attention_fn(q, k, v, backend=AttentionBackendName(params.attention))]
+        if backward:
+            found += torch.autograd.grad(found[0], leaves, weights)
+    exact = [tensor.float().requires_grad_(backward) for tensor in inputs]
+    with torch.set_grad_enabled(backward):
+        q, k, v = (tensor.transpose(1, 2) for tensor in exact)
+        expected = [F.scaled_dot_product_attention(q, k, v).transpose(1, 2)]
+        if backward:
+            expected += torch.autograd.grad(expected[0], exact, weights.float())
     errors = [(one.float() - other).norm() / other.norm() for one, other in zip(found, expected, strict=True)]
     return max(error.item() for error in errors)

@@ -42,18 +42,6 @@ def dual_path(transformer: WanTransformer3DModel, heads: HeadMap) -> Iterator[Wa
             vars(block).pop("forward", None)
 
 
-@contextmanager
-def stock_path(transformer: WanTransformer3DModel) -> Iterator[None]:
-    """Runs the blocks of a transformer in the dual path as stock ones, without its LoRA, while the context lasts."""
-    blocks = list(transformer.blocks)
-    tuned = [vars(block).pop("forward") for block in blocks]
-    try:
-        yield
-    finally:
-        for block, forward in zip(blocks, tuned, strict=True):
-            vars(block)["forward"] = forward
-
-
 def add_lora(
     transformer: WanTransformer3DModel, branch: str | None, rank: int, random: torch.Generator
 ) -> dict[str, torch.Tensor]:
@@ -106,11 +94,16 @@ def draw_weights(weights: Mapping[str, torch.Tensor], random: torch.Generator) -
 
 
 @torch.no_grad()
-def hold_text(transformer: WanTransformer3DModel, caption: torch.Tensor) -> None:
-    """Computes what the blocks need of a caption (1, tokens, channels) once; further calls do not read their text."""
+def hold_text(transformer: WanTransformer3DModel, caption: torch.Tensor, image: torch.Tensor | None = None) -> None:
+    """Computes what the blocks need of a caption and of an image's embedding, each (1, tokens, channels), once.
+
+    Further calls do not read their text, and are given no image.
+    """
     text = transformer.condition_embedder.text_embedder(caption)
+    if image is not None:
+        image = transformer.condition_embedder.get_submodule("image_embedder")(image)
     for tuned in tuned_blocks(transformer):
-        tuned.hold(text)
+        tuned.hold(text, image)
 
 
 def tuned_blocks(transformer: WanTransformer3DModel) -> list[TunedBlock]:

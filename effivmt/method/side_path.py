@@ -26,11 +26,7 @@ class SidedLinear(nn.Linear):
         if x.device.type != "cpu":
             return SidedProduct.apply(x, self.weight.to(x.dtype), self.bias, self.down, self.up)
         exact = x.float()
-        if x.is_cuda and x.dtype == self.weight.dtype != torch.float32:  # summed in float32, with no copy of the weight
-            base = torch.mm(x.flatten(0, -2), self.weight.T, out_dtype=torch.float32).unflatten(0, x.shape[:-1])
-            base = base if self.bias is None else base + self.bias
-        else:
-            base = F.linear(exact, self.weight.float(), None if self.bias is None else self.bias.float())
+        base = F.linear(exact, self.weight.float(), None if self.bias is None else self.bias.float())
         return (base + F.linear(F.linear(exact, self.down), self.up)).to(x.dtype)
 
 

@@ -19,8 +19,6 @@ from effivmt.store import DEFAULT_STORE, Key, Store
 from effivmt.versions import BENCHMARK_VERSIONS, VERSIONS
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from effivmt.method.backbone import Backbone
 
 
@@ -56,8 +54,7 @@ class Workspace:
     """What all stages of one process share; `open_workspace` makes one.
 
     force: stages to run again even where the store has their results. loaded: copies of a workspace share it, so that
-    the backbone is loaded once. on_preview: receives the frames uint8 (T, H, W, 3) of a preview, and the steps of stage
-    3 that are done and in all.
+    the backbone is loaded once. previews: the folder that previews are written to; None: there are none.
     """
 
     store: Store
@@ -65,7 +62,7 @@ class Workspace:
     callback: Callback = field(default_factory=Callback)
     force: frozenset[str] = frozenset()
     loaded: LoadedBackbone = field(default_factory=LoadedBackbone, repr=False)
-    on_preview: "Callable[[np.ndarray, int, int], None] | None" = None
+    previews: Path | None = None
 
     @property
     def folder(self) -> BackboneFolder:
@@ -140,10 +137,13 @@ class Workspace:
         return self.loaded.backbone
 
     def for_clip(self, clip: Clip) -> "Workspace":
-        """This workspace under the clip's own seed, if the clip has one."""
-        if clip.seed is None:
-            return self
-        return replace(self, params=self.params.model_copy(update={"seed": clip.seed}))
+        """This workspace under the clip's own seed, if it has one, and without stage 2 where images give the looks."""
+        params = self.params
+        if clip.images and not params.spatial.with_image:
+            params = params.model_copy(update={"spatial": params.spatial.model_copy(update={"steps": 0})})
+        if clip.seed is not None:
+            params = params.model_copy(update={"seed": clip.seed})
+        return self if params is self.params else replace(self, params=params)
 
     def for_frames(self, num_frames: int) -> "Workspace":
         """This workspace for a clip of `num_frames` frames, which may be fewer than the params ask for."""
@@ -157,13 +157,18 @@ class Workspace:
         versions = VERSIONS | BENCHMARK_VERSIONS
         return Key(stage, versions[stage], inputs, params, self.folder.digest)
 
-    def precision(self, *, adapted: bool = False) -> str:
-        """The precision of the transformer, as keys name it; adapted: with an adapter merged into its weights."""
+    @property
+    def precision(self) -> str:
+        """The precision of the transformer, as keys name it."""
         params = self.params.backbone
-        precision = f"{params.dtype}, weights in 8 bits" if self.memory.float8_base else params.dtype
-        if params.dtype == "float32" and params.allow_tf32:
-            precision += ", TF32 allowed"
-        return f"{precision}, LoRA in float32" if adapted and params.dtype != "float32" else precision
+        dtype = f"{params.dtype}, TF32 allowed" if params.dtype == "float32" and params.allow_tf32 else params.dtype
+        return f"{dtype}, weights in 8 bits" if self.memory.float8_base else dtype
+
+    @property
+    def adapted_precision(self) -> str:
+        """The precision of a transformer with an adapter, as keys name it."""
+        merged = self.params.backbone.dtype == "float32"
+        return self.precision if merged else f"{self.precision}, LoRA in float32"
 
     def kernels(self, attention: str, *, compiled: bool = False) -> dict[str, object]:
         """What else of how a stage computes its result depends on; keys of torch's own attention do not have it.

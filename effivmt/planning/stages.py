@@ -59,14 +59,17 @@ class StageCost:
 class StageCounter:
     """Counts the stages of a run with these params on the backbone whose configs are in `folder`.
 
-    experts: its transformers, which are of one size; each is tuned alone, and rendering holds all.
+    experts: its transformers, which are of one size; each is tuned alone, and rendering holds all. One that needs an
+    image has no stage 2.
     """
 
     def __init__(self, folder: Path, params: Params, experts: Sequence[Expert] = (ONLY,)) -> None:
         self.folder, self.params, self.experts = folder, params, experts
         self.tuned = len(experts) if params.backbone.experts == "all" else 1
         self.dtype: torch.dtype = getattr(torch, params.backbone.dtype)
-        self.layers: int = WanTransformer3DModel.load_config(folder / "transformer")["num_layers"]
+        config = WanTransformer3DModel.load_config(folder / "transformer")
+        self.layers: int = config["num_layers"]
+        self.needs_image = config.get("in_channels", 16) != config.get("out_channels", 16)
         self._costs: dict[tuple[str, MemoryChoices], StageCost] = {}
         self._works: dict[tuple[str, MemoryChoices], Work] = {}
 
@@ -118,7 +121,7 @@ class StageCounter:
         return StageCost("heads", work.peak, self._weights(choices), 0, self.tuned * levels * work.flops)
 
     def _spatial(self, choices: MemoryChoices) -> StageCost:
-        if self.params.spatial.steps == 0:
+        if self.params.spatial.steps == 0 or self.needs_image:
             return StageCost("spatial", 0, 0, 0, 0.0)
         channels, _, height, width = self.latent_shape(1)
         shape = (self.params.ingest.num_frames, channels, 1, height, width)
@@ -172,7 +175,7 @@ class StageCounter:
         own, looks = self._lora_bytes(params.rank), self.params.spatial
         disk = 4 * own
         if stage == "temporal":
-            disk = 5 * own + 2 * (self._lora_bytes(looks.rank) if looks.steps else 0)
+            disk = 5 * own + 2 * (self._lora_bytes(looks.rank) if looks.steps and not self.needs_image else 0)
         flops = params.steps * work.flops / runs.COUNTED_STEPS
         return StageCost(stage, work.peak, self._weights(choices), self.tuned * disk, self.tuned * flops)
 

@@ -8,12 +8,16 @@ import yaml
 
 from effivmt.report.charts import Chart, loss_chart
 from effivmt.report.inline_media import inline_image, inline_video
+from effivmt.report.run_record import Labels
 from effivmt.report.templating import described, template
 
 
 @dataclass(frozen=True)
 class Result:
-    """One rendered video with its prompt, seed and metrics (None: not defined), and the same without the adapter."""
+    """One rendered video with its prompt, seed and metrics (None: not defined), and the same without the adapter.
+
+    image: the PNG that both begin with, where one was given.
+    """
 
     prompt: str
     seed: int
@@ -21,6 +25,7 @@ class Result:
     metrics: Mapping[str, float | None]
     without_adapter: Path | None = None
     metrics_without_adapter: Mapping[str, float | None] = field(default_factory=dict)
+    image: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,9 @@ class Report:
     `excerpt`: what was taken of the reference video. `notices`: what has to be told of the results. `losses`: stage ->
     loss of each step. `timings`: stage -> Timing. `params`: nested, of plain YAML values.
     `mask`: a video of the wanted part of the reference, which is `motion_of` `all` (in a region), `camera` or `object`;
-    None: the whole reference.
+    None: the whole reference. `previews`: label -> video, of a run that still goes on.
+    `method`: the title of the one that made the results, empty for EffiVMT; `labels`: what the videos are called, and
+    those that they are compared with.
     """
 
     clip: str
@@ -49,6 +56,7 @@ class Report:
     excerpt: str = ""
     notices: Sequence[str] = ()
     results: Sequence[Result] = ()
+    previews: Mapping[str, Path] = field(default_factory=dict)
     head_map: Path | None = None
     mask: Path | None = None
     motion_of: str = "all"
@@ -56,6 +64,8 @@ class Report:
     timings: Mapping[str, Timing] = field(default_factory=dict)
     params: Mapping[str, object] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
+    method: str = ""
+    labels: Labels = ("With adapter", "Without adapter")
 
 
 def render_report(data: Report) -> str:
@@ -69,8 +79,15 @@ def render_report(data: Report) -> str:
         data=data,
         reference=inline_video(data.reference),
         results=[
-            (it, inline_video(it.video), it.without_adapter and inline_video(it.without_adapter)) for it in data.results
+            (
+                it,
+                inline_video(it.video),
+                it.without_adapter and inline_video(it.without_adapter),
+                it.image and inline_image(it.image),
+            )
+            for it in data.results
         ],
+        previews={label: inline_video(video) for label, video in data.previews.items()},
         metrics=described({name for it in data.results for name in (*it.metrics, *it.metrics_without_adapter)}),
         mask=data.mask and inline_video(data.mask),
         head_map=data.head_map and inline_image(data.head_map),

@@ -10,6 +10,7 @@ from effivmt.store import DEFAULT_STORE
 
 if TYPE_CHECKING:
     from effivmt.config import Params
+    from effivmt.pipeline.transfer import TransferMethod
 
 ParamsSource = Annotated[
     str | None,
@@ -46,6 +47,25 @@ Resource = Annotated[
     str,
     typer.Option(metavar="NAME", envvar="EFFIVMT_RESOURCE", help="Dask resource of which a clip takes one: GPU."),
 ]
+Method = Annotated[
+    str,
+    typer.Option(
+        "--method",
+        metavar="NAME|FILE.py",
+        help="effivmt, backbone, motion-director, two-stage, ditflow, smm, flow-motion, or a file with one.",
+    ),
+]
+Preview = Annotated[
+    bool, typer.Option("--preview", help="Shows videos of the first prompt on the clip's page while it is tuned.")
+]
+Images = Annotated[
+    list[Path],
+    typer.Option(
+        "--image",
+        metavar="FILE",
+        help="The image that the video begins with: one for each prompt, which may then be left out or empty.",
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress; prints only the path of the result.")]
 STORE, CATALOG, OUT = DEFAULT_STORE, Path("data/catalog.csv"), Path("out")
 
@@ -64,3 +84,15 @@ def load_params(source: str | None, overrides: list[str]) -> "Params":
     from effivmt import config
 
     return config.load_params(source, overrides)
+
+
+def load_method(
+    name: str, source: str | None, overrides: list[str], *, preview: bool, force: list[str], dry_run: bool = False
+) -> "tuple[Params, TransferMethod]":
+    """The params, and how a clip is transferred by the method of `--method`; ParamsError says which option is wrong."""
+    from effivmt.benchmark.method_transfer import choose_method
+
+    check_stages(force)
+    if preview:
+        overrides = [*overrides, "preview=true"]
+    return choose_method(name, source, overrides, force=force, dry_run=dry_run)

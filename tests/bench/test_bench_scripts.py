@@ -10,6 +10,7 @@ import classification
 import document
 import gpu
 import pipeline
+import preview
 import render
 import step
 from timing import interleaved, table
@@ -62,6 +63,7 @@ def test_the_gpu_script_at_small_shapes(run, capsys):
         (step, ["--no-dense"], "plain LoRA, all heads"),
         (classification, [], "plain forward"),
         (render, ["--steps", "1"], "stock pipeline"),
+        (preview, ["--steps", "4"], "plain rendering of one prompt"),
         (pipeline, ["--clips", "2"], "import of torch"),
     ],
 )
@@ -103,6 +105,6 @@ def test_a_table_and_the_document(tmp_path):
 def test_every_script_has_its_place_in_the_document():
     text = "".join(path.read_text(encoding="utf-8") for path in document.DOCUMENTS)
     scripts = {path.stem for path in Path(document.__file__).parent.glob("*.py")}
-    assert {"step", "classification", "render", "pipeline", "gpu", "memory"} <= scripts
-    for name in ("step", "classification", "render", "pipeline", "gpu", "memory"):
+    assert {"step", "classification", "render", "preview", "pipeline", "gpu", "memory"} <= scripts
+    for name in ("step", "classification", "render", "preview", "pipeline", "gpu", "memory"):
         assert f"<!-- {name} -->" in text and f"<!-- end of {name} -->" in text

@@ -75,25 +75,6 @@ def test_metrics_and_report_tell_of_every_video(project: Path, transferred: Ende
         assert str(folder / name) in transferred.out
 
 
-def test_a_preview_comes_before_any_tuning(
-    project: Path, transferred: Ended, transfer_arguments: Arguments, tmp_path: Path
-) -> None:
-    """FlowMotion draws it; the transfer is the same as without."""
-    ended = effivmt(*transfer_arguments("--out", tmp_path / "out", "--store", tmp_path / "store", "--preview"))
-    assert ended.code == 0, ended.err
-    folder = tmp_path / "out" / "zigzag" / "previews"
-    names = {path.name for path in folder.iterdir()}
-    assert "without-tuning.mp4" in names and names > {"without-tuning.mp4"}
-    assert read_frames(folder / "without-tuning.mp4")[0].shape == (17, 32, 32, 3)
-    told = [line for line in ended.err.splitlines() if line.startswith("preview")]
-    assert told[0] == f"preview without tuning: {folder / 'without-tuning.mp4'}" and len(told) == len(names)
-    assert ended.err.index(told[0]) < ended.err.index("spatial: started")
-    weights = "out/zigzag/adapter/temporal.safetensors"
-    assert (tmp_path / weights).read_bytes() == (project / weights).read_bytes()
-    again = effivmt(*transfer_arguments("--out", tmp_path / "out", "--store", tmp_path / "store", "--preview"))
-    assert again.outcomes() == dict.fromkeys(STAGES, "hit") and "preview" not in again.err
-
-
 def test_second_run_does_nothing(project: Path, transferred: Ended, transfer_arguments: Arguments) -> None:
     folder = project / "out" / "zigzag"
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.name != "report.html"}

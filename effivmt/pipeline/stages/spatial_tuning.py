@@ -22,15 +22,11 @@ Tuning = TypeVar("Tuning", bound=LoraParams)
 
 
 def tuning_settings(work: Workspace, params: LoraParams) -> dict[str, object]:
-    """What the result of a tuning stage depends on: its section (but not how often it saves), seed and precision.
-
-    Keys that were made before gradients could be clipped do not have `max_grad_norm`.
-    """
-    unread = {"save_every"} if params.max_grad_norm else {"save_every", "max_grad_norm"}
+    """What the result of a tuning stage depends on: its section (but not how often it saves), seed and precision."""
     return {
-        **params.model_dump(exclude=unread),
+        **params.model_dump(exclude={"save_every"}),
         "seed": work.params.seed,
-        "precision": work.precision(),
+        "precision": work.precision,
         **work.kernels(work.params.backbone.differentiable_attention, compiled=True),
     }
 
