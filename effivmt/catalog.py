@@ -4,7 +4,8 @@ A catalog is untrusted input: a row that is wrong in any way is a fault with its
 
 Columns: `clip` (id), `video` (path relative to the catalog file), `prompts` (a list; in CSV one cell, separated by
 `|`); optional `caption`, `class`, `start`, `end` (seconds), `appearance_images` (folder), `seed`, `motion_of` (all,
-camera or object), `region` (x,y,width,height on the first frame). Other columns are ignored, and named. Paths must stay
+camera or object), `region` (x,y,width,height on the first frame), `images` (a list as `prompts`, the image that the
+video of each prompt begins with; a prompt may then be empty). Other columns are ignored, and named. Paths must stay
 inside the folder of the catalog file.
 """
 
@@ -46,6 +47,7 @@ from effivmt.errors import CatalogError, ParamsError, printable
 MOST_CHARACTERS = 2000
 """A caption or prompt has at most this many."""
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MOST_CHARACTERS)]
+Prompt = Annotated[str, StringConstraints(strip_whitespace=True, max_length=MOST_CHARACTERS)]
 Caption = Annotated[str, StringConstraints(strip_whitespace=True, max_length=MOST_CHARACTERS)]
 MotionOf = Literal["all", "camera", "object"]
 """Whose motion is taken: that of all there is, of the camera alone, or of what moves against the ground."""
@@ -77,7 +79,10 @@ class Clip(Section):
     video: Path
     caption: Caption = ""
     """What the video shows; without it tuning conditions on no text, as in classifier-free guidance."""
-    prompts: tuple[Text, ...]
+    images: tuple[Path, ...] = ()
+    """The image that the video of each prompt begins with; empty: the videos begin with none."""
+    prompts: Annotated[tuple[Prompt, ...], Field(validate_default=True)] = ()
+    """What to render; a prompt may be empty where an image is given."""
     group: Annotated[Text | None, Field(alias="class")] = None
     """The catalog's column `class`: what kind of motion it is; only shown."""
     start: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)] = 0.0
@@ -94,10 +99,17 @@ class Clip(Section):
 
     @field_validator("prompts")
     @classmethod
-    def _some_prompt(cls, prompts: tuple[str, ...]) -> tuple[str, ...]:
-        if not prompts:
+    def _some_prompt(cls, prompts: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        images = info.data.get("images", ())
+        if not prompts and not images:
             raise ValueError("a clip needs at least one prompt")
-        return tuple(dict.fromkeys(prompts))
+        if not images:
+            if "" in prompts:
+                raise ValueError("a prompt is empty; say what to render, or give an image for each prompt")
+            return tuple(dict.fromkeys(prompts))
+        if prompts and len(prompts) != len(images):
+            raise ValueError(f"expected one image for each prompt, not {len(images)} for {len(prompts)}")
+        return prompts or ("",) * len(images)
 
     @field_validator("region", mode="before")
     @classmethod
@@ -123,6 +135,8 @@ class Clip(Section):
         if not self.chosen:
             row.pop("motion_of", None)
             row.pop("region", None)
+        if not self.images:
+            row.pop("images", None)
         return row
 
     @property
@@ -285,7 +299,8 @@ def _check(row: object, root: Path) -> tuple[list[tuple[str, str]], Clip | None]
     if not isinstance(row, dict):
         return [("all", f"is {row!r:.60}; expected an object with {', '.join(REQUIRED)}")], None
     present = {name: value for name, value in row.items() if not _is_empty(value)}
-    faults = [(name, "is missing") for name in REQUIRED if name not in present]
+    needed = [name for name in REQUIRED if name != "prompts" or "images" not in present]
+    faults = [(name, "is missing") for name in needed if name not in present]
     faults += [(printable(str(name)[:60]), f"is to be written {miswritten(name)}") for name in row if miswritten(name)]
     faults = faults[:FAULTS_SHOWN]  # a row can have thousands of columns
     for name, value in list(present.items()):
@@ -295,6 +310,10 @@ def _check(row: object, root: Path) -> tuple[list[tuple[str, str]], Clip | None]
         if isinstance(given := present.get(name), str):
             present[name], fault = _place(root, given)
             faults += [(name, fault)] if fault else []
+    if isinstance(given := present.get("images"), list) and all(isinstance(image, str) for image in given):
+        places = [_place(root, image) for image in given]
+        present["images"] = [place for place, _ in places]
+        faults += [("images", fault) for _, fault in places if fault][:FAULTS_SHOWN]
     try:
         clip = Clip(**{name: value for name, value in present.items() if name in REQUIRED + OPTIONAL})
     except ValidationError as error:

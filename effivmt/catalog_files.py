@@ -15,7 +15,8 @@ from effivmt.errors import printable
 from effivmt.untrusted import open_regular, parse_json, read_bytes, unpacked_bytes
 
 REQUIRED = ("clip", "video", "prompts")
-OPTIONAL = ("caption", "class", "start", "end", "appearance_images", "seed", "motion_of", "region")
+OPTIONAL = ("caption", "class", "start", "end", "appearance_images", "seed", "motion_of", "region", "images")
+LISTS = ("prompts", "images")
 NUMBERS = ("start", "end", "seed")
 SEPARATOR = " | "
 """As a cell of prompts is written; the blanks may be left out."""
@@ -76,9 +77,15 @@ def _read_csv(path: Path) -> Iterator[object]:
             yield Unreadable(f"line {reader.line_num + before} has more cells than the heading")
             continue
         cells: dict[str, object] = {name: text for name, text in row.items() if _is_given(name, text)}
-        if isinstance(prompts := cells.get("prompts"), str):
-            cells["prompts"] = [text for text in map(str.strip, prompts.split(SEPARATOR.strip())) if text]
+        lists = {name: _parts(cell) for name in LISTS if isinstance(cell := cells.get(name), str)}
+        if "images" not in lists and "prompts" in lists:  # a prompt without an image is never empty
+            lists["prompts"] = [text for text in lists["prompts"] if text]
+        cells |= lists
         yield cells
+
+
+def _parts(cell: str) -> list[str]:
+    return [text.strip() for text in cell.split(SEPARATOR.strip())]
 
 
 def _known_columns(heading: str, separator: str) -> int:

@@ -9,6 +9,7 @@ VERSIONS = {
     "ingest": 3,
     "mask": 1,
     "text": 1,
+    "first_frame": 1,
     "heads": 2,
     "spatial": 4,
     "temporal": 4,

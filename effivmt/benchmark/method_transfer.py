@@ -36,6 +36,8 @@ class ByMethod:
             return replace(run_clip(work, clip, runner), method=facts)
         if clip.chosen:
             raise EffiVMTError(f"{facts.title} transfers whole motions; leave motion_of and region out")
+        if clip.images:
+            raise EffiVMTError(f"{facts.title} makes videos of texts; leave the images out")
         work = work.for_clip(clip)
         runner.stage = "text"
         check_texts(work, (clip.caption, *clip.prompts))

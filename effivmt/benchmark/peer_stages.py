@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 def tune(work: Workspace, clip: Clip, ingested: Artifact, *, peer: str, params: Section) -> Artifact:
     """A tuned peer's two LoRAs on all heads; files: adapter/ (the adapter folder).
 
-    BackboneError where the backbone has two transformers.
+    BackboneError where the backbone has two transformers, or needs an image.
     """
-    _check_one_transformer(work, peer)
+    _check_backbone(work, peer)
     caption = embed_clip(work, clip)[clip.caption]
     inputs = {
         "clip": ingested.digest("dense.safetensors"),
@@ -37,7 +37,8 @@ def tune(work: Workspace, clip: Clip, ingested: Artifact, *, peer: str, params: 
         "peer": identity(peer),
         **params.model_dump(exclude={"save_every"}),
         "seed": work.params.seed,
-        "precision": work.precision(),
+        "precision": work.precision,
+        **work.kernels(work.params.backbone.differentiable_attention),
     }
     key = work.key("peer_tune", inputs, settings)
     make = partial(_tune, work, clip=clip, ingested=ingested, caption=caption, peer=peer, params=params)
@@ -47,14 +48,19 @@ def tune(work: Workspace, clip: Clip, ingested: Artifact, *, peer: str, params: 
 def render(work: Workspace, ingested: Artifact, prompt: str, *, peer: str, params: Section) -> list[RenderedVideo]:
     """A prompt rendered for each seed by a peer that tunes nothing and guides the sampling; files: video.mp4.
 
-    BackboneError where the backbone has two transformers.
+    BackboneError where the backbone has two transformers, or needs an image.
     """
-    _check_one_transformer(work, peer)
+    _check_backbone(work, peer)
     generate = partial(_generate, peer=peer, checkpointing=_needs_checkpointing(work))
     return render_guided(work, ingested, prompt, method=identity(peer), params=params, generate=generate)
 
 
-def _check_one_transformer(work: Workspace, peer: str) -> None:
+def _check_backbone(work: Workspace, peer: str) -> None:
+    if work.folder.shape.needs_image:
+        raise BackboneError(
+            f"backbone {work.folder.id} makes videos of images but {peer} makes them of texts; compare it on another "
+            "backbone"
+        )
     if work.folder.shape.boundary is not None:
         raise BackboneError(
             f"backbone {work.folder.id} has two transformers but {peer} takes one; compare it on another backbone"
@@ -64,7 +70,7 @@ def _check_one_transformer(work: Workspace, peer: str) -> None:
 def reconstruct(work: Workspace, ingested: Artifact) -> Artifact:
     """The reference, encoded and decoded: the best that any copy could be; files: video.mp4."""
     inputs = {"clip": ingested.digest("dense.safetensors")}
-    settings: dict[str, object] = {"fps": work.params.ingest.fps, "precision": work.precision()}
+    settings: dict[str, object] = {"fps": work.params.ingest.fps, "precision": work.precision}
     if work.memory.tiled_decoding:
         settings["tiled"] = True
     return work.store.build(work.key("reconstruct", inputs, settings), partial(_reconstruct, work, ingested=ingested))

@@ -13,6 +13,7 @@ from effivmt.benchmark.finished import FinishedJobs
 from effivmt.benchmark.methods import Method
 from effivmt.benchmark.peers import PEERS, is_of_peer, peer_module, peer_params, read_peers, section_of
 from effivmt.catalog import Catalog, Clip
+from effivmt.errors import CatalogError
 from effivmt.pipeline.workspace import LoadedBackbone, Workspace
 from effivmt.store.store import Store
 
@@ -44,7 +45,14 @@ def plan(
 
 
 def pick(catalog: Catalog, clips: int | None, prompts: int | None) -> list[Clip]:
-    """The first `clips` clips, taking one from each class in turn, with their first `prompts` prompts; None: all."""
+    """The first `clips` clips, taking one from each class in turn, with their first `prompts` prompts; None: all.
+
+    CatalogError where a clip has images.
+    """
+    if of_images := [clip.clip for clip in catalog.clips if clip.images]:
+        raise CatalogError(
+            f"clip {of_images[0]} has images, but the benchmark compares videos of texts; leave the column out"
+        )
     by_class: dict[str | None, list[Clip]] = {}
     for clip in catalog.clips:
         by_class.setdefault(clip.group, []).append(clip)

@@ -43,7 +43,8 @@ def measure(
     """All metrics of one video, frames uint8 (T, H, W, 3), against the reference's frames and its own prompt.
 
     `caption` says what the reference shows; without it the appearance leakage is left out. The background leakage is
-    left out where the reference's background is plain; those of CLIP, without a scorer. None: not
+    left out where the reference's background is plain; those of CLIP, without a scorer, and those of the prompt where
+    it is empty. None: not
     measurable, because nothing can be tracked, or the reference has no edges. BackboneError where the scorer's features
     are not finite.
     """
@@ -55,11 +56,13 @@ def measure(
     if (leaked := background_leakage(reference, generated)) is not None:
         metrics["background_leakage"] = leaked
     if (scorer := models.scorer) is not None:
-        features, prompt_features = scorer.frame_features(generated), scorer.text_features([prompt])
-        metrics["text_similarity"] = text_similarity(features, prompt_features)
+        features = scorer.frame_features(generated)
+        prompt_features = scorer.text_features([prompt]) if prompt else None
+        if prompt_features is not None:
+            metrics["text_similarity"] = text_similarity(features, prompt_features)
         metrics["temporal_consistency"] = temporal_consistency(features)
         metrics["reference_resemblance"] = reference_resemblance(features, scorer.frame_features(reference))
-        if caption is not None:
+        if caption is not None and prompt_features is not None:
             shown = scorer.text_features([caption])
             metrics["appearance_leakage"] = appearance_leakage(features, shown, prompt_features)
     if wrong := [name for name, value in metrics.items() if value is not None and not math.isfinite(value)]:

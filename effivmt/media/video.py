@@ -162,6 +162,11 @@ def read_images(folder: Path, *, height: int, width: int) -> np.ndarray:
     return np.stack([_cover(_read_image(path), height, width) for path in paths])
 
 
+def read_image(path: Path, *, height: int, width: int) -> np.ndarray:
+    """Reads a png, jpg or webp file as `read_images` reads each of a folder: uint8 (height, width, 3)."""
+    return _cover(_read_image(path), height, width).copy()  # Pillow's own memory cannot be written
+
+
 def write_video(path: Path, frames: np.ndarray, fps: float) -> None:
     """Writes uint8 (T, H, W, 3) as an H.264 mp4 (yuv420p), whole or not at all; the same frames give the same bytes.
 

@@ -38,11 +38,12 @@ class PipelineSettings(TypedDict, total=False):
     """What a pipeline's model_index.json says beyond that of Wan 2.1, by its names.
 
     boundary_ratio: the noise level from which on the first of two transformers samples; expand_timesteps: whether the
-    transformer is given a timestep for each token.
+    transformer is given a timestep for each token; image_to_video: whether it is a WanImageToVideoPipeline.
     """
 
     boundary_ratio: float
     expand_timesteps: bool
+    image_to_video: bool
 
 
 class ClipFacts(TypedDict):

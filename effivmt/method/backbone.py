@@ -1,8 +1,9 @@
-"""The frozen video model: any `WanPipeline` folder or hub id, its parts loaded when needed and released when not."""
+"""The frozen video model: any folder or hub id of a Wan pipeline, its parts loaded when needed, released when not."""
 
 import gc
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -10,17 +11,24 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from diffusers.pipelines.wan.pipeline_wan import WanPipeline
 from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
-from transformers import AutoTokenizer, UMT5EncoderModel
+from PIL import Image
+from transformers import AutoTokenizer, CLIPVisionModel, UMT5EncoderModel
 
 from effivmt.config import BackboneParams
 from effivmt.errors import BackboneError
-from effivmt.method.attention_backend import NATIVE, check_attention
+from effivmt.method.attention import check_attention, set_attention
 from effivmt.method.backbone_checks import TRAIN_TIMESTEPS
 from effivmt.method.backbone_folder import BackboneFolder, find_backbone
-from effivmt.method.device import make_deterministic, pick_device
+from effivmt.method.compiling import check_compiler
+from effivmt.method.device import pick_device, prepare_gpu
 from effivmt.method.experts import Expert
 from effivmt.method.low_memory import offload_blocks, store_in_float8
 from effivmt.method.memory_choices import MemoryChoices
+from effivmt.method.prediction import FirstFrame
+
+if TYPE_CHECKING:
+    from diffusers.pipelines.wan.pipeline_wan_i2v import WanImageToVideoPipeline
+    from transformers import CLIPImageProcessor
 
 FLOW: dict[str, Any] = {
     "prediction_type": "flow_prediction",
@@ -38,8 +46,9 @@ FLOW: dict[str, Any] = {
 class Backbone:
     """The parts of one backbone in one process; each is loaded once and kept until `keep` releases it.
 
-    `digest` identifies the weights and configs of all parts (a model card beside them does not count). Loading a part
-    raises BackboneError where a file is damaged, or a weight is missing or of no use to the model.
+    `digest` identifies the weights and configs of all parts (a model card beside them does not count). Making one loads
+    nothing and raises ParamsError where this machine cannot do what the params ask for. Loading a part raises
+    BackboneError where a file is damaged, or a weight is missing or of no use to the model.
     """
 
     def __init__(
@@ -55,11 +64,12 @@ class Backbone:
         self.params = params
         self.device = pick_device(params.device, "backbone.device")
         self.dtype = getattr(torch, params.dtype)
-        check_attention(params.attention, self.device.type, params.dtype)
         if self.device.type == "cuda":
-            make_deterministic()
-            # The LoRAs beside bfloat16 weights are added in float32. TF32 holds bfloat16 values exactly.
-            torch.backends.cuda.matmul.allow_tf32 = self.dtype == torch.bfloat16
+            prepare_gpu(self.dtype, allow_tf32=params.allow_tf32)
+        config = WanTransformer3DModel.load_config(self.folder / "transformer")
+        check_attention(params, self.device, self.dtype, config.get("attention_head_dim", 128))
+        if params.compile:
+            check_compiler(self.device, self.memory)
         self._parts: dict[str, Any] = {}  # each of a type of its own
 
     @property
@@ -104,11 +114,23 @@ class Backbone:
 
     def encode_video(self, frames: np.ndarray) -> torch.Tensor:
         """Normalised latents float32 (C, F, h, w) of frames uint8 (T, H, W, 3), T = 4 (F - 1) + 1."""
-        video = torch.from_numpy(frames).permute(3, 0, 1, 2)[None].to(self.device).float() / 127.5 - 1
-        with torch.no_grad():
-            latents = self._vae(tiled=False).encode(video).latent_dist.mode()[0].cpu()
-        mean, std = self._latent_statistics()
-        return (latents - mean) / std
+        return self._encode(torch.from_numpy(frames).permute(3, 0, 1, 2)[None].to(self.device).float() / 127.5 - 1)
+
+    def first_frame(self, image: np.ndarray, num_frames: int) -> FirstFrame:
+        """An image uint8 (H, W, 3) as the first frame of a video of `num_frames` frames, as this backbone is given it.
+
+        It encodes what diffusers' `WanImageToVideoPipeline` encodes. The folder's shape says that one can be given.
+        """
+        shape = self.found.shape
+        assert shape.first_frame or shape.needs_image
+        if not shape.needs_image:
+            return FirstFrame(self.encode_video(image[None])[None], clean=True)
+        picture = torch.from_numpy(image).permute(2, 0, 1)[None, :, None].to(self.device).float() / 127.5 - 1
+        gray = picture.new_zeros(*picture.shape[:2], num_frames - 1, *picture.shape[3:])
+        latents = self._encode(torch.cat([picture, gray], dim=2))[None]
+        mask = torch.zeros(1, 4, *latents.shape[2:])
+        mask[:, :, 0] = 1
+        return FirstFrame(torch.cat([mask, latents], dim=1), clean=False, embedding=self._embed_image(image))
 
     def decode_video(self, latents: torch.Tensor) -> np.ndarray:
         """Frames uint8 (T, H, W, 3) of normalised latents (C, F, h, w), T = 4 (F - 1) + 1."""
@@ -124,22 +146,62 @@ class Backbone:
         It samples by UniPC with Wan's flow settings, whatever scheduler the folder has; the folder's other settings
         hold where that is a UniPC.
         """
-        if self.found.shape.scheduler == UniPCMultistepScheduler.__name__:
+        pipeline = WanPipeline(**self._pipeline_parts(flow_shift), expand_timesteps=self.found.shape.expand_timesteps)
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline
+
+    def image_pipeline(self, flow_shift: float) -> "WanImageToVideoPipeline":
+        """`pipeline`, but one that takes an image as the first frame; the folder's shape says that one can be given."""
+        from diffusers.pipelines.wan.pipeline_wan_i2v import WanImageToVideoPipeline  # it imports CLIP's, as below
+
+        parts, shape = self._pipeline_parts(flow_shift), self.found.shape
+        if shape.image_encoder:
+            parts |= {"image_encoder": self._image_encoder(), "image_processor": self._image_processor()}
+        pipeline = WanImageToVideoPipeline(**parts, expand_timesteps=not shape.needs_image)
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline
+
+    def _pipeline_parts(self, flow_shift: float) -> dict[str, Any]:
+        """Arguments of a stock pipeline's class."""
+        shape = self.found.shape
+        if shape.scheduler == UniPCMultistepScheduler.__name__:
             scheduler = self._load(UniPCMultistepScheduler, "scheduler", **FLOW, flow_shift=flow_shift)
         else:
             scheduler = UniPCMultistepScheduler(**FLOW, flow_shift=flow_shift)
-        pipeline = WanPipeline(
-            tokenizer=None,  # type: ignore[arg-type]  # as above
-            text_encoder=None,  # type: ignore[arg-type]
-            vae=self._vae(tiled=self.memory.tiled_decoding),
-            scheduler=scheduler,
-            transformer=self.frozen_of(self.experts[0]),
-            transformer_2=self.frozen_of(self.experts[1]) if self.experts[1:] else None,
-            boundary_ratio=self.found.shape.boundary,
-            expand_timesteps=self.found.shape.expand_timesteps,
+        return {
+            "tokenizer": None,
+            "text_encoder": None,
+            "vae": self._vae(tiled=self.memory.tiled_decoding),
+            "scheduler": scheduler,
+            "transformer": self.frozen_of(self.experts[0]),
+            "transformer_2": self.frozen_of(self.experts[1]) if self.experts[1:] else None,
+            "boundary_ratio": shape.boundary,
+        }
+
+    def _encode(self, video: torch.Tensor) -> torch.Tensor:
+        """Normalised latents (C, F, h, w) of a video (1, 3, T, H, W) in [-1, 1]."""
+        with torch.no_grad():
+            latents = self._vae(tiled=False).encode(video).latent_dist.mode()[0].cpu()
+        mean, std = self._latent_statistics()
+        return (latents - mean) / std
+
+    def _embed_image(self, image: np.ndarray) -> torch.Tensor | None:
+        """What a transformer reads of an image by CLIP, float32 (1, tokens, channels); None where it does not."""
+        if not self.found.shape.image_encoder:
+            return None
+        inputs = self._image_processor()(images=Image.fromarray(image), return_tensors="pt").to(self.device)
+        with torch.no_grad():
+            return self._image_encoder()(**inputs, output_hidden_states=True).hidden_states[-2].cpu()
+
+    def _image_encoder(self) -> CLIPVisionModel:
+        return self._part(
+            "image_encoder", lambda: self._model(CLIPVisionModel, "image_encoder", torch.float32, self.device)
         )
-        pipeline.set_progress_bar_config(disable=True)
-        return pipeline
+
+    def _image_processor(self) -> "CLIPImageProcessor":
+        from transformers import CLIPImageProcessor  # without torchvision transformers logs a warning here
+
+        return self._part("image_processor", lambda: self._load(CLIPImageProcessor, "image_processor"))
 
     def keep(self, *names: str, frozen: bool = False) -> None:
         """Releases every loaded part but these; tuning keeps the transformer alone.
@@ -168,8 +230,7 @@ class Backbone:
         waits = offloaded or self.memory.float8_base
         device = torch.device("cpu") if waits else self.device
         transformer = self._model(WanTransformer3DModel, name, self.dtype, device)
-        if self.params.attention != NATIVE:
-            transformer.set_attention_backend(self.params.attention)
+        set_attention(transformer, self.params)
         if self.memory.float8_base:
             store_in_float8(transformer)
         if offloaded:
@@ -189,8 +250,16 @@ class Backbone:
 
     def _model(self, kind: Any, name: str, dtype: torch.dtype, device: torch.device) -> Any:
         """Loads a model of class `kind`, frozen, in evaluation mode, on a device; all its weights must be there."""
-        options = {"dtype" if kind is UMT5EncoderModel else "torch_dtype": dtype}
-        model, loading_info = self._load(kind, name, use_safetensors=True, output_loading_info=True, **options)
+        options: dict[str, object] = {"dtype" if kind in (UMT5EncoderModel, CLIPVisionModel) else "torch_dtype": dtype}
+        if device.type != "cpu":  # weight by weight: the host never holds the whole model
+            options["device_map"] = {"": device}
+        load = partial(self._load, kind, name, use_safetensors=True, output_loading_info=True)
+        try:
+            model, loading_info = load(**options)
+        except BackboneError:
+            if options.pop("device_map", None) is not None:  # it fails there before it knows the missing weights' names
+                self._check_complete(name, load(**options)[1])
+            raise
         self._check_complete(name, loading_info)
         return model.to(device).eval().requires_grad_(False)
 

@@ -1,4 +1,4 @@
-"""Checks of a WanPipeline folder by its small files alone: kind, configs and scheduler, before any weights are fetched.
+"""Checks of a backbone's folder by its small files alone: kind, configs and scheduler, before any weights are fetched.
 
 Every ValueError says what is wrong ("has a second transformer, ...") and goes on where the caller has named the folder.
 """
@@ -16,9 +16,19 @@ COMPONENTS = ("tokenizer", "text_encoder", "transformer", "vae", "scheduler")
 """The parts of every backbone."""
 SECOND = "transformer_2"
 """The low-noise transformer of one that has two, such as Wan 2.2 A14B."""
+IMAGE_PARTS = ("image_encoder", "image_processor")
+"""The parts of one that reads an image by CLIP too, as Wan 2.1 I2V does."""
+IMAGE_TEXT_TOKENS = 512
+"""Text tokens of a transformer that reads an image by CLIP; diffusers takes all tokens before these for the image's."""
+FIRST_FRAME = "_first_frame"
+"""Key of model_index.json: whether the transformer was trained with a clean first latent frame too, at timestep 0.
+
+diffusers ignores keys that begin so.
+"""
 TRAIN_TIMESTEPS = 1000
 """Wan's timestep is 1000 times the noise level."""
-_EXPECTED = "expected a text-to-video WanPipeline of Wan 2.1, Wan 2.2 A14B or TI2V-5B"
+_EXPECTED = "expected a WanPipeline of Wan 2.1, Wan 2.2 A14B or TI2V-5B, or a WanImageToVideoPipeline of these"
+IMAGE_TO_VIDEO = "WanImageToVideoPipeline"
 _CLASSES = {"transformer": "WanTransformer3DModel", SECOND: "WanTransformer3DModel", "vae": "AutoencoderKLWan"}
 
 
@@ -28,13 +38,18 @@ class BackboneShape:
 
     pixel_step: height and width in pixels are multiples of these; scheduler: the class of the folder's scheduler;
     boundary: the noise level, in (0, 1), from which on the first of two transformers samples, None where there is one;
-    expand_timesteps: whether a transformer is given a timestep for each token.
+    expand_timesteps: whether a transformer is given a timestep for each token; first_frame: whether a video's first
+    frame can be given clean; needs_image: whether an image stands beside the noise, always; image_encoder: whether
+    CLIP reads that image too.
     """
 
     pixel_step: tuple[int, int]
     scheduler: str
     boundary: float | None = None
     expand_timesteps: bool = False
+    first_frame: bool = False
+    needs_image: bool = False
+    image_encoder: bool = False
 
     @property
     def experts(self) -> tuple[Expert, ...]:
@@ -49,32 +64,45 @@ class BackboneShape:
             settings["boundary_ratio"] = self.boundary
         if self.expand_timesteps:
             settings["expand_timesteps"] = True
+        if self.needs_image:
+            settings["image_to_video"] = True
         return settings
 
     @property
     def components(self) -> tuple[str, ...]:
         """The parts of the backbone; a second transformer is the last."""
-        return COMPONENTS if self.boundary is None else (*COMPONENTS, SECOND)
+        image, second = IMAGE_PARTS if self.image_encoder else (), () if self.boundary is None else (SECOND,)
+        return (*COMPONENTS, *image, *second)
 
 
 def check_configs(folder: Path) -> BackboneShape:
     """The shape of a folder's backbone; ValueError where this method cannot work with it."""
     index = _check_kind(folder)
-    boundary, expand_timesteps = _boundary(index), _expands_timesteps(index)
+    boundary, expand_timesteps = _boundary(index), _flag(index, "expand_timesteps")
+    needs_image = index["_class_name"] == IMAGE_TO_VIDEO and not expand_timesteps
     transformers = ("transformer",) if boundary is None else ("transformer", SECOND)
     parts = [name for name in COMPONENTS if name not in ("tokenizer", "transformer")]
     _check_folders(folder, (*COMPONENTS, *transformers))
     configs = {name: _config(folder, name) for name in (*parts, *transformers)}
     _check_classes(configs)
     for name in transformers:
-        _check_channels(name, configs)
+        _check_channels(name, configs, needs_image=needs_image)
+    image_encoder = _reads_image(folder, configs, transformers, needs_image=needs_image)
     steps = {name: _pixel_step(name, configs, expand_timesteps=expand_timesteps) for name in transformers}
     if len(set(steps.values())) > 1:
         raise ValueError(
             f"has transformers whose tokens differ: {', '.join(f'{name} {step}' for name, step in steps.items())} "
             "pixels; copy the folder again"
         )
-    return BackboneShape(steps["transformer"], _check_scheduler(configs["scheduler"]), boundary, expand_timesteps)
+    return BackboneShape(
+        steps["transformer"],
+        _check_scheduler(configs["scheduler"]),
+        boundary,
+        expand_timesteps,
+        first_frame=expand_timesteps or (_flag(index, FIRST_FRAME) and not needs_image),
+        needs_image=needs_image,
+        image_encoder=image_encoder,
+    )
 
 
 def _check_kind(folder: Path) -> dict[str, Any]:
@@ -84,9 +112,9 @@ def _check_kind(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise ValueError("has no readable model_index.json; expected a WanPipeline folder") from error
     kind = f"{index.get('_class_name')!s:.40}"
-    if "ImageToVideo" in kind or index.get("image_encoder") not in (None, [None, None]):
-        raise ValueError(f"is a {kind} and expects an image; {_EXPECTED}")
-    if kind != "WanPipeline":
+    if kind == "WanPipeline" and index.get("image_encoder") not in (None, [None, None]):
+        raise ValueError(f"is a {kind} with an image_encoder, which a {IMAGE_TO_VIDEO} has; {_EXPECTED}")
+    if kind not in ("WanPipeline", IMAGE_TO_VIDEO):
         raise ValueError(f"is a {kind}; {_EXPECTED}")
     return index
 
@@ -107,10 +135,40 @@ def _boundary(index: Mapping[str, Any]) -> float | None:
     return boundary
 
 
-def _expands_timesteps(index: Mapping[str, Any]) -> bool:
-    if not isinstance(expands := index.get("expand_timesteps") or False, bool):
-        raise ValueError(f"has expand_timesteps {expands!r:.20}; expected true or false")
-    return expands
+def _flag(index: Mapping[str, Any], name: str) -> bool:
+    if not isinstance(value := index.get(name) or False, bool):
+        raise ValueError(f"has {name} {value!r:.20}; expected true or false")
+    return value
+
+
+def _reads_image(
+    folder: Path, configs: Mapping[str, Mapping[str, Any]], transformers: Iterable[str], *, needs_image: bool
+) -> bool:
+    """Whether the transformers read the embedding of an image, which the folder then has the encoder for."""
+    widths = {name: (configs[name].get("image_dim"), configs[name].get("added_kv_proj_dim")) for name in transformers}
+    if all(width == (None, None) for width in widths.values()):
+        return False
+    if not needs_image:
+        name = next(name for name, width in widths.items() if width != (None, None))
+        raise ValueError(f"has a {name} that expects an image (image_dim, added_kv_proj_dim); {_EXPECTED}")
+    _check_folders(folder, IMAGE_PARTS)
+    config = _config(folder, "image_encoder")
+    if (kind := _config(folder, "image_processor").get("image_processor_type")) is None:
+        raise ValueError("has an image_processor without image_processor_type; copy the folder again")
+    if not isinstance(kind, str) or not kind.startswith("CLIPImageProcessor"):
+        raise ValueError(f"has an image_processor of class {kind!s:.40}, expected CLIPImageProcessor; {_EXPECTED}")
+    if config.get("model_type") != "clip_vision_model":
+        raise ValueError(
+            f"has an image_encoder of type {config.get('model_type')!s:.40}, expected a clip_vision_model; {_EXPECTED}"
+        )
+    given = config.get("hidden_size", 768)
+    for name, (taken, added) in widths.items():
+        if taken != given or added is None:
+            raise ValueError(
+                f"has a {name} for images of {taken!r:.20} channels (image_dim), but its image encoder gives "
+                f"{given!r:.20} (hidden_size); copy the folder again"
+            )
+    return True
 
 
 def _check_folders(folder: Path, components: Iterable[str]) -> None:
@@ -119,7 +177,9 @@ def _check_folders(folder: Path, components: Iterable[str]) -> None:
 
 
 def _config(folder: Path, name: str) -> dict[str, Any]:
-    file = "scheduler_config.json" if name == "scheduler" else "config.json"
+    file = {"scheduler": "scheduler_config.json", "image_processor": "preprocessor_config.json"}.get(
+        name, "config.json"
+    )
     try:
         config = read_json_object(folder / name / file)
         check_sizes(config)
@@ -137,16 +197,21 @@ def _check_classes(configs: Mapping[str, Mapping[str, Any]]) -> None:
             continue
         if (found := configs[name].get("_class_name", expected)) != expected:
             raise ValueError(f"has a {name} of class {found!s:.40}, expected {expected}; {_EXPECTED}")
-        if configs[name].get("image_dim") is not None or configs[name].get("added_kv_proj_dim") is not None:
-            raise ValueError(f"has a {name} that expects an image (image_dim, added_kv_proj_dim); {_EXPECTED}")
 
 
-def _check_channels(name: str, configs: Mapping[str, Mapping[str, Any]]) -> None:
+def _check_channels(name: str, configs: Mapping[str, Mapping[str, Any]], *, needs_image: bool) -> None:
     """Checks that a transformer fits the autoencoder and the text encoder."""
     transformer, vae = configs[name], configs["vae"]
     channels = vae.get("z_dim", 16)
     taken, given = transformer.get("in_channels", 16), transformer.get("out_channels", 16)
-    if not taken == given == channels:
+    if needs_image:
+        if not (given == channels and isinstance(channels, int) and taken == 2 * channels + 4):
+            raise ValueError(
+                f"is a {IMAGE_TO_VIDEO} but has a {name} that takes {taken!r:.20} channels (in_channels) and gives "
+                f"{given!r:.20} (out_channels); its autoencoder has {channels!r:.20} (z_dim), and in_channels must be "
+                "twice that and 4: copy the folder again"
+            )
+    elif not taken == given == channels:
         more = " and expects an image or a video beside the noise" if taken != given else ""
         raise ValueError(
             f"has a {name} that takes {taken!r:.20} channels (in_channels) and gives {given!r:.20} (out_channels)"

@@ -9,17 +9,30 @@ from effivmt.config import BackboneParams, IngestParams, Params, find_embedded
 from effivmt.errors import BackboneError, ParamsError
 from effivmt.hub import absent_files, fetch
 from effivmt.method.adapter_manifest import BackboneFacts
-from effivmt.method.backbone_checks import COMPONENTS, SECOND, BackboneShape, check_configs
+from effivmt.method.backbone_checks import (
+    COMPONENTS,
+    IMAGE_PARTS,
+    IMAGE_TEXT_TOKENS,
+    SECOND,
+    BackboneShape,
+    check_configs,
+)
 from effivmt.method.experts import Expert
 from effivmt.store.digests import canonical_json, files_digest, sha256_bytes, sha256_file, visible_files
 from effivmt.store.memo import read_memo, write_memo
 from effivmt.untrusted import read_json_object, read_safetensors_header
 
-LAYERS = {"transformer": "blocks.", SECOND: "blocks.", "text_encoder": "encoder.block.", "vae": None}
+LAYERS = {
+    "transformer": "blocks.",
+    SECOND: "blocks.",
+    "text_encoder": "encoder.block.",
+    "vae": None,
+    "image_encoder": None,
+}
 """The components with weights, and how the names of a layer's weights begin where `num_layers` counts the layers."""
 MOST_FILES = 256
 """A component has its weights in at most this many files; Wan 14B's transformer has 12."""
-_FOLDERS = (*COMPONENTS, SECOND)
+_FOLDERS = (*COMPONENTS, *IMAGE_PARTS, SECOND)
 _CONFIGS = ("model_index.json", *(f"{name}/*config.json" for name in _FOLDERS))
 _ALL = ("model_index.json", *(f"{name}/*" for name in _FOLDERS))
 
@@ -164,6 +177,11 @@ def check_settings(found: BackboneFolder, params: Params) -> None:
                     f"{name} is {value} but backbone {found.id} has one transformer; leave it out (it is for two, as "
                     "in Wan 2.2 A14B)"
                 )
+    if found.shape.image_encoder and (tokens := params.backbone.max_sequence_length) != IMAGE_TEXT_TOKENS:
+        raise ParamsError(
+            f"backbone.max_sequence_length is {tokens} but backbone {found.id} reads images beside its "
+            f"{IMAGE_TEXT_TOKENS} text tokens; set it to {IMAGE_TEXT_TOKENS}"
+        )
     for expert in tuned_experts(found, params.backbone):
         if not any(map(expert.takes, params.heads.noise_levels)):
             raise ParamsError(

@@ -94,11 +94,16 @@ def draw_weights(weights: Mapping[str, torch.Tensor], random: torch.Generator) -
 
 
 @torch.no_grad()
-def hold_text(transformer: WanTransformer3DModel, caption: torch.Tensor) -> None:
-    """Computes what the blocks need of a caption (1, tokens, channels) once; further calls do not read their text."""
+def hold_text(transformer: WanTransformer3DModel, caption: torch.Tensor, image: torch.Tensor | None = None) -> None:
+    """Computes what the blocks need of a caption and of an image's embedding, each (1, tokens, channels), once.
+
+    Further calls do not read their text, and are given no image.
+    """
     text = transformer.condition_embedder.text_embedder(caption)
+    if image is not None:
+        image = transformer.condition_embedder.get_submodule("image_embedder")(image)
     for tuned in tuned_blocks(transformer):
-        tuned.hold(text)
+        tuned.hold(text, image)
 
 
 def tuned_blocks(transformer: WanTransformer3DModel) -> list[TunedBlock]:

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers.pipelines.wan.pipeline_wan import WanPipeline
 
 from effivmt.config import IngestParams, RenderParams
 from effivmt.errors import EffiVMTError
 from effivmt.method.backbone import Backbone
-from effivmt.method.rendering import run_pipeline
+from effivmt.method.device import deterministic_gradients
+from effivmt.method.rendering import Pipeline, run_pipeline
 
 
 @dataclass(frozen=True, eq=False)  # tensors have no truth value to compare by
@@ -95,7 +95,7 @@ def generate(request: GuidedRequest, guide: Guide, guided_share: float) -> np.nd
         return guide(latents, SamplingStep(index, count, timestep, sigma, noise))
 
     def after_step(
-        _pipeline: WanPipeline, index: int, _timestep: torch.Tensor, tensors: dict[str, Any]
+        _pipeline: Pipeline, index: int, _timestep: torch.Tensor, tensors: dict[str, Any]
     ) -> dict[str, torch.Tensor]:
         if request.progress is not None:
             request.progress(index + 1, render.steps)
@@ -119,7 +119,7 @@ def optimise(
 
     Raises EffiVMTError when the loss is not finite.
     """
-    with torch.enable_grad():
+    with torch.enable_grad(), deterministic_gradients(latents.device):
         latents = latents.detach().clone().requires_grad_()
         optimizer = torch.optim.Adam([latents], lr=learning_rate)
         for step in range(steps):

@@ -22,7 +22,7 @@ from diffusers.models.transformers.transformer_wan import WanAttention, WanTrans
 
 from effivmt.errors import AdapterError, EffiVMTError
 from effivmt.method.experts import ONLY, Expert
-from effivmt.method.prediction import predict_velocity
+from effivmt.method.prediction import FirstFrame, predict_velocity
 from effivmt.method.rope import rotate
 from effivmt.untrusted import open_regular, unpacked_bytes
 
@@ -94,12 +94,14 @@ def attention_scores(
     band: float | None,
     query_rows: int,
     expert: Expert = ONLY,
+    first: FirstFrame | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Spatial and temporal scores, each float64 (L, N), from one forward of the frozen transformer.
 
     latents (1, C, F, H, W), already noised; timestep (1,) in [0, 1000]; text (1, tokens, channels). `band` as for
     `band_tokens`. With `query_rows` >= S every row is used and the scores are exact. `expert` says whose transformer it
-    is. Raises ValueError for fewer than two latent frames, where no head can be temporal.
+    is; `first` is the clip's first frame where it is given. Raises ValueError for fewer than two latent frames, where
+    no head can be temporal.
     """
     _, p_h, p_w = transformer.config["patch_size"]
     frames, frame_tokens = latents.shape[2], (latents.shape[3] // p_h) * (latents.shape[4] // p_w)
@@ -110,7 +112,7 @@ def attention_scores(
     keys = (spatial_template(rows, temporal, frames * frame_tokens), temporal)
     scores: list[torch.Tensor] = []
     with torch.no_grad(), _attention_hooks(transformer, lambda q, k: scores.append(_masses(q, k, rows, keys))):
-        predict_velocity(transformer, latents, timestep, text, expert=expert)
+        predict_velocity(transformer, latents, timestep, text, expert=expert, first=first)
     stacked = torch.stack(scores).double().cpu().numpy()
     return stacked[:, 0], stacked[:, 1]
 

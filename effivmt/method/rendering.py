@@ -2,17 +2,23 @@
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
 from diffusers.pipelines.wan.pipeline_wan import WanPipeline
+from PIL import Image
 
 from effivmt.config import IngestParams, RenderParams
 from effivmt.errors import EffiVMTError
 from effivmt.method.adapter import Adapter, LoraPair, check_fits, fused
 from effivmt.method.backbone import Backbone
-from effivmt.method.compilation import compiled
+from effivmt.method.compiling import compiled_blocks
 
+if TYPE_CHECKING:
+    from diffusers.pipelines.wan.pipeline_wan_i2v import WanImageToVideoPipeline
+
+Pipeline: TypeAlias = "WanPipeline | WanImageToVideoPipeline"
 Tensors = dict[str, torch.Tensor]
 """Tensors of a sampling step by name, such as `latents`."""
 
@@ -26,11 +32,13 @@ def render(
     params: RenderParams,
     size: IngestParams,
     seed: int,
+    image: np.ndarray | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
     """Frames uint8 (T, H, W, 3) for prompt and negative prompt embeddings (tokens, channels) and a seed.
 
-    `adapter` None renders the backbone alone. Sampling is the stock `WanPipeline`'s: UniPC, flow shift, classifier-free
+    `adapter` None renders the backbone alone. `image` uint8 (H, W, 3) is the first frame, where one is given. Sampling
+    is that of the stock `WanPipeline` or `WanImageToVideoPipeline`: UniPC, flow shift, classifier-free
     guidance, noise from `torch.Generator().manual_seed(seed)`. `progress` is called with (steps done, steps in all).
     Raises AdapterError where the adapter was made for another backbone, EffiVMTError as `run_pipeline` does.
     """
@@ -39,10 +47,10 @@ def render(
     if adapter is not None:
         check_fits(adapter, transformers[0], backbone.found.facts, second=transformers[1] if transformers[1:] else None)
         pairs = [adapter] if adapter.low_noise is None else [adapter, adapter.low_noise]
-    pipeline = backbone.pipeline(params.flow_shift)
+    pipeline = (backbone.pipeline if image is None else backbone.image_pipeline)(params.flow_shift)
     generator = torch.Generator().manual_seed(seed)
 
-    def report(_pipeline: WanPipeline, index: int, _timestep: torch.Tensor, _tensors: Tensors) -> Tensors:
+    def report(_pipeline: Pipeline, index: int, _timestep: torch.Tensor, _tensors: Tensors) -> Tensors:
         if progress is not None:
             progress(index + 1, params.steps)
         return {}
@@ -51,30 +59,36 @@ def render(
         for transformer, pair in zip(transformers, pairs, strict=False):  # the second may have none
             spatial, temporal = (pair.spatial, params.appearance_strength), (pair.temporal, params.motion_strength)
             merged.enter_context(fused(transformer, {"spatial": spatial, "temporal": temporal}))
-        if params.compile:
-            merged.enter_context(compiled(transformers))
-        return run_pipeline(pipeline, prompt, negative, params, size=size, after_step=report, generator=generator)
+        for transformer in transformers:
+            merged.enter_context(compiled_blocks(transformer, needed=backbone.params.compile))
+        return run_pipeline(
+            pipeline, prompt, negative, params, size=size, after_step=report, generator=generator, image=image
+        )
 
 
 def run_pipeline(
-    pipeline: WanPipeline,
+    pipeline: Pipeline,
     prompt: torch.Tensor,
     negative: torch.Tensor,
     params: RenderParams,
     *,
     size: IngestParams,
-    after_step: Callable[[WanPipeline, int, torch.Tensor, Tensors], Tensors],
+    after_step: Callable[[Pipeline, int, torch.Tensor, Tensors], Tensors],
     generator: torch.Generator | None = None,
     latents: torch.Tensor | None = None,
+    image: np.ndarray | None = None,
 ) -> np.ndarray:
     """Frames uint8 (T, H, W, 3) of one run of a stock pipeline.
 
-    It starts from noise that `generator` draws, or from the noise `latents` (1, C, F, h, w). `after_step` is diffusers'
+    It starts from noise that `generator` draws, or from the noise `latents` (1, C, F, h, w); one that takes an image
+    takes `image` uint8 (H, W, 3), of the size to render. `after_step` is diffusers'
     `callback_on_step_end`: it receives the pipeline, the step's index, its timestep and its tensors, and returns those
     that it replaces. Raises EffiVMTError where the latents of a step or the frames are not finite, or all are black.
     """
 
-    def checked(running: WanPipeline, index: int, timestep: torch.Tensor, tensors: Tensors) -> Tensors:
+    options: dict[str, Any] = {} if image is None else {"image": Image.fromarray(image)}
+
+    def checked(running: Pipeline, index: int, timestep: torch.Tensor, tensors: Tensors) -> Tensors:
         if not tensors["latents"].isfinite().all():
             raise _diverged(f"the latents are not finite after step {index + 1} of {params.steps}")
         return after_step(running, index, timestep, tensors)
@@ -92,6 +106,7 @@ def run_pipeline(
         output_type="np",
         generator=generator,
         latents=latents,
+        **options,
     ).frames[0]
     if not np.isfinite(video).all():
         raise _diverged("the decoded frames are not finite")

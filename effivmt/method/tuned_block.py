@@ -1,7 +1,8 @@
 """A transformer block as tuning runs it: what diffusers' block computes, to rounding, in fewer passes over memory.
 
-The text does not change while a clip is tuned, so its keys and values are computed once and shared by a batch. The
-norm of q and k and their RoPE are one function with a backward pass of its own, the modulation one operation each.
+The text and the image do not change while a clip is tuned, so their keys and values are computed once and shared by a
+batch. The norm of q and k and their RoPE are one function with a backward pass of its own, the modulation one operation
+each.
 """
 
 from dataclasses import dataclass
@@ -21,13 +22,14 @@ from effivmt.method.branch_lora import BranchLora, project_in, project_out
 class TunedBlock:
     """The `forward` of a block while the dual path lasts; `is_temporal` bool (N,) are its heads, None: not decoupled.
 
-    `lora` is that of the branch that is tuned, `text` the keys and values (1, tokens, N, D) that are held.
+    `lora` is that of the branch that is tuned, `text` and `image` the keys and values (1, tokens, N, D) that are held.
     """
 
     block: WanTransformerBlock
     is_temporal: np.ndarray | None
     lora: BranchLora | None = None
     text: tuple[torch.Tensor, torch.Tensor] | None = None
+    image: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def __call__(
         self,
@@ -50,10 +52,11 @@ class TunedBlock:
         x = block.ffn(_modulated(hidden, ff_shift, ff_scale, block.norm3.eps))
         return torch.addcmul(hidden, x, ff_gate).type_as(hidden)
 
-    def hold(self, text: torch.Tensor) -> None:
-        """Computes keys and values of embedded text (1, tokens, C) for every further call."""
+    def hold(self, text: torch.Tensor, image: torch.Tensor | None = None) -> None:
+        """Computes keys and values of embedded text and image, each (1, tokens, C), for every further call."""
         with torch.no_grad():
             self.text = _keys_and_values(self.block.attn2, text)
+            self.image = None if image is None else _image_keys_and_values(self.block.attn2, image)
 
     def _self_attention(self, x: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
         attention = self.block.attn1
@@ -70,7 +73,10 @@ class TunedBlock:
         if self.text is None:
             heads = _attend(attention, q.unflatten(2, (attention.heads, -1)), *_keys_and_values(attention, text))
         else:  # one sequence of all samples' queries
-            heads = _attend(attention, q.view(1, -1, attention.heads, q.shape[2] // attention.heads), *self.text)
+            q = q.view(1, -1, attention.heads, q.shape[2] // attention.heads)
+            heads = _attend(attention, q, *self.text)
+            if self.image is not None:
+                heads = heads + _attend(attention, q, *self.image)
         return attention.to_out[0](heads.reshape(x.shape))
 
 
@@ -83,6 +89,12 @@ def _attend(attention: WanAttention, q: torch.Tensor, k: torch.Tensor, v: torch.
 def _keys_and_values(attention: WanAttention, text: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     k = attention.norm_k(attention.to_k(text)).unflatten(2, (attention.heads, -1))
     return k, attention.to_v(text).unflatten(2, (attention.heads, -1))
+
+
+def _image_keys_and_values(attention: WanAttention, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    k, v = attention.get_submodule("add_k_proj")(image), attention.get_submodule("add_v_proj")(image)
+    k = attention.get_submodule("norm_added_k")(k).unflatten(2, (attention.heads, -1))
+    return k, v.unflatten(2, (attention.heads, -1))
 
 
 def _modulated(hidden: torch.Tensor, shift: torch.Tensor, scale: torch.Tensor, eps: float) -> torch.Tensor:

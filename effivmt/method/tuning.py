@@ -7,7 +7,7 @@ same bytes as one never killed. A tuning that diverges goes on from its last goo
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -16,11 +16,12 @@ from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from effivmt.config import LoraParams, SamplingParams, SpatialParams, TemporalParams
 from effivmt.errors import EffiVMTError
 from effivmt.method.checkpoint import load_checkpoint, save_checkpoint
+from effivmt.method.device import deterministic_gradients
 from effivmt.method.dual_path import add_lora, draw_weights, dual_path, hold_text, lora_parameters
 from effivmt.method.experts import ONLY, Expert
 from effivmt.method.heads import HeadMap
 from effivmt.method.losses import add_noise, denoising_loss, draw_sigmas, motion_loss, velocity
-from effivmt.method.prediction import predict_velocity
+from effivmt.method.prediction import FirstFrame, predict_velocity
 from effivmt.method.rope import RopeMode, anchored_indices, sampled_indices, time_positions, time_positions_of
 from effivmt.method.seeding import generator
 from effivmt.store.durable import remove
@@ -39,12 +40,14 @@ SHARE = "learning_rate_share"
 class Batch:
     """latents (B, C, F, h, w) and, for sparse frames, their time positions (B, F), or None for stock positions.
 
-    weights (B, 1, F, h, w), in [0, 1]: how much each position counts in the losses; None: all alike.
+    weights (B, 1, F, h, w), in [0, 1]: how much each position counts in the losses; None: all alike. first: the first
+    frame of each sample, where it is given.
     """
 
     latents: torch.Tensor
     positions: torch.Tensor | None
     weights: torch.Tensor | None = None
+    first: FirstFrame | None = None
 
 
 @dataclass(frozen=True)
@@ -122,6 +125,7 @@ def tune_temporal(
     clip: str,
     checkpoint: Path,
     weights: torch.Tensor | None = None,
+    first: FirstFrame | None = None,
     progress: Progress | None = None,
     on_divergence: Notice | None = None,
     expert: Expert = ONLY,
@@ -132,15 +136,24 @@ def tune_temporal(
     latents: (phases, C, F', h, w) of the sampled and then encoded frames for `pixel` sampling, (1, C, F, h, w) of the
     dense clip for every other; `num_frames` is T of the dense clip. The spatial adapter must be merged into
     the transformer's weights. weights, (phases, 1, F', h, w) or (1, 1, F, h, w), in [0, 1]: how much each position
-    counts in the losses; None: all alike. until: a multiple of `params.save_every`, of which it saves a checkpoint;
-    it returns the weights that it has then, or those of a later checkpoint, and the next call goes on from there with
-    the result of one call. The other arguments and the errors are those of `tune_spatial`.
+    counts in the losses; None: all alike. first: the clip's first frame, where it is given; `sampling` must then keep
+    it. until: a multiple of `params.save_every`, of which it saves a checkpoint; it returns the weights that it has
+    then, or those of a later checkpoint, and the next call goes on from there with the result of one call. The other
+    arguments and the errors are those of `tune_spatial`.
     """
 
+    kinds = [latents]  # drawn together
+    if weights is not None:
+        kinds.append(weights)
+    if first is not None:
+        kinds.append(first.latents.expand(-1, -1, latents.shape[2], -1, -1))
+    joined, channels = torch.cat(kinds, dim=1), [kind.shape[1] for kind in kinds]
+
     def draw(random: torch.Generator) -> Batch:
-        kinds = latents if weights is None else torch.cat([latents, weights], dim=1)  # drawn together
-        batch = sparse_batch(kinds, sampling, params.rope, num_frames=num_frames, batch=params.batch, random=random)
-        return batch if weights is None else Batch(batch.latents[:, :-1], batch.positions, batch.latents[:, -1:])
+        batch = sparse_batch(joined, sampling, params.rope, num_frames=num_frames, batch=params.batch, random=random)
+        drawn, *others = batch.latents.split(channels, dim=1)
+        weighed = None if weights is None else others.pop(0)
+        return Batch(drawn, batch.positions, weighed, None if first is None else _of_batch(first, *others))
 
     return _tune(
         transformer,
@@ -148,6 +161,7 @@ def tune_temporal(
         "temporal",
         draw,
         caption=caption,
+        image=None if first is None else first.embedding,
         params=params,
         motion_weight=params.motion_weight,
         seed=seed,
@@ -193,6 +207,14 @@ def sparse_batch(
     return SparseBatch(torch.cat([latents[:, :, at] for at in indices]), positions)
 
 
+def _of_batch(first: FirstFrame, drawn: torch.Tensor) -> FirstFrame:
+    """The first frame of each sample of a batch, of which `drawn` has the latents at the sampled latent frames.
+
+    Without the embedding, which the blocks hold.
+    """
+    return replace(first, latents=drawn[:, :, :1] if first.clean else drawn, embedding=None)
+
+
 def _tune(
     transformer: WanTransformer3DModel,
     heads: HeadMap,
@@ -200,6 +222,7 @@ def _tune(
     draw: Callable[[torch.Generator], Batch],
     *,
     caption: torch.Tensor,
+    image: torch.Tensor | None = None,
     params: LoraParams,
     motion_weight: float,
     seed: int,
@@ -214,6 +237,7 @@ def _tune(
     device, dtype = transformer.device, transformer.dtype
     caption = caption.to(device, dtype)
     with (
+        deterministic_gradients(device),
         _frozen(transformer, gradient_checkpointing=params.gradient_checkpointing),
         dual_path(transformer, heads),
         time_positions_of(transformer) as rope,
@@ -221,7 +245,7 @@ def _tune(
         weights = add_lora(
             transformer, branch if heads.decoupled else None, params.rank, generator(seed, branch, clip, "init")
         )
-        hold_text(transformer, caption)
+        hold_text(transformer, caption, None if image is None else image.to(device, dtype))
         no_text = caption[:, :0]
 
         def begin() -> tuple[torch.optim.AdamW, int, dict[str, list[float]]]:
@@ -240,9 +264,13 @@ def _tune(
             sigmas = draw_sigmas(params.batch, params.flow_shift, random, expert.noise)
             noised = add_noise(batch.latents, noise, sigmas).to(device, dtype)
             rope.positions = None if batch.positions is None else batch.positions.to(device)
-            predicted = predict_velocity(transformer, noised, (1000 * sigmas).to(device), no_text, expert=expert)
+            timesteps, first = (1000 * sigmas).to(device), batch.first
+            predicted = predict_velocity(transformer, noised, timesteps, no_text, expert=expert, first=first)
             target = velocity(batch.latents, noise).to(device)
             counts = None if batch.weights is None else batch.weights.to(device)
+            if first is not None:
+                predicted, target = predicted[:, :, first.predicted], target[:, :, first.predicted]
+                counts = None if counts is None else counts[:, :, first.predicted]
             return denoising_loss(predicted, target, counts), motion_loss(predicted, target, counts)
 
         optimizer, step, losses = begin()

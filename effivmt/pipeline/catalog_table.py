@@ -39,6 +39,8 @@ SCHEMA = pa.schema(
     ]
 )
 """A catalog's own columns, then the file's digest and probe facts; `fault` says why they are missing."""
+IMAGES = pa.field("images", pa.list_(pa.string()))
+"""The last column of a catalog that has images."""
 
 
 def write_catalog_table(catalog: Catalog, out: Path) -> Path:
@@ -51,7 +53,8 @@ def write_catalog_table(catalog: Catalog, out: Path) -> Path:
         out.mkdir(parents=True, exist_ok=True)
         rows = [_row(clip, root) for clip in catalog.clips]
         with atomic_write(path) as temporary:
-            parquet.write_table(pa.Table.from_pylist(rows, SCHEMA.with_metadata(signature)), temporary)
+            schema = SCHEMA.append(IMAGES) if any(clip.images for clip in catalog.clips) else SCHEMA
+            parquet.write_table(pa.Table.from_pylist(rows, schema.with_metadata(signature)), temporary)
     return path
 
 
@@ -80,6 +83,7 @@ def _row(clip: Clip, root: Path) -> dict[str, object]:
     for name in ("video", "appearance_images"):
         if row[name] is not None:
             row[name] = Path(row[name]).relative_to(root).as_posix()
+    row["images"] = [image.relative_to(root).as_posix() for image in clip.images]
     try:
         info = probe(clip.video)
         row |= {name: getattr(info, name) for name in ("width", "height", "fps", "duration", "num_frames")}

@@ -50,7 +50,7 @@ class Outputs:
         """Metrics of every video, JSON: {clip, caption, notices, results: [{video, prompt, seed, adapter}]}.
 
         Where the video was rendered without the adapter, too, a result also has `without_adapter` (its file) and
-        `baseline` (its metrics).
+        `baseline` (its metrics); where it begins with an image, `image` (its file, as it was fitted).
         """
         return self.folder / "metrics.json"
 
@@ -111,8 +111,19 @@ def without_adapter(video: Path) -> Path:
     return video.with_name(f"{video.stem}-without-adapter{video.suffix}")
 
 
+def image_name(video: Path) -> str:
+    """The name of the image, as it was fitted, that a video of this path begins with: `image-1.png`."""
+    return f"image-{prompt_number(video.name)}.png"
+
+
+def prompt_number(video: str) -> int:
+    """The number of the prompt, from 1, that a video of one of the `video_names` is of."""
+    return int(video.removesuffix(".mp4").split("-")[1])
+
+
 def video_names(prompts: Sequence[str], rendered: Sequence[RenderedVideo]) -> list[str]:
     """File names by prompt number, from 1, and with several seeds by seed: `video-1.mp4`, `video-1-seed7.mp4`."""
-    numbers = {prompt: number for number, prompt in enumerate(prompts, 1)}
-    several = len({one.seed for one in rendered}) > 1
-    return [f"video-{numbers[one.prompt]}{f'-seed{one.seed}' if several else ''}.mp4" for one in rendered]
+    several, each = len({one.seed for one in rendered}) > 1, max(1, len(rendered) // max(1, len(prompts)))
+    return [
+        f"video-{1 + place // each}{f'-seed{one.seed}' if several else ''}.mp4" for place, one in enumerate(rendered)
+    ]

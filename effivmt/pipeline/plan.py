@@ -6,12 +6,13 @@ from typing import Literal
 from effivmt.catalog import Clip
 from effivmt.errors import DamageError, EffiVMTError, in_one_line
 from effivmt.pipeline.excerpt import load_excerpt
-from effivmt.pipeline.stages import MASK, STAGES, RenderedVideo, check_texts
+from effivmt.pipeline.stages import MASK, STAGES, RenderedVideo, check_clip_images, check_texts
 from effivmt.pipeline.stages.evaluation import evaluate_key
+from effivmt.pipeline.stages.first_frame import first_frame_key
 from effivmt.pipeline.stages.head_classification import HeadSource, heads_key, scope_clips
 from effivmt.pipeline.stages.ingestion import ingest_key
 from effivmt.pipeline.stages.motion_mask import mask_key
-from effivmt.pipeline.stages.rendering import open_adapter, render_jobs, render_key
+from effivmt.pipeline.stages.rendering import open_adapter, render_jobs, render_key, rendered_videos
 from effivmt.pipeline.stages.spatial_tuning import SpatialInputs, spatial_key
 from effivmt.pipeline.stages.temporal_tuning import TemporalInputs, temporal_key
 from effivmt.pipeline.stages.text_embedding import text_key
@@ -59,6 +60,7 @@ def _first_missing(work: Workspace, clip: Clip, hits: list[str]) -> str:
     The keys are those of `run_clip`, in its order; each needs the artifacts of the stages before it.
     """
     check_texts(work, (clip.caption, *clip.prompts))
+    check_clip_images(work, clip)
     if isinstance(ingested := _find(work, ingest_key(work, clip)), str):
         from effivmt.media.video import probe  # slow to import
 
@@ -82,7 +84,9 @@ def _first_missing(work: Workspace, clip: Clip, hits: list[str]) -> str:
     if isinstance(appearance := _find(work, spatial_key(work, SpatialInputs(ingested, caption, classified))), str):
         return appearance
     hits.append("spatial")
-    inputs = TemporalInputs(seen, caption, classified, appearance)
+    if isinstance(first := _find_first_frame(work, clip, seen), str):
+        return first
+    inputs = TemporalInputs(seen, caption, classified, appearance, first)
     if isinstance(motion := _find(work, temporal_key(work, inputs)), str):
         return motion
     hits.append("temporal")
@@ -111,14 +115,24 @@ def _find_sources(work: Workspace, clip: Clip, ingested: Artifact) -> list[HeadS
     of_clip = work.params.heads.scope == "clip"
     if isinstance(embedding := _find_text(work, clip.caption if of_clip else ""), str):
         return embedding
-    if of_clip:
-        return [HeadSource(ingested, embedding)]
+    clips = [ingested]
+    if not of_clip:
+        clips = []
+        for other in scope_clips(work, clip):
+            if isinstance(found := _find(work, ingest_key(work, other)), str):
+                return found
+            clips.append(found)
     sources = []
-    for other in scope_clips(work, clip):
-        if isinstance(found := _find(work, ingest_key(work, other)), str):
-            return found
-        sources.append(HeadSource(found, embedding))
+    for one in clips:
+        if isinstance(first := _find_first_frame(work, clip, one), str):
+            return first
+        sources.append(HeadSource(one, embedding, first))
     return sources
+
+
+def _find_first_frame(work: Workspace, clip: Clip, ingested: Artifact) -> Artifact | str | None:
+    """None where no first frame is given."""
+    return _find(work, first_frame_key(work, ingested)) if clip.images else None
 
 
 def _find_rendered(work: Workspace, clip: Clip, motion: Artifact) -> list[RenderedVideo] | str:
@@ -127,13 +141,11 @@ def _find_rendered(work: Workspace, clip: Clip, motion: Artifact) -> list[Render
         if isinstance(found := _find_text(work, text), str):
             return found
         embeddings[text] = found
-    videos: dict[tuple[str, int], list[Artifact]] = {}
     with adapter_folder(motion) as folder:
         adapter = open_adapter(folder)
-    for job in render_jobs(work, clip.prompts, embeddings, adapter):
+    jobs, made = render_jobs(work, clip.prompts, embeddings, adapter, images=clip.images), []
+    for job in jobs:
         if isinstance(found := _find(work, render_key(work, job)), str):
             return found
-        videos.setdefault((job.prompt, job.seed), []).append(found)
-    return [
-        RenderedVideo(prompt, seed, pair[0], pair[1] if pair[1:] else None) for (prompt, seed), pair in videos.items()
-    ]
+        made.append(found)
+    return rendered_videos(jobs, made)

@@ -18,7 +18,18 @@ from effivmt.pipeline.healing import heal
 from effivmt.pipeline.outcomes import RunSummary
 from effivmt.pipeline.outputs import video_names, without_adapter
 from effivmt.pipeline.runner import StageRunner
-from effivmt.pipeline.stages import STAGES, RenderedVideo, evaluate, heads, ingest, mask, render, spatial, temporal
+from effivmt.pipeline.stages import (
+    STAGES,
+    RenderedVideo,
+    check_clip_images,
+    evaluate,
+    heads,
+    ingest,
+    mask,
+    render,
+    spatial,
+    temporal,
+)
 from effivmt.pipeline.tables import write_losses, write_metrics, write_summary
 from effivmt.pipeline.transfer import adapter_folder
 from effivmt.pipeline.workspace import Workspace
@@ -67,6 +78,7 @@ def run_stage_over(work: Workspace, catalog: Catalog, stage: str, out: Path) -> 
 
 def run_up_to(stage: str, work: Workspace, clip: Clip, runner: StageRunner) -> dict[str, tuple[Artifact, str]]:
     """Runs the stages of a clip up to `stage`; returns (artifact, its file) by the name under which it is placed."""
+    check_clip_images(work, clip)
     ingested = runner.run(ingest, work, clip)
     if stage == "ingest":
         return _all_files(ingested)
@@ -82,7 +94,7 @@ def run_up_to(stage: str, work: Workspace, clip: Clip, runner: StageRunner) -> d
     if stage == "temporal":
         return _all_files(motion)
     with adapter_folder(motion) as adapter:
-        rendered = runner.run(render, work, clip.prompts, adapter)
+        rendered = runner.run(render, work, clip.prompts, adapter, images=clip.images)
     if stage == "render":
         return _videos(clip, rendered)
     return _all_files(runner.run(evaluate, work, clip, seen, rendered))

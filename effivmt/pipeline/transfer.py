@@ -16,6 +16,7 @@ from effivmt.pipeline.reconstruction import load_psnr
 from effivmt.pipeline.runner import StageRunner
 from effivmt.pipeline.stages import (
     RenderedVideo,
+    check_clip_images,
     check_texts,
     evaluate,
     heads,
@@ -113,6 +114,8 @@ def run_clip(work: Workspace, clip: Clip, runner: StageRunner | None = None) -> 
     work, runner = work.for_clip(clip), runner or StageRunner(work.callback)
     runner.stage = "text"
     check_texts(work, (clip.caption, *clip.prompts))
+    runner.stage = "images" if clip.images else runner.stage
+    check_clip_images(work, clip)
     ingested = runner.run(ingest, work, clip)
     if work.previews is not None:
         show_untuned(work.for_frames(load_excerpt(ingested).num_frames), clip, ingested)
@@ -122,7 +125,7 @@ def run_clip(work: Workspace, clip: Clip, runner: StageRunner | None = None) -> 
     appearance = runner.run(spatial, work, clip, ingested, classified)
     motion = runner.run(temporal, work, clip, masked or ingested, classified, appearance=appearance)
     with adapter_folder(motion) as adapter:
-        rendered = runner.run(render, work, clip.prompts, adapter)
+        rendered = runner.run(render, work, clip.prompts, adapter, images=clip.images)
     evaluated = runner.run(evaluate, work, clip, masked or ingested, rendered)
     return TransferResult(
         clip=clip,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from effivmt.pipeline.outcomes import StageRun
-from effivmt.pipeline.outputs import Outputs, video_names, without_adapter
+from effivmt.pipeline.outputs import Outputs, image_name, video_names, without_adapter
 from effivmt.pipeline.stages.tensors import load_tensor
 from effivmt.pipeline.transfer import MethodFacts, TransferResult
 from effivmt.pipeline.workspace import Workspace
@@ -31,7 +31,11 @@ LAYOUT = 6
 PACKAGES = ("torch", "diffusers", "peft", "transformers")
 """Packages whose versions the report shows, besides our own."""
 
-_VIDEO_NAME = re.compile(r"video-\d+(-seed-?\d+)?(-without-adapter)?\.mp4")
+_IMAGE = "image.png"
+"""In the artifact of a video: the image that it begins with."""
+_FILES = {"video", "appearance_images", "images"}
+"""A clip's files, of which the folder keeps no paths."""
+_MADE_NAME = re.compile(r"video-\d+(-seed-?\d+)?(-without-adapter)?\.mp4|image-\d+\.png")
 
 
 def write_outputs(work: Workspace, result: TransferResult, out: Path) -> Outputs:
@@ -52,7 +56,7 @@ def write_outputs(work: Workspace, result: TransferResult, out: Path) -> Outputs
 def _made_of(work: Workspace, result: TransferResult) -> str:
     """Digest of all that the folder's content depends on, timings apart."""
     artifacts = [[run.stage, *(artifact.content_digest for artifact in run.artifacts)] for run in result.runs]
-    clip = result.clip.model_dump(mode="json", exclude={"video", "appearance_images"})
+    clip = result.clip.model_dump(mode="json", exclude=_FILES)
     parts = [__version__, LAYOUT, clip, artifacts, result.backbone, work.params.model_dump(mode="json")]
     parts += [asdict(result.method)] if result.method is not None else []
     return sha256_bytes(canonical_json(parts))
@@ -66,11 +70,13 @@ def _write_files(work: Workspace, result: TransferResult, outputs: Outputs, made
     folder = outputs.folder
     folder.mkdir(parents=True, exist_ok=True)
     outputs.record.unlink(missing_ok=True)
-    earlier = _listed_videos(outputs.metrics)
+    earlier = _listed_files(outputs.metrics)
     for target, rendered in zip(outputs.videos, result.rendered, strict=True):
         copy_verified(rendered.artifact, "video.mp4", target)
         if rendered.without_adapter is not None:
             copy_verified(rendered.without_adapter, "video.mp4", without_adapter(target))
+        if _IMAGE in rendered.artifact.files:
+            copy_verified(rendered.artifact, _IMAGE, folder / image_name(target))
     if result.classified is not None:
         copy_verified(result.classified, "heads.png", outputs.heads)
     if result.motion is not None:
@@ -89,7 +95,7 @@ def _write_files(work: Workspace, result: TransferResult, outputs: Outputs, made
             temporary.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     with atomic_write(outputs.report) as temporary:
         temporary.write_text(render_report(_report(work, result, outputs)), encoding="utf-8")
-    for name in earlier - _listed_videos(outputs.metrics):
+    for name in earlier - _listed_files(outputs.metrics):
         (folder / name).unlink(missing_ok=True)
     _remove_what_is_not_there(result, outputs)
     _remove_record_of_0_1(folder)
@@ -122,7 +128,7 @@ def _remove_record_of_0_1(folder: Path) -> None:
 
 def _record(work: Workspace, result: TransferResult, outputs: Outputs, made_of: str) -> ClipRun:
     """The record of the folder: clip, video, backbone, params, timings and versions, and the sizes of our files."""
-    names = [*_listed_videos(outputs.metrics), *_in_adapter(result)]
+    names = [*_listed_files(outputs.metrics), *_in_adapter(result)]
     drawn = [outputs.reference, outputs.sheet, outputs.metrics, outputs.losses, outputs.report]
     drawn += [outputs.heads] if result.classified is not None else []
     drawn += [outputs.mask] if result.masked is not None else []
@@ -130,7 +136,7 @@ def _record(work: Workspace, result: TransferResult, outputs: Outputs, made_of: 
     timings = {run.stage: _timing(run) for run in result.runs}
     record: ClipRun = {
         "made_of": made_of,
-        "clip": cast(CatalogRow, result.clip.model_dump(mode="json", exclude={"video", "appearance_images"})),
+        "clip": cast(CatalogRow, result.clip.model_dump(mode="json", exclude=_FILES)),
         "video": {
             "name": result.clip.video.name,
             "sha256": result.video_digest,
@@ -158,7 +164,7 @@ def _sheet(result: TransferResult, reference: "np.ndarray") -> "np.ndarray":
     without = result.labels[1].replace("adapter", "the adapter")
     rows = [(f"Reference: {result.clip.caption}", reference)]
     for one in result.rendered:
-        rows.append((one.prompt, read(one.artifact)))
+        rows.append((one.prompt or "(of an image)", read(one.artifact)))
         if one.without_adapter is not None:
             rows.append((f"{without}: {one.prompt}", read(one.without_adapter)))
     return contact_sheet(rows)
@@ -170,16 +176,19 @@ def _metrics(result: TransferResult, outputs: Outputs) -> ClipMetrics:
         row: ResultRow = {"video": video.name, **metrics}
         if rendered.without_adapter is not None:
             row = {"video": video.name, "without_adapter": without_adapter(video).name, **metrics}
+        if _IMAGE in rendered.artifact.files:
+            row["image"] = image_name(video)
         rows.append(row)
     return {"clip": result.clip.clip, "caption": result.clip.caption, "notices": result.notices, "results": rows}
 
 
-def _listed_videos(metrics: Path) -> set[str]:
-    """Names of the videos that a metrics.json lists; none where it is absent or not ours."""
+def _listed_files(metrics: Path) -> set[str]:
+    """Names of the videos and images that a metrics.json lists; none where it is absent or not ours."""
     with suppress(FileNotFoundError, ValueError, TypeError, KeyError):
         rows = json.loads(metrics.read_text(encoding="utf-8"))["results"]
-        names = {row["video"] for row in rows} | {row.get("without_adapter", "") for row in rows}
-        return {name for name in names if _VIDEO_NAME.fullmatch(name)}
+        names = {row["video"] for row in rows}
+        names |= {row.get(kind, "") for row in rows for kind in ("without_adapter", "image")}
+        return {name for name in names if _MADE_NAME.fullmatch(name)}
     return set()
 
 
@@ -194,6 +203,7 @@ def _report(work: Workspace, result: TransferResult, outputs: Outputs) -> "Repor
             metrics=row["adapter"],
             without_adapter=without_adapter(video) if one.without_adapter else None,
             metrics_without_adapter=row.get("baseline", {}),
+            image=video.with_name(image_name(video)) if _IMAGE in one.artifact.files else None,
         )
         for one, video, row in zip(result.rendered, outputs.videos, result.metrics, strict=True)
     ]

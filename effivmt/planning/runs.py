@@ -21,7 +21,7 @@ from effivmt.method.experts import Expert
 from effivmt.method.heads import HeadMap, attention_scores
 from effivmt.method.low_memory import activations_on_host
 from effivmt.method.memory_choices import MemoryChoices
-from effivmt.method.prediction import predict_velocity
+from effivmt.method.prediction import FirstFrame, predict_velocity
 from effivmt.method.tuning import tune_spatial, tune_temporal
 from effivmt.planning.counting import META, Counter, counted
 
@@ -29,6 +29,10 @@ Shape = tuple[int, ...]
 Tuning = TypeVar("Tuning", bound=LoraParams)
 COUNTED_STEPS = 2
 """Steps of a tuning: the optimizer's state is made in the first; the second is like all others."""
+
+
+_IMAGE_TOKENS = 257
+"""Of the image encoder of Wan 2.1 I2V, CLIP ViT-H/14 at 224 x 224 pixels."""
 
 
 class _CountedError(Exception):
@@ -43,7 +47,16 @@ def count_heads(
     with resident(transformer, choices) as counter:
         video, text = torch.empty(latents, device=META, dtype=transformer.dtype), _text(transformer, params)
         time = torch.zeros(1, device=META)
-        attention_scores(transformer, video, time, text, band=heads.band, query_rows=heads.query_rows, expert=expert)
+        attention_scores(
+            transformer,
+            video,
+            time,
+            text,
+            band=heads.band,
+            query_rows=heads.query_rows,
+            expert=expert,
+            first=_first(transformer, latents),
+        )
     return counter
 
 
@@ -87,6 +100,7 @@ def count_temporal(
             params=settings,
             sampling=params.sampling,
             num_frames=params.ingest.num_frames,
+            first=_first(transformer, latents, torch.device("cpu")),
             seed=0,
             clip="",
             checkpoint=Path(folder) / "none",
@@ -106,7 +120,9 @@ def count_forward(
     }
     with torch.no_grad(), resident(transformer, choices) as counter, fused(transformer, loras):
         video, text = torch.empty(latents, device=META, dtype=transformer.dtype), _text(transformer, params)
-        predict_velocity(transformer, video, torch.zeros(1, device=META), text, expert=expert)
+        predict_velocity(
+            transformer, video, torch.zeros(1, device=META), text, expert=expert, first=_first(transformer, latents)
+        )
     return counter
 
 
@@ -150,6 +166,18 @@ def resident(transformer: WanTransformer3DModel, choices: MemoryChoices) -> Abst
     outside = [module for name, module in transformer.named_children() if name != "blocks"]
     blocks = list(transformer.blocks)
     return counted([*outside, *blocks[:2]], elsewhere=blocks[2:])
+
+
+def _first(transformer: WanTransformer3DModel, latents: Shape, device: torch.device = META) -> FirstFrame | None:
+    """The first frame of latents of this shape, for a transformer that takes one beside the noise; else None."""
+    config = transformer.config
+    if (more := config["in_channels"] - config["out_channels"]) == 0:
+        return None
+    embedding = None
+    if config["image_dim"] is not None:
+        embedding = torch.empty(1, _IMAGE_TOKENS, config["image_dim"], device=META, dtype=transformer.dtype)
+    given = torch.zeros((), device=device).expand(1, more, *latents[2:])
+    return FirstFrame(given, clean=False, embedding=embedding)
 
 
 def _text(transformer: WanTransformer3DModel, params: Params) -> torch.Tensor:

@@ -59,14 +59,17 @@ class StageCost:
 class StageCounter:
     """Counts the stages of a run with these params on the backbone whose configs are in `folder`.
 
-    experts: its transformers, which are of one size; each is tuned alone, and rendering holds all.
+    experts: its transformers, which are of one size; each is tuned alone, and rendering holds all. One that needs an
+    image has no stage 2.
     """
 
     def __init__(self, folder: Path, params: Params, experts: Sequence[Expert] = (ONLY,)) -> None:
         self.folder, self.params, self.experts = folder, params, experts
         self.tuned = len(experts) if params.backbone.experts == "all" else 1
         self.dtype: torch.dtype = getattr(torch, params.backbone.dtype)
-        self.layers: int = WanTransformer3DModel.load_config(folder / "transformer")["num_layers"]
+        config = WanTransformer3DModel.load_config(folder / "transformer")
+        self.layers: int = config["num_layers"]
+        self.needs_image = config.get("in_channels", 16) != config.get("out_channels", 16)
         self._costs: dict[tuple[str, MemoryChoices], StageCost] = {}
         self._works: dict[tuple[str, MemoryChoices], Work] = {}
 
@@ -118,7 +121,7 @@ class StageCounter:
         return StageCost("heads", work.peak, self._weights(choices), 0, self.tuned * levels * work.flops)
 
     def _spatial(self, choices: MemoryChoices) -> StageCost:
-        if self.params.spatial.steps == 0:
+        if self.params.spatial.steps == 0 or self.needs_image:
             return StageCost("spatial", 0, 0, 0, 0.0)
         channels, _, height, width = self.latent_shape(1)
         shape = (self.params.ingest.num_frames, channels, 1, height, width)
@@ -138,7 +141,10 @@ class StageCounter:
         params, vae = self.params.render, autoencoder_without_data(self.folder)
         forward, decoding = self._forward(choices), self._decoding(choices)
         transformer = transformer_without_data(self.folder, self.dtype, float8=choices.float8_base, layers=2)
-        held = self._lora_bytes(self.params.spatial.rank) + self._lora_bytes(self.params.temporal.rank)
+        held = 0  # of the LoRAs: merged into float32 weights, they are gone
+        if self.dtype != torch.float32:
+            ranks = self.params.spatial.rank, self.params.temporal.rank
+            held = sum(map(self._lora_bytes, ranks)) * self.dtype.itemsize // torch.float32.itemsize
         held += _bytes_of(transformer) if choices.offloaded_blocks else self._weights(choices)
         others = (len(self.experts) - 1) * held
         peak = others + max(forward.peak + _bytes_of(vae), held + decoding.peak)
@@ -169,7 +175,7 @@ class StageCounter:
         own, looks = self._lora_bytes(params.rank), self.params.spatial
         disk = 4 * own
         if stage == "temporal":
-            disk = 5 * own + 2 * (self._lora_bytes(looks.rank) if looks.steps else 0)
+            disk = 5 * own + 2 * (self._lora_bytes(looks.rank) if looks.steps and not self.needs_image else 0)
         flops = params.steps * work.flops / runs.COUNTED_STEPS
         return StageCost(stage, work.peak, self._weights(choices), self.tuned * disk, self.tuned * flops)
 

@@ -24,6 +24,7 @@ from torch import nn
 from transformers import AutoTokenizer, UMT5EncoderModel
 
 from effivmt.errors import BackboneError
+from effivmt.method.backbone_checks import FIRST_FRAME
 from effivmt.pretrain import autoencoder, curves, latents, scorer, text, transformer
 from effivmt.pretrain.drawing import Draw, drawing
 from effivmt.pretrain.plans import Plan
@@ -203,6 +204,8 @@ def assemble(work: Path, folder: Path, plan: Plan) -> None:
         transformer=cast(WanTransformer3DModel, models["transformer"]).half(),
     )
     pipeline.save_pretrained(folder, safe_serialization=True)
+    index = json.loads((folder / "model_index.json").read_text(encoding="utf-8")) | {FIRST_FRAME: True}
+    (folder / "model_index.json").write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def initial_models(start: Path | None = None) -> nn.ModuleDict:

@@ -14,7 +14,10 @@ from effivmt.report.templating import described, template
 
 @dataclass(frozen=True)
 class Result:
-    """One rendered video with its prompt, seed and metrics (None: not defined), and the same without the adapter."""
+    """One rendered video with its prompt, seed and metrics (None: not defined), and the same without the adapter.
+
+    image: the PNG that both begin with, where one was given.
+    """
 
     prompt: str
     seed: int
@@ -22,6 +25,7 @@ class Result:
     metrics: Mapping[str, float | None]
     without_adapter: Path | None = None
     metrics_without_adapter: Mapping[str, float | None] = field(default_factory=dict)
+    image: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,13 @@ def render_report(data: Report) -> str:
         data=data,
         reference=inline_video(data.reference),
         results=[
-            (it, inline_video(it.video), it.without_adapter and inline_video(it.without_adapter)) for it in data.results
+            (
+                it,
+                inline_video(it.video),
+                it.without_adapter and inline_video(it.without_adapter),
+                it.image and inline_image(it.image),
+            )
+            for it in data.results
         ],
         previews={label: inline_video(video) for label, video in data.previews.items()},
         metrics=described({name for it in data.results for name in (*it.metrics, *it.metrics_without_adapter)}),

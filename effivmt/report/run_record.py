@@ -101,10 +101,12 @@ class ClipRun(TypedDict):
 
 
 class ResultRow(MetricRow):
-    """A rendered video in metrics.json of a clip's out folder: file names of the video with and without adapter."""
+    """A rendered video in metrics.json of a clip's out folder: file names of the video with and without adapter, and of
+    the image that they begin with."""
 
     video: str
     without_adapter: NotRequired[str]
+    image: NotRequired[str]
 
 
 class ClipMetrics(TypedDict):

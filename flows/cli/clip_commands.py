@@ -14,6 +14,7 @@ from effivmt_flows.cli.options import (
     STORE,
     Engine,
     Force,
+    Images,
     Method,
     Overrides,
     ParamsSource,
@@ -51,7 +52,8 @@ def demo(
 
 def transfer(
     video: Annotated[Path, typer.Argument(metavar="VIDEO", help="The reference video, whose motion is taken.")],
-    prompt: Annotated[list[str], typer.Option(metavar="TEXT", help="What to render with its motion; repeatable.")],
+    prompt: Annotated[list[str], typer.Option(metavar="TEXT", help="What to render with its motion; repeatable.")] = [],  # noqa: B006
+    image: Images = [],  # noqa: B006
     caption: Annotated[str, typer.Option(metavar="TEXT", help="What the reference video shows; may be left out.")] = "",
     out: Annotated[Path, typer.Option(metavar="DIR", help="Receives a folder with all results.")] = OUT,
     name: Annotated[str, typer.Option(metavar="ID", help="The clip's id; default: from the file's name.")] = "",
@@ -80,14 +82,19 @@ def transfer(
     overrides: Overrides = [],  # noqa: B006
     quiet: Quiet = False,
 ) -> None:
-    """Transfers the motion of one video to new prompts, end to end."""
+    """Transfers the motion of one video to new prompts, or to images of yours, end to end."""
     from effivmt.catalog import clip_id
 
+    if not prompt and not image:
+        raise ParamsError("there is no --prompt; say what to render, or give an image with --image")
+    if image and preview:
+        raise ParamsError("--preview shows prompts, but the videos begin with --image; leave --preview out")
     settings, by_method = load_method(method, params, overrides, preview=preview, force=force)
     clip = _clip(
         clip=name or clip_id(video.stem),
         video=video,
         caption=caption,
+        images=tuple(image),
         prompts=tuple(prompt),
         start=start,
         end=end,
@@ -98,7 +105,7 @@ def transfer(
     from effivmt.pipeline.api import transfer as transfer_clip
     from effivmt.pipeline.hits import find_transfer
     from effivmt.pipeline.outputs import check_writable, refuse_other_video
-    from effivmt.pipeline.stages import check_texts
+    from effivmt.pipeline.stages import check_clip_images, check_texts
     from effivmt.pipeline.stages.ingestion import check_video, ingest_key
     from effivmt.pipeline.workspace import open_workspace
     from effivmt_flows.cli.progress import damage_notices, say_memory, say_scorer_fault, stage_progress, waiting
@@ -109,6 +116,7 @@ def transfer(
     # Here, so that a wrong video or backbone ends the command before an engine starts; a download shows its progress.
     work = open_workspace(settings, open_store(store), callback=damage_notices(quiet=quiet), force=force)
     check_texts(work, (clip.caption, *clip.prompts))
+    check_clip_images(work, clip)
     check_writable(out / clip.clip)
     key = ingest_key(work, clip)
     if not name:
@@ -151,8 +159,9 @@ def render(
             metavar="ADAPTER...", help="A folder, models:/NAME@ALIAS or models:/NAME/VERSION; several add up."
         ),
     ],
-    prompt: Annotated[str, typer.Option(metavar="TEXT", help="What to render.")],
     out: Annotated[Path, typer.Option(metavar="FILE.mp4", help="The video to write.")],
+    prompt: Annotated[str, typer.Option(metavar="TEXT", help="What to render; may be left out with an image.")] = "",
+    image: Annotated[Path | None, typer.Option(metavar="FILE", help="The image that the video begins with.")] = None,
     appearance: Annotated[
         list[float], typer.Option(metavar="X", help="Strength of the reference's looks, 0 to 4; one for each adapter.")
     ] = [],  # noqa: B006
@@ -165,7 +174,7 @@ def render(
     overrides: Overrides = [],  # noqa: B006
     quiet: Quiet = False,
 ) -> None:
-    """Renders a prompt with an adapter, or with several together."""
+    """Renders a prompt, or an image that moves, with an adapter, or with several together."""
     chosen = [] if seed is None else [f"render.seeds=[{seed}]"]
     settings = load_params(params, [*overrides, *chosen, "render.baseline=false"])
     own = settings.render
@@ -177,6 +186,9 @@ def render(
         raise ParamsError(f"render.seeds is {own.seeds}; one video has one seed: choose it with --seed")
     if out.suffix.lower() != ".mp4":
         raise ParamsError(f"--out {out} is no .mp4 file name; give one")
+    if not prompt and image is None:
+        raise ParamsError("there is no --prompt; say what to render, or give an image with --image")
+    images = [] if image is None else [image]
     from effivmt.pipeline import stages
     from effivmt.pipeline.healing import heal
     from effivmt.pipeline.runner import StageRunner
@@ -190,12 +202,13 @@ def render(
     with stage_progress(quiet=quiet) as callback:
         work, runner = open_workspace(settings, open_store(store), callback=callback), StageRunner(callback)
         stages.check_texts(work, [prompt])
+        stages.check_images(work, [prompt], images)
         for trial in heal(callback):
             with trial:
                 folder = folders[0]
                 if len(folders) > 1:
                     folder = stages.merge(work, folders, strengths).folder("adapter")
-                (video,) = runner.run(stages.render, work, [prompt], folder)
+                (video,) = runner.run(stages.render, work, [prompt], folder, images=images)
                 export_file(video.artifact, "video.mp4", out)
     say(out)
 
@@ -229,7 +242,7 @@ def _clip(**fields: Any) -> "Clip":
 
     from effivmt.catalog import Clip
 
-    options = {"clip": "--name", "prompts": "--prompt", "video": "VIDEO"}
+    options = {"clip": "--name", "prompts": "--prompt", "images": "--image", "video": "VIDEO"}
     try:
         return Clip(**fields)
     except ValidationError as error:

@@ -58,6 +58,14 @@ Method = Annotated[
 Preview = Annotated[
     bool, typer.Option("--preview", help="Shows videos of the first prompt on the clip's page while it is tuned.")
 ]
+Images = Annotated[
+    list[Path],
+    typer.Option(
+        "--image",
+        metavar="FILE",
+        help="The image that the video begins with: one for each prompt, which may then be left out or empty.",
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress; prints only the path of the result.")]
 STORE, CATALOG, OUT = DEFAULT_STORE, Path("data/catalog.csv"), Path("out")
 

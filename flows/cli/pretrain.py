@@ -54,9 +54,8 @@ def run_step(step: str, work: Path, out: Path, *, plan: str, device: str, start:
     torch.set_flush_denormal(True)
     silence_libraries()
     if step not in STEPS:
-        raise ParamsError(
-            f"STEP is {step!r}; expected one of {', '.join([*STEPS, 'judge', 'transfer', 'parts', 'experts'])}"
-        )
+        known = [*STEPS, "judge", "transfer", "images", "parts", "experts"]
+        raise ParamsError(f"STEP is {step!r}; expected one of {', '.join(known)}")
     if start is not None and step not in TRAINING:
         raise ParamsError(f"--start is for {', '.join(TRAINING)}; {step} does not take it")
     if step == "assemble":

@@ -29,7 +29,7 @@ def pretrain(
         str,
         typer.Argument(
             metavar="STEP",
-            help="autoencoder, latents, transformer, scorer, assemble, judge, transfer, parts or experts.",
+            help="autoencoder, latents, transformer, scorer, assemble, judge, transfer, images, parts or experts.",
         ),
     ],
     work: Annotated[Path, typer.Option(metavar="DIR", help="Keeps the state between steps.")] = Path(
@@ -50,7 +50,8 @@ def pretrain(
     device: Annotated[
         str, typer.Option(metavar="NAME", help="Where training runs: auto, cpu, cuda or cuda:N.")
     ] = "auto",
-    samples: Annotated[int, typer.Option(metavar="N", min=4, help="Clips that judge draws.")] = 64,
+    samples: Annotated[int, typer.Option(metavar="N", min=4, help="Clips that judge draws; images of images.")] = 64,
+    captions: Annotated[bool, typer.Option("--captions", help="Says in the prompts of images what they show.")] = False,
     catalog: Annotated[Path, typer.Option(metavar="FILE", help="The clips of transfer.")] = CATALOG,
     params: ParamsSource = None,
     store: StoreFolder = STORE,
@@ -59,8 +60,9 @@ def pretrain(
     """Trains the embedded models, one step at a time; a step that was stopped goes on.
 
     judge reads what the backbone in --out draws, in clips of ingest.num_frames; transfer, what the params' backbone
-    makes of a catalog's motions; parts, what it makes of one motion of two. experts makes a tiny Wan 2.2 A14B, for
-    trials: it writes to --out the backbone folder --start, or wan-tiny, with two transformers, tuned apart.
+    makes of a catalog's motions; images, what it makes of four motions in videos that begin with images; parts, what
+    it makes of one motion of two. experts makes a tiny Wan 2.2 A14B, for trials: it writes to --out the backbone folder
+    --start, or wan-tiny, with two transformers, tuned apart.
     """
     from effivmt_flows.cli.pretrain import run_judge, run_step
 
@@ -70,6 +72,10 @@ def pretrain(
         from effivmt_flows.cli.pretrain_transfer import run_transfer
 
         run_transfer(catalog, load_params(params, overrides), store)
+    elif step == "images":
+        from effivmt_flows.cli.pretrain_images import run_images
+
+        run_images(work / "images", load_params(params, overrides), store, count=samples, captions=captions)
     elif step == "parts":
         from effivmt_flows.cli.pretrain_parts import run_parts
 

@@ -2,9 +2,12 @@
 
 `mlflow.pyfunc.load_model("models:/NAME@champion").predict(["a prompt"])` gives one mp4, as bytes, per prompt. It uses
 the backbone that the adapter was made for, found under the path it had then; EFFIVMT_BACKBONE names another. It imports
-the public interface of `effivmt` alone, so that versions keep loading when modules of the package move.
+the public interface of `effivmt` alone, so that versions keep loading when modules of the package move. With
+`params={"images": [...]}`, a file's content in base64 for each prompt, which may be empty, the videos begin with these.
 """
 
+import base64
+import binascii
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -43,10 +46,11 @@ class MotionAdapter(PythonModel):
     def predict(
         self, context: PythonModelContext, model_input: pandas.DataFrame, params: dict[str, Any] | None = None
     ) -> list[bytes]:
-        """One mp4 per row of the first column; params: seed, appearance_strength, motion_strength."""
+        """One mp4 per row of the first column; params: seed, appearance_strength, motion_strength, images."""
         import effivmt
 
         chosen = dict(params or {})
+        given = [str(image) for image in chosen.pop("images", ())]
         if "seed" in chosen:
             chosen["seeds"] = (int(chosen.pop("seed")),)
         tree = self._work.params.model_dump()
@@ -56,10 +60,24 @@ class MotionAdapter(PythonModel):
             raise effivmt.ParamsError(f"params are wrong: {' '.join(str(error).split())[:300]}") from error
         prompts = [str(prompt) for prompt in model_input.iloc[:, 0]]
         with TemporaryDirectory(prefix="effivmt-") as folder:
-            work = replace(self._work, params=settings, store=effivmt.Store(Path(folder)))
-            rendered = effivmt.render(work, list(dict.fromkeys(prompts)), self._adapter)
-            videos = {video.prompt: video.artifact.file("video.mp4").read_bytes() for video in rendered}
-        return [videos[prompt] for prompt in prompts]
+            images = [_write(Path(folder) / f"image-{number}", image) for number, image in enumerate(given, 1)]
+            work = replace(self._work, params=settings, store=effivmt.Store(Path(folder) / "store"))
+            rendered = effivmt.render(work, prompts, self._adapter, images=images)
+            each = len(settings.render.seeds)
+            return [video.artifact.file("video.mp4").read_bytes() for video in rendered[::each]]
+
+
+def _write(path: Path, image: str) -> Path:
+    """Writes an image that is given in base64 to a file, and returns its path; ParamsError where it is none."""
+    import effivmt
+
+    try:
+        path.write_bytes(base64.b64decode(image, validate=True))
+    except binascii.Error as error:
+        raise effivmt.ParamsError(
+            f"images: {image!r:.40} is no base64 text ({error}); encode the file's bytes"
+        ) from error
+    return path
 
 
 set_model(MotionAdapter())

@@ -29,7 +29,7 @@ from effivmt_tasks.tracking.pull import ADAPTER, ADAPTER_SHA256, MODEL_FOLDER
 
 DECLARED = "foreground_motion_fidelity"
 CHAMPION, CHALLENGER = "champion", "challenger"
-INTERFACE, INTERFACE_VERSION = "interface", "2"
+INTERFACE, INTERFACE_VERSION = "interface", "3"
 """Tag of a version: which public interface of `effivmt` its pyfunc code uses. Those of version 0.1 have no such tag."""
 VIDEO_SHA256 = "video_sha256"
 """Tag of a version: which video it was made of."""
@@ -91,13 +91,15 @@ def _holds_adapter(client: MlflowClient, run_id: str, outputs: Outputs) -> bool:
 def save_model(folder: Path, adapter: Path, params: Mapping) -> None:
     """Writes a pyfunc model folder: the code, the adapter's files, and the params that a rendering needs.
 
-    Input: prompts (strings, one unnamed column); output: an mp4 (bytes) each; params: seed and the two strengths.
+    Input: prompts (strings, one unnamed column); output: an mp4 (bytes) each; params: seed, the two strengths, and
+    images, in base64, that the videos begin with, one for each prompt or none.
     """
     render = params["render"]
     choices = [
         ParamSpec("seed", DataType.long, render["seeds"][0]),
         ParamSpec("appearance_strength", DataType.double, float(render["appearance_strength"])),
         ParamSpec("motion_strength", DataType.double, float(render["motion_strength"])),
+        ParamSpec("images", DataType.string, [], shape=(-1,)),
     ]
     sections = {name: params[name] for name in ("backbone", "ingest", "sampling")}
     sections["backbone"] = sections["backbone"] | {"device": "auto"}  # the user's machine may be another one

@@ -16,7 +16,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from effivmt.errors import AdapterError
 from effivmt.method.adapter_manifest import read_facts
-from effivmt.pipeline.outputs import RECORD, Outputs
+from effivmt.pipeline.outputs import RECORD, Outputs, prompt_number
 from effivmt.versions import code_version
 from effivmt_tasks.tracking import registry
 from effivmt_tasks.tracking.folders import TrackedRun, read_record, read_tracked, write_tracked
@@ -146,11 +146,10 @@ def _metrics(record: Mapping, outputs: Outputs) -> Iterator[tuple[str, float, in
     for stage, timing in record["stages"].items():
         yield f"seconds/{stage}", timing["seconds"], 0
     results = registry.read_results(outputs)
-    numbers = {prompt: number for number, prompt in enumerate(record["clip"]["prompts"], 1)}
     several_seeds = len({row["seed"] for row in results}) > 1
     for row in results:
         seed = f"/seed_{row['seed']}" if several_seeds else ""
         for name, value in registry.metrics_of(row):
-            yield f"prompt_{numbers[row['prompt']]}{seed}/{name}", value, 0
+            yield f"prompt_{prompt_number(row['video'])}{seed}/{name}", value, 0
     for name, value in registry.mean_over_videos(results).items():
         yield name, value, 0

@@ -49,6 +49,8 @@ def test_the_gpu_script_at_small_shapes(run, capsys):
         "rendered step, guided",
         "decoding",
     ]
+    minutes = [row["minutes in all"] for row in found["rows"] if row["minutes in all"] is not None]
+    assert len(minutes) == 4 and all(minutes)  # of 3000 and 2000 steps of both kinds
     for row in found["rows"]:
         assert row["ms"] > 0 and row["TFLOP"] > 0 and 0 < row["share of matmul rate"] < 2
     assert found["machine"]["matmul_flops_per_second"] > 1e8 and "| kind " in capsys.readouterr().out

@@ -47,6 +47,27 @@ class TestFormats:
         assert (second.start, second.end, second.seed, second.group) == (0.5, 2.5, 7, "camera")
         assert second.appearance_images == tmp_path / "looks"
 
+    @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+    def test_have_an_image_for_each_prompt(self, tmp_path, kind):
+        given = {"images": ["i/a.png", "i/b.png"], "prompts": ["", "a circle"]}
+        (clip,) = load_catalog(write(tmp_path, [ROW | given], kind)).clips
+        assert clip.images == (tmp_path / "i/a.png", tmp_path / "i/b.png") and clip.prompts == ("", "a circle")
+
+    def test_need_no_prompt_where_they_have_images(self, tmp_path):
+        path = tmp_path / "c.csv"
+        path.write_text("clip,video,prompts,images\na,a.mp4,,a.png|b.png\nb,b.mp4,a star,\n", encoding="utf-8")
+        first, second = load_catalog(path).clips
+        assert first.prompts == ("", "") and len(first.images) == 2
+        assert second.prompts == ("a star",) and second.images == ()
+
+    def test_images_that_are_none_for_a_prompt_are_named(self, tmp_path):
+        told = faults_of(tmp_path, ROW | {"images": ["a.png"]})
+        assert "row 1, column prompts" in told and "expected one image for each prompt, not 1 for 2" in told
+        told = faults_of(tmp_path, ROW | {"images": ["../a.png", "b.png"]})
+        assert "column images: '../a.png' leaves the catalog's folder" in told
+        assert "a prompt is empty; say what to render" in faults_of(tmp_path, ROW | {"prompts": ["a star", ""]})
+        assert "column prompts: is missing" in faults_of(tmp_path, {"clip": "a", "video": "a.mp4"})
+
     def test_a_region_is_a_cell_or_a_list(self, tmp_path):
         path = tmp_path / "c.csv"
         path.write_text('clip,video,prompts,motion_of,region\na,a.mp4,a star,object,"4, 8,20,30.5"\n', encoding="utf-8")

@@ -2,6 +2,7 @@
 
     ingest -> heads -> spatial -> temporal -> render -> evaluate
            `-> mask, where only a part of the motion is wanted; temporal and evaluate then read it instead of ingest
+           `-> first frame, where videos begin with images; heads and temporal are then given the clip's own
 
 A module holds one stage: its store key, the stage, and its work. A key holds the digests of the very files that the
 stage reads and the params that it reads, so a new prompt re-renders and never re-tunes, and a new lambda re-tunes
@@ -9,6 +10,7 @@ stage 3 only. The work imports torch when it runs: asking for what the store has
 """
 
 from effivmt.pipeline.stages.evaluation import evaluate
+from effivmt.pipeline.stages.first_frame import check_clip_images, check_images
 from effivmt.pipeline.stages.head_classification import heads
 from effivmt.pipeline.stages.ingestion import ingest
 from effivmt.pipeline.stages.merging import Strengths, merge
@@ -28,6 +30,8 @@ __all__ = [
     "STAGES",
     "RenderedVideo",
     "Strengths",
+    "check_clip_images",
+    "check_images",
     "check_texts",
     "embed_clip",
     "embed_texts",

@@ -38,7 +38,8 @@ def render_guided(
         "params": params.model_dump(),
         "render": sampling_settings(own, unread),
         "ingest": work.params.ingest.model_dump(),
-        "precision": work.precision(),
+        "precision": work.precision,
+        **work.kernels(work.params.backbone.attention),
     }
     if work.memory.tiled_decoding:  # as in the stage render
         settings["tiled"] = True

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from effivmt.catalog import Clip
 from effivmt.errors import BackboneError, EffiVMTError
 from effivmt.method.experts import Expert
+from effivmt.pipeline.stages.first_frame import FILE as FIRST_FRAME
+from effivmt.pipeline.stages.first_frame import first_frame, load_first_frame
 from effivmt.pipeline.stages.ingestion import ingest
 from effivmt.pipeline.stages.tensors import load_tensor
 from effivmt.pipeline.stages.text_embedding import embed_clip, embed_texts
@@ -21,16 +23,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class HeadSource:
-    """One clip that the scores are averaged over: its ingest artifact and the embedding of its text."""
+    """One clip that the scores are averaged over: its ingest artifact and the embedding of its text.
+
+    first: its own first frame, where one is given.
+    """
 
     ingested: Artifact
     embedding: Artifact
+    first: Artifact | None = None
 
 
 def heads_key(work: Workspace, sources: Sequence[HeadSource]) -> Key:
     """The store key."""
     params = work.params.heads
-    settings = params.model_dump(exclude={"scope_clips"}) | {"precision": work.precision()}
+    settings = params.model_dump(exclude={"scope_clips"}) | {"precision": work.precision}
     if params.split == "classified":  # keys made before there were other splits do not have it
         settings.pop("split")
     if params.scope == "clip":
@@ -41,8 +47,12 @@ def heads_key(work: Workspace, sources: Sequence[HeadSource]) -> Key:
         }
     else:
         inputs = {f"scope_{i}": source.ingested.digest("dense.safetensors") for i, source in enumerate(sources)}
+    for number, source in enumerate(sources):
+        if source.first is not None:
+            inputs[f"first_frame_{number}"] = source.first.digest(FIRST_FRAME)
     if names := [expert.name for expert in work.experts if expert.name]:
         settings["experts"] = names
+    settings |= work.kernels(work.params.backbone.attention)
     return work.key("heads", inputs, settings | {"seed": work.params.seed})
 
 
@@ -53,7 +63,10 @@ def scope_clips(work: Workspace, clip: Clip) -> list[Clip]:
         raise EffiVMTError(
             "heads.scope is backbone but heads.scope_clips is empty; list the video files to average over"
         )
-    return [Clip(clip="scope", video=Path(video), caption=clip.caption, prompts=clip.prompts) for video in videos]
+    return [
+        Clip(clip="scope", video=Path(video), caption=clip.caption, prompts=clip.prompts, images=clip.images)
+        for video in videos
+    ]
 
 
 def heads(work: Workspace, clip: Clip, ingested: Artifact) -> Artifact:
@@ -65,10 +78,10 @@ def heads(work: Workspace, clip: Clip, ingested: Artifact) -> Artifact:
     """
     texts = embed_clip(work, clip)
     if work.params.heads.scope == "clip":
-        sources = [HeadSource(ingested, texts[clip.caption])]
+        clips, embedding = [ingested], texts[clip.caption]
     else:
-        unnamed = embed_texts(work, [""])[""]
-        sources = [HeadSource(ingest(work, other), unnamed) for other in scope_clips(work, clip)]
+        clips, embedding = [ingest(work, other) for other in scope_clips(work, clip)], embed_texts(work, [""])[""]
+    sources = [HeadSource(it, embedding, first_frame(work, it) if clip.images else None) for it in clips]
     key = heads_key(work, sources)
     return work.store.build(key, partial(_classify, work, sources=sources), force=work.forces(key))
 
@@ -135,6 +148,7 @@ def _scores(work: Workspace, job: _Job) -> "tuple[np.ndarray, np.ndarray]":
         band=params.band,
         query_rows=params.query_rows,
         expert=job.expert,
+        first=None if job.source.first is None else load_first_frame(job.source.first),
     )
     if not np.isfinite(scores).all():
         raise BackboneError(

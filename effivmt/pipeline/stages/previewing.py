@@ -65,7 +65,7 @@ def show_untuned(work: Workspace, clip: Clip, ingested: Artifact) -> None:
     assert work.previews is not None
     folder, render = work.previews, work.params.render
     steps = max(1, round(UNTUNED_SHARE * render.steps))
-    fewer = render.model_copy(update={"steps": steps, "seeds": render.seeds[:1], "compile": False})
+    fewer = render.model_copy(update={"steps": steps, "seeds": render.seeds[:1]})
     with _optional(work):
         with write_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
@@ -115,7 +115,7 @@ def _render(work: Workspace, clip: Clip, pair: "LoraPair", kept: Path) -> None:
         Adapter(pair.spatial, pair.temporal, pair.heads, {"backbone": work.folder.facts}),
         load_tensor(texts[clip.prompts[0]], "embedding"),
         load_tensor(texts[own.negative_prompt], "embedding"),
-        params=own.model_copy(update={"steps": min(STEPS, own.steps), "compile": False}),
+        params=own.model_copy(update={"steps": min(STEPS, own.steps)}),
         size=work.params.ingest,
         seed=own.seeds[0],
     )

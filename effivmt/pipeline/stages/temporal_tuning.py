@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from effivmt.catalog import Clip
 from effivmt.method.experts import Expert
+from effivmt.pipeline.stages.first_frame import FILE as FIRST_FRAME
+from effivmt.pipeline.stages.first_frame import first_frame, load_first_frame
 from effivmt.pipeline.stages.previewing import TunedPreview, preview_steps, show_tuned
 from effivmt.pipeline.stages.spatial_tuning import checkpointed, digests_of, tuning_settings
 from effivmt.pipeline.stages.tensors import load_tensor, load_tensors
@@ -24,12 +26,16 @@ _WEIGHTS = "weights.safetensors"
 
 @dataclass(frozen=True)
 class TemporalInputs:
-    """The artifacts that stage 3 reads; `ingested` is of `ingest` or, for a part of the motion, of `mask`."""
+    """The artifacts that stage 3 reads; `ingested` is of `ingest` or, for a part of the motion, of `mask`.
+
+    first: the first frame of it, where one is given.
+    """
 
     ingested: Artifact
     caption: Artifact
     classified: Artifact
     appearance: Artifact
+    first: Artifact | None = None
 
 
 def latents_name(work: Workspace) -> str:
@@ -47,9 +53,10 @@ def temporal_key(work: Workspace, inputs: TemporalInputs) -> Key:
     }
     if _WEIGHTS in inputs.ingested.files:
         digests["weights"] = inputs.ingested.digest(_WEIGHTS)
-    settings = tuning_settings(work, work.params.temporal)
-    settings |= {"precision": work.precision(adapted=True), "num_frames": work.params.ingest.num_frames}
-    settings["sampling"] = work.params.sampling.model_dump()
+    if inputs.first is not None:
+        digests["first_frame"] = inputs.first.digest(FIRST_FRAME)
+    settings = tuning_settings(work, work.params.temporal) | {"precision": work.adapted_precision}
+    settings |= {"sampling": work.params.sampling.model_dump(), "num_frames": work.params.ingest.num_frames}
     return work.key("temporal", digests, settings)
 
 
@@ -64,7 +71,8 @@ def temporal(
     if work.previews is not None:
         embed_clip(work, clip)
     caption = embed_texts(work, [clip.caption])[clip.caption]
-    inputs = TemporalInputs(ingested, caption, classified, appearance)
+    first = first_frame(work, ingested) if clip.images else None
+    inputs = TemporalInputs(ingested, caption, classified, appearance, first)
     key = temporal_key(work, inputs)
     return work.store.build(key, partial(_tune, work, clip=clip, inputs=inputs), force=work.forces(key))
 
@@ -82,12 +90,11 @@ def _tune(work: Workspace, out: Path, scratch: Path, *, clip: Clip, inputs: Temp
         pairs.append(pair)
         losses |= {expert.named(name): curve for name, curve in curves.items()}
     own, *others = pairs
-    recorded = {"seed", "sampling", "spatial", "temporal"}
     facts: AdapterFacts = {
         "backbone": found.facts,
         "clip": {"caption": clip.caption, "digest": inputs.ingested.digest(f"{latents_name(work)}.safetensors")},
         "ranks": {"spatial": params.spatial.rank if own.spatial else 0, "temporal": params.temporal.rank},
-        "params": params.model_dump(mode="json", include=recorded, exclude_none=True),
+        "params": params.model_dump(mode="json", include={"seed", "sampling", "spatial", "temporal"}),
     }
     if found.shape.settings:
         facts["pipeline"] = found.shape.settings
@@ -101,6 +108,7 @@ def _tune_expert(
 ) -> "tuple[LoraPair, dict[str, list[float]]]":
     """Both LoRAs of one transformer, tuned with no other in memory, and the losses."""
     from effivmt.method.adapter import LoraPair, fused, to_stock_layout
+    from effivmt.method.compiling import compiled_blocks
     from effivmt.method.heads import load_head_map
     from effivmt.method.low_memory import activations_on_host
     from effivmt.method.tuning import tune_temporal
@@ -113,7 +121,11 @@ def _tune_expert(
     def tune(until: int | None = None) -> "tuple[LoraPair, dict[str, list[float]]]":
         backbone.keep(expert.component)
         waiting = activations_on_host(backbone.device, needed=work.memory.activations_on_host)
-        with fused(backbone.transformer_of(expert), {"spatial": (looks, 1.0)}) as transformer, waiting:
+        with (
+            fused(backbone.transformer_of(expert), {"spatial": (looks, 1.0)}) as transformer,
+            compiled_blocks(transformer, needed=params.backbone.compile),
+            waiting,
+        ):
             tuned = tune_temporal(
                 transformer,
                 heads,
@@ -126,6 +138,7 @@ def _tune_expert(
                 clip=inputs.ingested.digest(f"{latents_name(work)}.safetensors"),
                 checkpoint=scratch / f"{expert.named('temporal')}.safetensors",
                 weights=load_tensor(inputs.ingested, "weights") if _WEIGHTS in inputs.ingested.files else None,
+                first=None if inputs.first is None else load_first_frame(inputs.first),
                 progress=progress,
                 on_divergence=work.callback.on_notice,
                 expert=expert,

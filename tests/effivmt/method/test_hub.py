@@ -42,9 +42,9 @@ def config(part: str, **changes: object) -> Callable[[Path], None]:
 
 UNFIT = {
     "has a second transformer": index(transformer_2=["diffusers", "WanTransformer3DModel"]),
-    "is a WanImageToVideoPipeline and expects an image": index(_class_name="WanImageToVideoPipeline"),
-    "is a WanPipeline and expects an image": index(image_encoder=["transformers", "CLIPVisionModel"]),
-    "is a WanVACEPipeline; expected a text-to-video": index(_class_name="WanVACEPipeline"),
+    "is a WanImageToVideoPipeline but has a transformer that takes 4": index(_class_name="WanImageToVideoPipeline"),
+    "is a WanPipeline with an image_encoder": index(image_encoder=["transformers", "CLIPVisionModel"]),
+    "is a WanVACEPipeline; expected a WanPipeline": index(_class_name="WanVACEPipeline"),
     "has a transformer that expects an image": config("transformer", image_dim=1280),
     "has a transformer of class WanVACETransformer3DModel": config(
         "transformer", _class_name="WanVACETransformer3DModel"

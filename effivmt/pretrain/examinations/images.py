@@ -1,0 +1,84 @@
+"""Images that training never drew, and how a video that begins with one keeps it and follows a motion."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from effivmt.pretrain.examinations.captions import WORLD
+from effivmt.pretrain.examinations.judge import judge, path_scores
+from effivmt.world.looks import Ground, Look
+from effivmt.world.motions import HELD_OUT, held_out
+from effivmt.world.scenes import draw_clip, object_clip, with_article
+
+MOTIONS = ("zigzag", "rectangle", "figure eight", "there and back")
+"""The held-out motions that are transferred, of a red square on navy."""
+CAPTION = "a red square on a navy background"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image uint8 (64, 64, 3) of one plain object, and what it shows."""
+
+    image: np.ndarray
+    colour: str
+    shape: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class ImageScores:
+    """How a video keeps the image that it begins with, and follows a motion.
+
+    first: PSNR of its first frame against the image, dB; colour and shape: whether the judge reads the image's own;
+    path: correlation with the reference's path, in [-1, 1].
+    """
+
+    first: float
+    colour: bool
+    shape: bool
+    path: float
+
+
+def draw_references(num_frames: int) -> dict[str, np.ndarray]:
+    """The reference clips, frames uint8 (T, 64, 64, 3), by the name of their motion."""
+    assert set(MOTIONS) <= set(HELD_OUT)
+    look, ground = Look("square", "red", 10.0), Ground("navy")
+    random = np.random.default_rng(WORLD)
+    return {
+        name: object_clip(look, ground, held_out(name, random, num_frames, look.radius), "").frames for name in MOTIONS
+    }
+
+
+def draw_pictures(count: int) -> list[Picture]:
+    """First frames of `count` clips of a data set that training never draws: a plain object anywhere on a plain ground.
+
+    The judge reads colour and shape of each of them right.
+    """
+    pictures: list[Picture] = []
+    index = 0
+    while len(pictures) < count:
+        clip = draw_clip(WORLD, index, kinds={"object": 1.0}, num_frames=5)
+        look, ground = clip.facts["look"], clip.facts["ground"]
+        image, index = clip.frames[0], index + 1
+        if look.pattern == ground.pattern == "plain":
+            seen = judge(image[None])
+            if (seen.colour, seen.shape) == (look.colour, look.shape):
+                caption = f"{with_article(f'{look.colour} {look.shape}')} on {with_article(ground.colour)} background"
+                pictures.append(Picture(image, look.colour, look.shape, caption))
+    return pictures
+
+
+def score(frames: np.ndarray, picture: Picture, true_path: np.ndarray) -> ImageScores:
+    """Judges frames uint8 (T, 64, 64, 3) that begin with a picture against the reference's path (T, 2)."""
+    seen = judge(frames)
+    return ImageScores(
+        psnr(frames[0], picture.image),
+        seen.colour == picture.colour,
+        seen.shape == picture.shape,
+        path_scores(seen.path, true_path)[0],
+    )
+
+
+def psnr(image: np.ndarray, other: np.ndarray) -> float:
+    """The PSNR of two images uint8, in dB."""
+    return float(10 * np.log10(255**2 / max(np.square(image.astype(float) - other).mean(), 1e-9)))

@@ -1,0 +1,85 @@
+"""Images on the command line: a video that begins with one, and what is refused before any work."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from command import CAPTION, Ended, effivmt
+
+from effivmt.media.video import read_frames, write_image
+from effivmt.world.scenes import draw_clip
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("pictures") / "picture.png"
+    write_image(path, draw_clip(5, 3, kinds={"object": 1.0}, num_frames=17).frames[0])
+    return path
+
+
+@pytest.fixture(scope="module")
+def taking(backbone_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
+    """Options that choose a backbone which takes a clean first frame."""
+    folder = Path(shutil.copytree(backbone_folder, tmp_path_factory.mktemp("models") / "first-frame"))
+    index = json.loads((folder / "model_index.json").read_text()) | {"_first_frame": True}
+    (folder / "model_index.json").write_text(json.dumps(index))
+    return "--set", f"backbone.path={folder}", "--set", "sampling.mode=anchored"
+
+
+@pytest.fixture(scope="module")
+def moved(
+    transfer_arguments: Callable[..., list[str]],
+    taking: tuple[str, ...],
+    image: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[Ended, Path]:
+    out = tmp_path_factory.mktemp("moved")
+    return effivmt(*transfer_arguments("--image", image, *taking, "--out", out, prompts=())), out / "zigzag"
+
+
+def test_transfer_makes_an_image_move(moved: tuple[Ended, Path]) -> None:
+    ended, folder = moved
+    assert ended.code == 0, ended.err
+    (row,) = json.loads((folder / "metrics.json").read_text())["results"]
+    assert (row["video"], row["image"], row["prompt"]) == ("video-1.mp4", "image-1.png", "")
+    assert json.loads((folder / "losses.json").read_text())["spatial"] == {}
+
+
+def test_render_takes_an_image(
+    moved: tuple[Ended, Path], taking: tuple[str, ...], project: Path, image: Path, tmp_path: Path
+) -> None:
+    common = ("--params", project / "params.yaml", "--store", project / "store", *taking, "--quiet")
+    ended = effivmt("render", moved[1] / "adapter", "--image", image, *common, "--out", tmp_path / "a.mp4")
+    assert ended.code == 0, ended.err
+    assert (tmp_path / "a.mp4").read_bytes() == (moved[1] / "video-1.mp4").read_bytes()
+    options = ("--prompt", "a star", "--image", image, "--set", "sampling.mode=latent", "--out", tmp_path / "b.mp4")
+    assert effivmt("render", moved[1] / "adapter", *common, *options).code == 0  # rendering samples no frames
+    assert read_frames(tmp_path / "b.mp4")[0].shape == (17, 32, 32, 3)
+
+
+def test_a_catalog_has_images(taking: tuple[str, ...], project: Path, sample_video: Path, tmp_path: Path) -> None:
+    shutil.copyfile(sample_video, tmp_path / "a.mp4")
+    write_image(tmp_path / "a.png", draw_clip(5, 3, kinds={"object": 1.0}, num_frames=17).frames[0])
+    rows = f"clip,video,caption,prompts,images\nzigzag,a.mp4,{CAPTION},,a.png\nother,a.mp4,,a star,gone.png\n"
+    (tmp_path / "c.csv").write_text(rows)
+    options = ("--params", project / "params.yaml", "--store", project / "store", "--engine", "local", *taking)
+    ended = effivmt("run", tmp_path / "c.csv", *options, "--out", tmp_path / "out")
+    assert ended.code == 1 and (tmp_path / "out" / "zigzag" / "image-1.png").is_file()
+    (other,) = (tmp_path / "out" / "quarantine.csv").read_text().splitlines()[1:]
+    assert other.startswith("other,images,") and "gone.png does not exist" in other
+
+
+def test_refusals_are_one_line(
+    transfer_arguments: Callable[..., list[str]], taking: tuple[str, ...], image: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "text.png").write_text("none")
+    for more, prompts, code, told in (
+        ((), (), 2, "there is no --prompt"),
+        (("--image", image), (), 2, "takes no image"),
+        (("--image", image, "--image", image), ("a star",), 2, "expected one image for each prompt, not 2 for 1"),
+        (("--image", tmp_path / "text.png", *taking), (), 1, "cannot be decoded"),
+    ):
+        ended = effivmt(*transfer_arguments(*more, "--out", tmp_path, prompts=prompts))
+        assert ended.code == code and told in ended.err and ended.err.count("\n") == 1, ended.err
