@@ -19,32 +19,36 @@ from effivmt.pretrain.examinations.judge import judge
 from effivmt_flows.cli.progress import stage_progress
 from effivmt_flows.cli.tables import results_console
 
+PLACES = ("anywhere", "as the reference's")
 COLUMNS = ("first frame, dB", "of the autoencoder, dB", "colour", "shape", "path", "path, no adapter")
 
 
 def run_images(work_folder: Path, params: Params, store: Path, *, count: int, captions: bool) -> None:
     """Transfers four held-out motions to `count` unseen images each, and prints what the judge reads in the results.
 
-    captions: whether the images have captions as prompts, or none. Correlations are of the object's path with that in
-    the reference. The files are kept in `work_folder`.
+    Each image is taken as it is, with its object anywhere, and with its object where the reference's begins. captions:
+    whether the images have captions as prompts, or none. Correlations are of the object's path with that in the
+    reference. The files are kept in `work_folder`.
     """
-    pictures, files = draw_pictures(count), []
-    for number, picture in enumerate(pictures):
-        files.append(work_folder / f"image-{number}.png")
-        files[-1].parent.mkdir(parents=True, exist_ok=True)
-        write_image(files[-1], picture.image)
     name = f"{Path(params.backbone.path).name}: {count} images {'with captions' if captions else 'without a prompt'}"
     table = Table(title=name, title_justify="left")
-    for heading in ("motion", *COLUMNS):
+    for heading in ("motion", "object begins", *COLUMNS):
         table.add_column(heading)
-    every: list[tuple[float, ...]] = []
+    every: dict[str, list[tuple[float, ...]]] = {place: [] for place in PLACES}
+    work_folder.mkdir(parents=True, exist_ok=True)
     with stage_progress(quiet=False) as callback:
         work = open_workspace(params, store, callback=callback)
-        kept: list[float] = []
         for motion, reference in draw_references(params.ingest.num_frames).items():
             video = work_folder / f"{motion.replace(' ', '-')}.mp4"
             write_video(video, reference, params.ingest.fps)
-            prompts = tuple(picture.caption if captions else "" for picture in pictures)
+            start = judge(reference).path[0]
+            placed = [
+                (place, it if place == PLACES[0] else it.at(start)) for place in PLACES for it in draw_pictures(count)
+            ]
+            files = [work_folder / f"{video.stem}-{number}.png" for number in range(len(placed))]
+            for file, (_, picture) in zip(files, placed, strict=True):
+                write_image(file, picture.image)
+            prompts = tuple(picture.caption if captions else "" for _, picture in placed)
             clip = Clip(clip=video.stem, video=video, caption=CAPTION, images=tuple(files), prompts=prompts)
             for trial in heal(callback):
                 with trial:
@@ -54,15 +58,17 @@ def run_images(work_folder: Path, params: Params, store: Path, *, count: int, ca
                         {kind: read_frames(made.file("video.mp4"))[0] for kind, made in one.by_kind.items()}
                         for one in result.rendered
                     ]
-            kept = kept or [psnr(_given_back(work.backbone, it.image), it.image) for it in pictures]
-            own = [number // len(params.render.seeds) for number in range(len(videos))]
-            rows = [
-                _row(made, pictures[at], true_path, given_back=kept[at]) for made, at in zip(videos, own, strict=True)
-            ]
-            table.add_row(motion, *_means(rows))
-            every += rows
+            rows: dict[str, list[tuple[float, ...]]] = {place: [] for place in PLACES}
+            for number, made in enumerate(videos):
+                place, picture = placed[number // len(params.render.seeds)]
+                given_back = psnr(_given_back(work.backbone, picture.image), picture.image)
+                rows[place].append(_row(made, picture, true_path, given_back=given_back))
+            for place in PLACES:
+                table.add_row(motion, place, *_means(rows[place]))
+                every[place] += rows[place]
     table.add_section()
-    table.add_row(f"{len(every)} videos", *_means(every))
+    for place in PLACES:
+        table.add_row(f"{len(every[place])} videos", place, *_means(every[place]))
     results_console().print(table)
 
 
