@@ -163,16 +163,6 @@ class SpatialParams(LoraParams):
     """0 leaves stage 2 out: the adapter has no appearance LoRA."""
     batch: Positive = 8
     learning_rate: LearningRate = 3e-3
-    with_image: bool = False
-    """Whether stage 2 is done also where the videos begin with images, which else give them their looks."""
-
-    @model_serializer(mode="wrap")
-    def _without_the_default(self, serialize: SerializerFunctionWrapHandler) -> dict[str, object]:
-        """Without `with_image` where it is false: what was made before there was one stays the same."""
-        section = serialize(self)
-        if not self.with_image:
-            section.pop("with_image", None)
-        return section
 
 
 class TemporalParams(LoraParams):
@@ -186,6 +176,17 @@ class TemporalParams(LoraParams):
     rope: Literal["none", "paper", "aligned"] = "aligned"
     motion_weight: Annotated[float, Field(ge=0, le=100)] = 1.0
     """lambda of L = L_denoise + lambda * L_motion."""
+    first_frame: bool = False
+    """Where videos begin with images: true gives the clip's own first frame to stages 1 and 3 and leaves stage 2 out;
+    false tunes as for prompts alone. On a backbone that needs an image it is always given."""
+
+    @model_serializer(mode="wrap")
+    def _without_the_default(self, serialize: SerializerFunctionWrapHandler) -> dict[str, object]:
+        """Without `first_frame` where it is false: what was made before there was one stays the same."""
+        section = serialize(self)
+        if not self.first_frame:
+            section.pop("first_frame", None)
+        return section
 
 
 class RenderParams(Section):
