@@ -131,7 +131,7 @@ class Workspace:
         return self.loaded.backbone
 
     def for_clip(self, clip: Clip) -> "Workspace":
-        """This workspace under the clip's own seed, if it has one, and without stage 2 where its first frame is given."""
+        """This workspace under the clip's own seed, if it has one; without stage 2 where its first frame is given."""
         params = self.params
         if self.gives_first_frame(clip):
             params = params.model_copy(update={"spatial": params.spatial.model_copy(update={"steps": 0})})

@@ -7,12 +7,8 @@ import numpy as np
 from effivmt.pretrain.examinations.captions import WORLD
 from effivmt.pretrain.examinations.judge import judge, path_scores
 from effivmt.world.looks import Ground, Look
-from effivmt.world.motions import HELD_OUT, Motion, held_out
+from effivmt.world.motions import Motion
 from effivmt.world.scenes import draw_clip, object_clip, with_article
-
-MOTIONS = ("zigzag", "rectangle", "figure eight", "there and back")
-"""The held-out motions that are transferred, of a red square on navy."""
-CAPTION = "a red square on a navy background"
 
 
 @dataclass(frozen=True)
@@ -46,16 +42,6 @@ class ImageScores:
     colour: bool
     shape: bool
     path: float
-
-
-def draw_references(num_frames: int) -> dict[str, np.ndarray]:
-    """The reference clips, frames uint8 (T, 64, 64, 3), by the name of their motion."""
-    assert set(MOTIONS) <= set(HELD_OUT)
-    look, ground = Look("square", "red", 10.0), Ground("navy")
-    random = np.random.default_rng(WORLD)
-    return {
-        name: object_clip(look, ground, held_out(name, random, num_frames, look.radius), "").frames for name in MOTIONS
-    }
 
 
 def draw_pictures(count: int) -> list[Picture]:
