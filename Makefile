@@ -49,6 +49,7 @@ bench: $(DONE)
 	$(VENV)/bin/python bench/step.py
 	$(VENV)/bin/python bench/classification.py
 	$(VENV)/bin/python bench/render.py
+	$(VENV)/bin/python bench/preview.py
 	$(VENV)/bin/python bench/pipeline.py
 
 # mypy and mkdocs follow no editable install: links show them flows/ and tasks/ under their installed names.

@@ -44,7 +44,9 @@ def measured(found: dict[str, Any]) -> str:
     facts = found["machine"]
     line = facts and (
         f"{facts['device']}, threads: {facts['threads']}, torch {facts['torch']}, {facts['dtype']}; "
-        f"{facts['matmul_flops_per_second'] / 1e9:,.0f} GFLOP/s, {facts['bytes_per_second'] / 1e9:,.1f} GB/s.\n"
+        f"{facts['matmul_flops_per_second'] / 1e9:,.0f} GFLOP/s, {facts['bytes_per_second'] / 1e9:,.1f} GB/s"
+        f"{'; attention: ' + facts['attention'] if facts.get('attention', 'native') != 'native' else ''}"
+        f"{'; compiled' if facts.get('compile') == 'true' else ''}.\n"
     )
     return f"{table(found['rows'])}\n\n{line or ''}"
 

@@ -1,10 +1,12 @@
 """The true shapes of Wan 2.1 with random weights on one GPU, in ten minutes: time, peak memory and share of the card's
 matmul rate of every kind of step, beside a dense step and a plain LoRA step of diffusers and peft.
 
-1.3B at 480 x 832, 81 frames, 17 of them sampled, rank 128, bfloat16; 14B under `backbone.memory: 24`. `--small` takes
-small shapes in float32 on the processor, to try the script.
+1.3B at 480 x 832, 81 frames, 17 of them sampled, rank 128, bfloat16; 14B under `backbone.memory: 24`. A step that the
+GPU has no memory for has a row without numbers. `--attention` and `--compile` are the params of these names. `--small`
+takes small shapes in float32 on the processor, to try the script.
 """
 
+import gc
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -15,19 +17,25 @@ from tempfile import TemporaryDirectory
 import torch
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 
-from effivmt.config import Params, load_params
+from effivmt.config import NATIVE, BackboneParams, Params, load_params
 from effivmt.method.adapter import fused
+from effivmt.method.attention import check_attention, set_attention
+from effivmt.method.compiling import check_compiler, compiled_blocks
+from effivmt.method.device import prepare_gpu
 from effivmt.method.heads import BRANCHES, attention_scores
+from effivmt.method.low_memory import activations_on_host
 from effivmt.method.memory_choices import MemoryChoices
 from effivmt.pipeline.stages.spatial_tuning import checkpointed
 from effivmt.planning.choosing import choose
+from effivmt.planning.machine import gpu_gigabytes
 from effivmt.planning.stages import StageCounter
-from timing import Value, arguments, interleaved, machine, report, timed
+from timing import Timing, Value, arguments, interleaved, machine, report, timed
 from tuned_steps import plain_step, spatial_step, temporal_step
 from wan_shapes import (
     SMALL,
     SMALL_TEXT,
     SMALL_VAE,
+    TRANSFORMER,
     WAN_1_3B,
     WAN_14B,
     Config,
@@ -44,7 +52,7 @@ GIB = 2**30
 class Kind:
     """A backbone to measure: its preset, its shape, the memory (GiB) it must fit into, and how much is measured.
 
-    memory None: the params' own settings. alone: our steps alone.
+    memory None: that of the GPU. alone: our steps alone.
     """
 
     name: str
@@ -58,10 +66,11 @@ KINDS = (Kind("1.3B", "wan2.1-1.3b", WAN_1_3B, None, False), Kind("14B, memory 2
 SMALL_KINDS = tuple(replace(kind, name=f"small {kind.name}", size=SMALL) for kind in KINDS)
 
 
-def params_of(kind: Kind, *, small: bool) -> Params:
+def params_of(kind: Kind, *, small: bool, attention: str = NATIVE, compiled: bool = False) -> Params:
     """The params of the kind's preset, whose tunings never end of themselves."""
     endless = ["spatial.steps=100000", "temporal.steps=100000", "spatial.save_every=1000000"]
     overrides = [*endless, "temporal.save_every=1000000", f"backbone.device={'cpu' if small else 'cuda'}"]
+    overrides += [f"backbone.attention={attention}", f"backbone.compile={str(compiled).lower()}"]
     if small:
         overrides += ["backbone.dtype=float32", "backbone.max_sequence_length=32", "ingest.num_frames=17"]
         overrides += ["ingest.height=64", "ingest.width=64", "sampling.frames=9", "spatial.rank=8", "temporal.rank=8"]
@@ -81,7 +90,10 @@ class Bench:
 
     def __post_init__(self) -> None:
         self.counter = StageCounter(self.folder, self.params)
-        self.choices = MemoryChoices() if self.kind.memory is None else choose(self.counter, self.kind.memory)
+        gigabytes = self.kind.memory or gpu_gigabytes(self.device)
+        self.choices = MemoryChoices() if gigabytes is None else choose(self.counter, gigabytes)
+        forbidden = self.choices.float8_base or self.choices.offloaded_blocks
+        self.compile = self.params.backbone.compile and not forbidden
         rate = machine(self.device, self.params.backbone.dtype)["matmul_flops_per_second"]
         assert isinstance(rate, float)
         self.rate = rate
@@ -91,8 +103,10 @@ class Bench:
     def run(self) -> None:
         """Measures every kind of step."""
         print(f"{self.kind.name}: {self.choices.describe()}")
-        dtype, float8 = self.params.backbone.dtype, self.choices.float8_base
+        backbone, float8 = self.params.backbone, self.choices.float8_base
+        dtype = backbone.dtype
         transformer = random_transformer(self.folder, dtype, self.device, float8=float8)
+        set_attention(transformer, backbone)
         self._tuning(transformer)
         self._forward(transformer)
         del transformer
@@ -103,13 +117,16 @@ class Bench:
     def _tuning(self, transformer: WanTransformer3DModel) -> None:
         params, looks = self._checkpointed(), {"spatial": (weak_lora(transformer, self.params.spatial.rank), 1.0)}
         cost = self.counter.cost("spatial", self.choices)
-        flops = cost.flops / params.spatial.steps
-        self._add("spatial step", spatial_step(transformer, params, self.latents), flops, planned=cost.device_bytes)
-        with fused(transformer, looks):
+        flops, whole = cost.flops / params.spatial.steps, load_params(self.kind.preset)
+        with compiled_blocks(transformer, needed=self.compile):
+            step = spatial_step(transformer, params, self.latents)
+            self._add("spatial step", step, flops, planned=cost.device_bytes, steps=whole.spatial.steps)
+        waiting = activations_on_host(torch.device(self.device), needed=self.choices.activations_on_host)
+        with fused(transformer, looks), compiled_blocks(transformer, needed=self.compile), waiting:
             cost = self.counter.cost("temporal", self.choices)
             flops = cost.flops / params.temporal.steps
             step = temporal_step(transformer, params, self.latents)
-            self._add("temporal step", step, flops, planned=cost.device_bytes)
+            self._add("temporal step", step, flops, planned=cost.device_bytes, steps=whole.temporal.steps)
             if not self.kind.alone:
                 dense = _dense(params)
                 cost = StageCounter(self.folder, dense).cost("temporal", self.choices)
@@ -139,7 +156,7 @@ class Bench:
                     transformer(*inputs, text, return_dict=False)
 
         loras = {name: (weak_lora(transformer, getattr(self.params, name).rank), 1.0) for name in BRANCHES}
-        with fused(transformer, loras):
+        with fused(transformer, loras), compiled_blocks(transformer, needed=self.compile):
             forward, _ = self.counter.render_flops(self.choices)
             self._add("rendered step, guided", timed(guided_step), 2 * forward, rounds=2)
 
@@ -165,19 +182,28 @@ class Bench:
         *,
         planned: int | None = None,
         rounds: int | None = None,
+        steps: int | None = None,
     ) -> None:
+        """Measures a case and adds its row; steps: those of a whole tuning."""
+        gc.collect()
         if self.device == "cuda":
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
-        (timing,) = interleaved({what: case}, rounds or self.rounds).values()
+        timing: Timing | None = None
+        try:
+            (timing,) = interleaved({what: case}, rounds or self.rounds).values()
+        except torch.OutOfMemoryError:
+            what += " (out of memory)"
+        print(f"{self.kind.name}, {what}: {'–' if timing is None else f'{1000 * timing.seconds:.4g} ms'}", flush=True)
         self.rows.append(
             {
                 "kind": self.kind.name,
                 "what": what,
-                "ms": 1000 * timing.seconds,
-                "± ms": 1000 * timing.spread,
+                "ms": None if timing is None else 1000 * timing.seconds,
+                "± ms": None if timing is None else 1000 * timing.spread,
+                "minutes in all": None if timing is None or steps is None else steps * timing.seconds / 60,
                 "TFLOP": flops / 1e12,
-                "share of matmul rate": flops / timing.seconds / self.rate,
+                "share of matmul rate": None if timing is None else flops / timing.seconds / self.rate,
                 "peak GiB": torch.cuda.max_memory_allocated() / GIB if self.device == "cuda" else None,
                 "planned GiB": None if planned is None else planned / GIB,
             }
@@ -198,19 +224,28 @@ def main() -> None:
     """Measures both kinds."""
     parser = arguments(__doc__ or "", "gpu")
     parser.add_argument("--small", action="store_true", help="small shapes on the processor")
+    parser.add_argument("--attention", default=NATIVE, help="the backend of attention")
+    parser.add_argument("--compile", action="store_true", help="compiles the blocks")
     asked = parser.parse_args()
     if not asked.small and not torch.cuda.is_available():
         parser.error("no GPU is visible; --small tries the script on the processor")
     torch.set_num_threads(asked.threads)
+    device, dtype = ("cpu", "float32") if asked.small else ("cuda", "bfloat16")
+    if not asked.small:
+        prepare_gpu(torch.bfloat16)
+    chosen = BackboneParams(attention=asked.attention)
+    check_attention(chosen, torch.device(device), getattr(torch, dtype), TRANSFORMER["attention_head_dim"])
+    if asked.compile:
+        check_compiler(torch.device(device), MemoryChoices())
     start = time.perf_counter()
     rows: list[Mapping[str, Value]] = []
     with TemporaryDirectory() as temporary:
         for kind in SMALL_KINDS if asked.small else KINDS:
             vae, text = (SMALL_VAE, SMALL_TEXT) if asked.small else (None, None)
             folder = write_configs(Path(temporary) / kind.preset, kind.size, vae, text)
-            params = params_of(kind, small=asked.small)
-            Bench(kind, folder, asked.rounds, params, "cpu" if asked.small else "cuda", rows).run()
-    facts = machine("cpu" if asked.small else "cuda", "float32" if asked.small else "bfloat16")
+            params = params_of(kind, small=asked.small, attention=asked.attention, compiled=asked.compile)
+            Bench(kind, folder, asked.rounds, params, device, rows).run()
+    facts = machine(device, dtype) | {"attention": asked.attention, "compile": str(asked.compile).lower()}
     report(asked.out, f"Wan 2.1 on {facts['device']}", rows, facts)
     print(f"{time.perf_counter() - start:.0f} s")
 

@@ -8,7 +8,7 @@ import os
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     AfterValidator,
@@ -36,6 +36,8 @@ DEFAULT_FILE = Path("params.yaml")
 WAN_TINY, CLIP_TINY = "wan-tiny", "clip-tiny"
 EMBEDDED = (WAN_TINY, CLIP_TINY)
 """The models that are installed with this package."""
+NATIVE = "native"
+"""Torch's own attention, as diffusers names it."""
 FAULTS_SHOWN = 10
 """An error lists at most this many wrong fields."""
 Positive = Annotated[int, Field(gt=0)]
@@ -54,6 +56,17 @@ class Section(BaseModel):
     """A frozen section of the parameters that refuses unknown fields, and numbers that are not finite."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    later: ClassVar[tuple[str, ...]] = ()
+    """Fields that came later. Dumps leave them out where they have their default, so that keys and adapters that were
+    made before stay the same."""
+
+    @model_serializer(mode="wrap")
+    def _without_later_defaults(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        tree: dict[str, Any] = serialize(self)
+        for name in self.later:
+            if getattr(self, name) == type(self).model_fields[name].default:
+                tree.pop(name, None)
+        return tree
 
 
 class BackboneParams(Section):
@@ -70,14 +83,24 @@ class BackboneParams(Section):
     memory: Literal["auto", 80, 48, 24, 16, 12] = "auto"
     """GiB of GPU memory that every stage must fit into; `auto`: the GPU's own. What saves memory is chosen where it is
     needed (docs/memory.md); on the processor `auto` chooses nothing."""
-    attention: Literal["native", "flash", "_flash_3", "xformers"] = "native"
-    """What computes attention, by diffusers' name. `native` is torch's; the others need a GPU and the packages
-    flash-attn, Flash Attention 3 or xformers. Those without a gradient (sage) are not taken: tuning needs it."""
     max_sequence_length: Annotated[int, Field(gt=0, le=512)] = 32
     """Text tokens a prompt is padded to; Wan was trained with 512."""
+    attention: str = NATIVE
+    """A backend of diffusers' attention dispatcher: `native` (torch), `flash`, `sage` and so on. Where gradients are
+    computed, one that has no backward pass (those of SageAttention) gives way to `native`."""
+    compile: bool = False
+    """Compiles the transformer's blocks by `torch.compile` for tuning and rendering; takes a compiler for C++."""
+    allow_tf32: bool = False
+    """Multiplies float32 matrices on a GPU in TF32, faster and to 10 bits of fraction; beside bfloat16 weights that is
+    always so."""
     experts: Literal["all", "high_noise"] = "all"
     """Which transformers of a backbone with two (Wan 2.2 A14B) get an adapter: all, or the high-noise one alone, which
     decides the motion."""
+
+    @property
+    def differentiable_attention(self) -> str:
+        """The backend where gradients are computed."""
+        return NATIVE if self.attention.lstrip("_").startswith("sage") else self.attention
 
 
 class IngestParams(Section):
@@ -141,15 +164,16 @@ class HeadsParams(Section):
 class LoraParams(Section):
     """What both tuning stages share."""
 
+    later: ClassVar[tuple[str, ...]] = ("max_grad_norm",)
     rank: Positive = 16
     steps: Positive
     batch: Positive = 4
     learning_rate: LearningRate
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.0
+    max_grad_norm: Annotated[float, Field(gt=0)] | None = None
+    """Gradients of a greater norm, over all weights of the LoRA, are scaled down to it; null: never."""
     flow_shift: FlowShift = 3.0
     """Noise levels are drawn as sigma = shift u / (1 + (shift - 1) u), u uniform."""
-    max_grad_norm: Annotated[float, Field(gt=0)] | None = None
-    """The gradient of all weights is scaled down to this norm where it is larger; null: never."""
     gradient_checkpointing: bool = False
     """true: always; false: only where `backbone.memory` needs it. The result is the same."""
     save_every: Positive = 100
@@ -168,6 +192,7 @@ class SpatialParams(LoraParams):
 class TemporalParams(LoraParams):
     """Stage 3: motion LoRA on the temporal branches, sparse frames, adaptive RoPE."""
 
+    later: ClassVar[tuple[str, ...]] = (*LoraParams.later, "first_frame")
     rank: Positive = 32
     steps: Positive = 600
     learning_rate: LearningRate = 4e-3
@@ -179,14 +204,6 @@ class TemporalParams(LoraParams):
     first_frame: bool = False
     """Where videos begin with images: true gives the clip's own first frame to stages 1 and 3 and leaves stage 2 out;
     false tunes as for prompts alone. On a backbone that needs an image it is always given."""
-
-    @model_serializer(mode="wrap")
-    def _without_the_default(self, serialize: SerializerFunctionWrapHandler) -> dict[str, object]:
-        """Without `first_frame` where it is false: what was made before there was one stays the same."""
-        section = serialize(self)
-        if not self.first_frame:
-            section.pop("first_frame", None)
-        return section
 
 
 class RenderParams(Section):
@@ -201,9 +218,6 @@ class RenderParams(Section):
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
     appearance_strength: Strength = 0.5
     motion_strength: Strength = 1.0
-    compile: bool = False
-    """Compiles the transformer's blocks (`torch.compile`): the first video takes longer, each further one less. On the
-    processor this needs a C++ compiler."""
     baseline: bool = True
     """Also render each prompt and seed without the adapter, for comparison."""
 
@@ -227,6 +241,9 @@ class Params(Section):
     """All sections of a params file."""
 
     seed: int = 0
+    preview: bool = Field(default=False, exclude=True)
+    """Shows videos of the first prompt while stage 3 is still to come or at work. No result depends on it, so neither
+    keys nor records hold it."""
     backbone: BackboneParams = BackboneParams()
     ingest: IngestParams = IngestParams()
     sampling: SamplingParams = SamplingParams()

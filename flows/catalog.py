@@ -18,6 +18,7 @@ from effivmt.pipeline.callbacks import Callback
 from effivmt.pipeline.catalog_run import faulty_rows, remaining, write_run
 from effivmt.pipeline.catalog_table import write_catalog_table
 from effivmt.pipeline.outcomes import ClipOutcome, RunSummary
+from effivmt.pipeline.transfer import TransferMethod, run_clip
 from effivmt_flows.recording import say_unrecorded
 from effivmt_tasks.artifacts import RunArtifacts
 from effivmt_tasks.clips import outcome_of, process, state_data
@@ -36,6 +37,7 @@ def run_catalog_flow(
     force: tuple[str, ...] = (),
     callback: Callback | None = None,
     cluster: Cluster | None = None,
+    method: TransferMethod = run_clip,
 ) -> RunSummary:
     """Runs a flow named by catalog and time, clip by clip in this process or on a Dask cluster; returns its summary.
 
@@ -47,7 +49,9 @@ def run_catalog_flow(
     def process_catalog(catalog: str, params: Params, store: Path, out: Path, *, force: tuple[str, ...]) -> State:
         """Its parameters are what Prefect shows; a catalog of a thousand clips is not sent to the server."""
         remote = cluster is not None
-        summary = process_clips(asked, params, store, out, hits=hits, force=force, callback=given, remote=remote)
+        summary = process_clips(
+            asked, params, store, out, hits=hits, force=force, callback=given, remote=remote, method=method
+        )
         return (Failed if summary.failed else Completed)(message=summary.message(out), data=summary)
 
     if cluster is not None:
@@ -82,6 +86,7 @@ def process_clips(
     force: tuple[str, ...],
     callback: Callback,
     remote: bool = False,
+    method: TransferMethod = run_clip,
 ) -> RunSummary:
     """Within a flow, takes the clips of a catalog that are no hits through all stages, as tasks of its task runner.
 
@@ -94,7 +99,7 @@ def process_clips(
     recorder = Recorder(tracking_uri(), out, catalog.path.name)
     passed = None if remote else callback
     submitted = {
-        process.submit(clip, params, store, out, force=force, callback=passed): clip
+        process.submit(clip, params, store, out, force=force, callback=passed, method=method): clip
         for clip in remaining(catalog, outcomes)
     }
     for hit in hits:

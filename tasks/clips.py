@@ -22,11 +22,12 @@ from effivmt.errors import DamageError
 from effivmt.pipeline.callbacks import Callback
 from effivmt.pipeline.catalog_run import process_clip
 from effivmt.pipeline.outcomes import ClipOutcome
+from effivmt.pipeline.transfer import TransferMethod, run_clip
 from effivmt.pipeline.workspace import Workspace
 from effivmt_tasks.stages import calls_for
 from effivmt_tasks.stores import open_store
 
-_workspaces: dict[tuple[Path, str], Workspace] = {}
+_workspaces: dict[tuple[Path, str, bool], Workspace] = {}
 """The workspaces of this process by store and params: the backbone is loaded once per process, not once per task."""
 _lock = threading.Lock()
 
@@ -40,15 +41,17 @@ def process(
     *,
     force: tuple[str, ...] = (),
     callback: Callback | None = None,
+    method: TransferMethod = run_clip,
 ) -> State:
     """Takes one clip through all stages; the state, Completed, Cached or Failed, holds the ClipOutcome as its data.
 
-    callback: receives everything but the clip's end, which the flow reports, perhaps on another machine.
+    callback: receives everything but the clip's end, which the flow reports, perhaps on another machine. method: by
+    default EffiVMT.
     """
     with _workspace(params, store) as shared:
         work = replace(shared, callback=callback or _TaskLog(), force=frozenset(force))
         work.callback.on_clip_start(clip.clip)
-        outcome = process_clip(work, clip, out, calls_for(clip.clip))
+        outcome = process_clip(work, clip, out, calls_for(clip.clip), method=method)
     if outcome.status == "failed":
         return Failed(message=f"{outcome.stage}: {outcome.reason}", data=outcome)
     return Completed(name="Cached" if outcome.status == "hit" else None, data=outcome)
@@ -77,7 +80,7 @@ def _workspace(params: Params, store: Path) -> Iterator[Workspace]:
     A stage changes the backbone that it tunes: where a worker has several threads, the others wait.
     """
     with _lock:
-        key = (store.resolve(), params.model_dump_json())
+        key = (store.resolve(), params.model_dump_json(), params.preview)
         if key not in _workspaces:
             _workspaces[key] = Workspace(open_store(store), params)  # a wrong backbone fails the clip, in its stage
         yield _workspaces[key]

@@ -12,7 +12,6 @@ from prefect.logging import get_run_logger
 from prefect.states import Completed, Failed
 
 from effivmt.errors import in_one_line
-from effivmt.pipeline import stages
 from effivmt.pipeline.runner import CallStage, P, Result, artifacts_of
 
 
@@ -20,7 +19,7 @@ def calls_for(clip: str) -> CallStage:
     """How a clip's stages are called as Prefect tasks that name the clip, in a flow or a task."""
 
     def call(stage: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> Result:
-        run = TASKS[stage.__name__].with_options(task_run_name=f"{clip}: {stage.__name__}")
+        run = _task(stage).with_options(task_run_name=f"{clip}: {stage.__name__}")
         state = run(*args, return_state=True, **kwargs)
         assert isinstance(state, State)  # the types of Prefect allow for a coroutine, which no stage is
         return state.result()
@@ -28,8 +27,9 @@ def calls_for(clip: str) -> CallStage:
     return call
 
 
+@functools.cache
 def _task(stage: Callable[..., Any]) -> Task[..., Any]:
-    """A task without a result cache: Prefect's own would call a path to a deleted file a hit.
+    """The task of a stage, without a result cache: Prefect's own would call a path to a deleted file a hit.
 
     Its log has one line for an error; the traceback is for the level DEBUG.
     """
@@ -47,7 +47,3 @@ def _task(stage: Callable[..., Any]) -> Task[..., Any]:
 
     make_task = task(name=stage.__name__, cache_policy=NO_CACHE, persist_result=False)
     return make_task(run)
-
-
-TASKS = {name: _task(vars(stages)[name]) for name in (*stages.STAGES, stages.MASK)}
-"""The task of every stage, by the stage's name."""

@@ -118,7 +118,7 @@ def choose(methods: Sequence[str], ablations: Sequence[str], variants: Sequence[
         methods = (ALL,)
     files = [name for name in methods if name.endswith(".py")]
     methods = [name for name in methods if name not in files]
-    added = [*map(_of_file, files), *_variants(variants)]
+    added = [*map(of_file, files), *_variants(variants)]
     for number, method in enumerate(added):
         if method.name in METHODS or any(other.name == method.name for other in added[:number]):
             raise ParamsError(f"there are two methods of the name {method.name}; give one of them another name")
@@ -141,7 +141,7 @@ def choose(methods: Sequence[str], ablations: Sequence[str], variants: Sequence[
     return [*(method for name, method in METHODS.items() if name in chosen), *added]
 
 
-def _of_file(name: str) -> Method:
+def of_file(name: str) -> Method:
     """The method in a user's file, named like the file."""
     path = Path(name).resolve()
     if not path.is_file():

@@ -3,16 +3,22 @@ reconstruction of the reference by the autoencoder."""
 
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from effivmt.benchmark.peers import identity, peer_module
 from effivmt.catalog import Clip
 from effivmt.config import Section
 from effivmt.errors import BackboneError
-from effivmt.pipeline.stages import RenderedVideo, embed_clip, embed_texts
-from effivmt.pipeline.stages.rendering import sampling_settings
+from effivmt.pipeline.stages import RenderedVideo, embed_clip
+from effivmt.pipeline.stages.guided_rendering import render_guided
 from effivmt.pipeline.stages.tensors import load_tensor
 from effivmt.pipeline.workspace import Workspace
 from effivmt.store import Artifact
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from effivmt.method.guided import GuidedRequest
 
 
 def tune(work: Workspace, clip: Clip, ingested: Artifact, *, peer: str, params: Section) -> Artifact:
@@ -31,7 +37,8 @@ def tune(work: Workspace, clip: Clip, ingested: Artifact, *, peer: str, params: 
         "peer": identity(peer),
         **params.model_dump(exclude={"save_every"}),
         "seed": work.params.seed,
-        "precision": work.precision(),
+        "precision": work.precision,
+        **work.kernels(work.params.backbone.differentiable_attention),
     }
     key = work.key("peer_tune", inputs, settings)
     make = partial(_tune, work, clip=clip, ingested=ingested, caption=caption, peer=peer, params=params)
@@ -44,30 +51,8 @@ def render(work: Workspace, ingested: Artifact, prompt: str, *, peer: str, param
     BackboneError where the backbone has two transformers, or needs an image.
     """
     _check_backbone(work, peer)
-    own = work.params.render
-    embeddings = embed_texts(work, [prompt, own.negative_prompt])
-    inputs = {
-        "clip": ingested.digest("dense.safetensors"),
-        "prompt": embeddings[prompt].digest("embedding.safetensors"),
-        "negative": embeddings[own.negative_prompt].digest("embedding.safetensors"),
-    }
-    unread = {"seeds", "baseline", "appearance_strength", "motion_strength"}
-    settings: dict[str, object] = {
-        "peer": identity(peer),
-        "params": params.model_dump(),
-        "render": sampling_settings(own, unread),
-        "ingest": work.params.ingest.model_dump(),
-        "precision": work.precision(),
-    }
-    if work.memory.tiled_decoding:  # as in the pipeline's own stage
-        settings["tiled"] = True
-    pair = (embeddings[prompt], embeddings[own.negative_prompt])
-    videos = []
-    for seed in own.seeds:
-        make = partial(_render, work, ingested=ingested, embeddings=pair, seed=seed, peer=peer, params=params)
-        artifact = work.store.build(work.key("peer_render", inputs, settings | {"seed": seed}), make)
-        videos.append(RenderedVideo(prompt, seed, artifact, None))
-    return videos
+    generate = partial(_generate, peer=peer, checkpointing=_needs_checkpointing(work))
+    return render_guided(work, ingested, prompt, method=identity(peer), params=params, generate=generate)
 
 
 def _check_backbone(work: Workspace, peer: str) -> None:
@@ -85,7 +70,7 @@ def _check_backbone(work: Workspace, peer: str) -> None:
 def reconstruct(work: Workspace, ingested: Artifact) -> Artifact:
     """The reference, encoded and decoded: the best that any copy could be; files: video.mp4."""
     inputs = {"clip": ingested.digest("dense.safetensors")}
-    settings: dict[str, object] = {"fps": work.params.ingest.fps, "precision": work.precision()}
+    settings: dict[str, object] = {"fps": work.params.ingest.fps, "precision": work.precision}
     if work.memory.tiled_decoding:
         settings["tiled"] = True
     return work.store.build(work.key("reconstruct", inputs, settings), partial(_reconstruct, work, ingested=ingested))
@@ -138,35 +123,12 @@ def _tune(
     save_adapter(out / "adapter", loras["spatial"], loras["temporal"], heads, facts=facts)
 
 
-def _render(
-    work: Workspace,
-    out: Path,
-    _scratch: Path,
-    *,
-    ingested: Artifact,
-    embeddings: tuple[Artifact, Artifact],
-    seed: int,
-    peer: str,
-    params: Section,
-) -> None:
+def _generate(request: "GuidedRequest", params: Section, *, peer: str, checkpointing: bool) -> "np.ndarray":
+    """The frames of one video by a peer."""
     from effivmt.benchmark.baselines.features import checkpointed
-    from effivmt.benchmark.baselines.guided import GuidedRequest
-    from effivmt.media.video import write_video
 
-    work.backbone.keep("transformer", "vae")
-    request = GuidedRequest(
-        backbone=work.backbone,
-        reference=load_tensor(ingested, "dense"),
-        prompt=load_tensor(embeddings[0], "embedding"),
-        negative=load_tensor(embeddings[1], "embedding"),
-        render=work.params.render,
-        size=work.params.ingest,
-        seed=seed,
-        progress=work.progress("peer_render"),
-    )
-    with checkpointed(work.backbone.transformer, needed=_needs_checkpointing(work)):
-        frames = peer_module(peer).generate(request, params)
-    write_video(out / "video.mp4", frames, work.params.ingest.fps)
+    with checkpointed(request.backbone.transformer, needed=checkpointing):
+        return peer_module(peer).generate(request, params)
 
 
 def _reconstruct(work: Workspace, out: Path, _scratch: Path, *, ingested: Artifact) -> None:

@@ -1,4 +1,5 @@
-"""Code and params of the peers, which are modules of `effivmt.benchmark.baselines` or files of a user.
+"""Code and params of the peers: modules of `effivmt.benchmark.baselines` (FlowMotion, by which previews are made, is in
+`effivmt.method`) or files of a user.
 
 The params are their authors' values, then those of a YAML file with a section for each peer, then `--set`. `peers.yaml`
 beside a suite's catalog holds the values that the search on the tuning clips has chosen. A user's file defines the
@@ -26,7 +27,7 @@ PEERS = {
     "smm": "SMMParams",
     "flow_motion": "FlowMotionParams",
 }
-"""By peer, the class of its params in its module of `effivmt.benchmark.baselines`."""
+"""By peer, the class of its params in its module."""
 FILE = "peers.yaml"
 OWN_PARAMS = "MethodParams"
 """The class of the params in a user's file."""
@@ -38,7 +39,8 @@ def peer_module(peer: str) -> ModuleType:
     ParamsError where the file cannot be imported, or lacks what a method needs.
     """
     if peer in PEERS:
-        return import_module(f"effivmt.benchmark.baselines.{peer}")
+        package = "effivmt.method" if peer == "flow_motion" else "effivmt.benchmark.baselines"
+        return import_module(f"{package}.{peer}")
     name = f"effivmt_method_{Path(peer).stem}"  # by which params that come from another process find their class
     if name not in sys.modules:
         sys.modules[name] = _load(name, peer)

@@ -215,7 +215,8 @@ def fused(
 
     `branches` maps a name to (stock-layout weights, strength). Weights in float32 are merged in place, at no cost a
     step; their originals wait in host memory, also where the transformer is on a GPU. Beside weights of lower precision
-    the LoRAs stay in float32, as merging would round small updates away. On leaving, the original bytes are back.
+    the LoRAs stay as they are, as merging would round small updates away: in float32 on a processor, in the precision
+    of the transformer on a GPU. On leaving, the original bytes are back.
     """
     loras: dict[str, list[tuple[torch.Tensor, torch.Tensor, float]]] = {}
     for weights, strength in branches.values():
@@ -236,7 +237,8 @@ def fused(
                 linear.weight.detach().add_(sum(strength * (up @ down) for down, up, strength in sides))
             else:
                 replaced[module] = linear
-                transformer.set_submodule(module, _beside(linear, sides))
+                precision = torch.float32 if device.type == "cpu" else transformer.dtype
+                transformer.set_submodule(module, _beside(linear, sides, precision))
         yield transformer
     finally:
         for linear, original in merged:
@@ -245,10 +247,13 @@ def fused(
             transformer.set_submodule(module, linear)
 
 
-def _beside(linear: nn.Linear, parts: Sequence[tuple[torch.Tensor, torch.Tensor, float]]) -> SidedLinear:
+def _beside(
+    linear: nn.Linear, parts: Sequence[tuple[torch.Tensor, torch.Tensor, float]], precision: torch.dtype
+) -> SidedLinear:
     """A Linear that computes W + the sum of strength * B A, for parts (A, B, strength) in float32; W stays as it is."""
     down = torch.cat([down for down, _, _ in parts])
-    return SidedLinear(linear, down, torch.cat([strength * up for _, up, strength in parts], dim=1))
+    up = torch.cat([strength * up for _, up, strength in parts], dim=1)
+    return SidedLinear(linear, down.to(precision), up.to(precision))
 
 
 def to_comfyui(spatial: Mapping[str, torch.Tensor], temporal: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

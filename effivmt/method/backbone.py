@@ -2,6 +2,7 @@
 
 import gc
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,10 +16,11 @@ from transformers import AutoTokenizer, CLIPVisionModel, UMT5EncoderModel
 
 from effivmt.config import BackboneParams
 from effivmt.errors import BackboneError
-from effivmt.method.attention_backend import NATIVE, check_attention
+from effivmt.method.attention import check_attention, set_attention
 from effivmt.method.backbone_checks import TRAIN_TIMESTEPS
 from effivmt.method.backbone_folder import BackboneFolder, find_backbone
-from effivmt.method.device import make_deterministic, pick_device
+from effivmt.method.compiling import check_compiler
+from effivmt.method.device import pick_device, prepare_gpu
 from effivmt.method.experts import Expert
 from effivmt.method.low_memory import offload_blocks, store_in_float8
 from effivmt.method.memory_choices import MemoryChoices
@@ -44,8 +46,9 @@ FLOW: dict[str, Any] = {
 class Backbone:
     """The parts of one backbone in one process; each is loaded once and kept until `keep` releases it.
 
-    `digest` identifies the weights and configs of all parts (a model card beside them does not count). Loading a part
-    raises BackboneError where a file is damaged, or a weight is missing or of no use to the model.
+    `digest` identifies the weights and configs of all parts (a model card beside them does not count). Making one loads
+    nothing and raises ParamsError where this machine cannot do what the params ask for. Loading a part raises
+    BackboneError where a file is damaged, or a weight is missing or of no use to the model.
     """
 
     def __init__(
@@ -61,11 +64,12 @@ class Backbone:
         self.params = params
         self.device = pick_device(params.device, "backbone.device")
         self.dtype = getattr(torch, params.dtype)
-        check_attention(params.attention, self.device.type, params.dtype)
         if self.device.type == "cuda":
-            make_deterministic()
-            # The LoRAs beside bfloat16 weights are added in float32. TF32 holds bfloat16 values exactly.
-            torch.backends.cuda.matmul.allow_tf32 = self.dtype == torch.bfloat16
+            prepare_gpu(self.dtype, allow_tf32=params.allow_tf32)
+        config = WanTransformer3DModel.load_config(self.folder / "transformer")
+        check_attention(params, self.device, self.dtype, config.get("attention_head_dim", 128))
+        if params.compile:
+            check_compiler(self.device, self.memory)
         self._parts: dict[str, Any] = {}  # each of a type of its own
 
     @property
@@ -226,8 +230,7 @@ class Backbone:
         waits = offloaded or self.memory.float8_base
         device = torch.device("cpu") if waits else self.device
         transformer = self._model(WanTransformer3DModel, name, self.dtype, device)
-        if self.params.attention != NATIVE:
-            transformer.set_attention_backend(self.params.attention)
+        set_attention(transformer, self.params)
         if self.memory.float8_base:
             store_in_float8(transformer)
         if offloaded:
@@ -247,8 +250,16 @@ class Backbone:
 
     def _model(self, kind: Any, name: str, dtype: torch.dtype, device: torch.device) -> Any:
         """Loads a model of class `kind`, frozen, in evaluation mode, on a device; all its weights must be there."""
-        options = {"dtype" if kind in (UMT5EncoderModel, CLIPVisionModel) else "torch_dtype": dtype}
-        model, loading_info = self._load(kind, name, use_safetensors=True, output_loading_info=True, **options)
+        options: dict[str, object] = {"dtype" if kind in (UMT5EncoderModel, CLIPVisionModel) else "torch_dtype": dtype}
+        if device.type != "cpu":  # weight by weight: the host never holds the whole model
+            options["device_map"] = {"": device}
+        load = partial(self._load, kind, name, use_safetensors=True, output_loading_info=True)
+        try:
+            model, loading_info = load(**options)
+        except BackboneError:
+            if options.pop("device_map", None) is not None:  # it fails there before it knows the missing weights' names
+                self._check_complete(name, load(**options)[1])
+            raise
         self._check_complete(name, loading_info)
         return model.to(device).eval().requires_grad_(False)
 

@@ -163,6 +163,10 @@ def check_settings(found: BackboneFolder, params: Params) -> None:
     """ParamsError where settings do not fit the backbone: the size of frames, or what is for two transformers alone."""
     check_frame_size(found, params.ingest)
     experts = found.shape.experts
+    if experts[1:] and params.preview:
+        raise ParamsError(
+            f"preview is true but backbone {found.id} has two transformers; previews need one: leave --preview out"
+        )
     if not experts[1:]:
         for name, value, plain in (
             ("backbone.experts", params.backbone.experts, "all"),

@@ -31,12 +31,24 @@ class HeadChannels:
         return x if self.own is None else x.unflatten(1, (self.count, -1)).index_select(1, self.own).flatten(1)
 
     def add(self, y: torch.Tensor, inner: torch.Tensor, weight: torch.Tensor) -> None:
-        """Adds inner (S, R) times weight (R, c) in place to the channels of y (S, C)."""
-        if self.own is None:
-            y.addmm_(inner, weight)
+        """Adds inner (S, R) times weight (R, c) in place to the channels of y (S, C).
+
+        On a GPU the weight is filled up with zeros: one product, where adding to some channels would take a pass over
+        the product more, and a slower one to be deterministic.
+        """
+        if self.own is None or y.device.type != "cpu":
+            y.addmm_(inner, self.spread(weight))
         else:
             added = (inner @ weight).unflatten(1, (len(self.own), -1))
             y.view(len(y), self.count, -1).index_add_(1, self.own, added)
+
+    def spread(self, weight: torch.Tensor) -> torch.Tensor:
+        """A weight (R, c) of these channels as one of all channels (R, C), zero for the others."""
+        if self.own is None:
+            return weight
+        parts = weight.unflatten(1, (len(self.own), -1))
+        whole = weight.new_zeros(len(weight), self.count, parts.shape[2])
+        return whole.index_copy_(1, self.own, parts).flatten(1)
 
 
 @dataclass(frozen=True)

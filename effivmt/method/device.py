@@ -1,6 +1,8 @@
-"""Where models run: the processor or a GPU."""
+"""Where models run: the processor or a GPU, and how torch computes there."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -23,12 +25,33 @@ def pick_device(name: str, option: str) -> torch.device:
     return device
 
 
-def make_deterministic() -> None:
-    """Makes torch take, on a GPU, the variants of its operations that give the same bytes each time.
+def prepare_gpu(dtype: torch.dtype, *, allow_tf32: bool = False) -> None:
+    """Makes this process compute the same on a GPU each time, and says how it multiplies float32 matrices there.
 
-    An operation that has none runs as it is, with a warning of torch. cuBLAS reads its variable when its first product
-    is computed.
+    To be called before the first product on a GPU: cuBLAS reads its workspace's size then. An operation that torch has
+    no deterministic version of warns and goes on; `deterministic_gradients` is stricter. TF32 holds bfloat16 values
+    exactly, so beside weights of that precision it is always allowed.
     """
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # two of torch's sizes are deterministic, this is one
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.backends.cudnn.benchmark = False
+    # It is a pass over every new tensor, to find faults of code; torch's annotations do not have it.
+    setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010
+    torch.backends.cuda.matmul.allow_tf32 = allow_tf32 or dtype == torch.bfloat16
+
+
+@contextmanager
+def deterministic_gradients(device: torch.device) -> Iterator[None]:
+    """Within the context the gradients of a GPU are the same each time.
+
+    Where torch is only to warn, the backward passes of its attention are not deterministic. Here it refuses, by a
+    RuntimeError, an operation that has no deterministic version.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    on, warns = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(on, warn_only=warns)

@@ -13,7 +13,7 @@ from effivmt.config import IngestParams, RenderParams
 from effivmt.errors import EffiVMTError
 from effivmt.method.adapter import Adapter, LoraPair, check_fits, fused
 from effivmt.method.backbone import Backbone
-from effivmt.method.compilation import compiled
+from effivmt.method.compiling import compiled_blocks
 
 if TYPE_CHECKING:
     from diffusers.pipelines.wan.pipeline_wan_i2v import WanImageToVideoPipeline
@@ -59,8 +59,8 @@ def render(
         for transformer, pair in zip(transformers, pairs, strict=False):  # the second may have none
             spatial, temporal = (pair.spatial, params.appearance_strength), (pair.temporal, params.motion_strength)
             merged.enter_context(fused(transformer, {"spatial": spatial, "temporal": temporal}))
-        if params.compile:
-            merged.enter_context(compiled(transformers))
+        for transformer in transformers:
+            merged.enter_context(compiled_blocks(transformer, needed=backbone.params.compile))
         return run_pipeline(
             pipeline, prompt, negative, params, size=size, after_step=report, generator=generator, image=image
         )

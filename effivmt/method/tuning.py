@@ -16,6 +16,7 @@ from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from effivmt.config import LoraParams, SamplingParams, SpatialParams, TemporalParams
 from effivmt.errors import EffiVMTError
 from effivmt.method.checkpoint import load_checkpoint, save_checkpoint
+from effivmt.method.device import deterministic_gradients
 from effivmt.method.dual_path import add_lora, draw_weights, dual_path, hold_text, lora_parameters
 from effivmt.method.experts import ONLY, Expert
 from effivmt.method.heads import HeadMap
@@ -128,6 +129,7 @@ def tune_temporal(
     progress: Progress | None = None,
     on_divergence: Notice | None = None,
     expert: Expert = ONLY,
+    until: int | None = None,
 ) -> TuningResult:
     """Stage 3: LoRA on the temporal branches, from sparse frames with adaptive RoPE; L = L_denoise + lambda L_motion.
 
@@ -135,7 +137,9 @@ def tune_temporal(
     dense clip for every other; `num_frames` is T of the dense clip. The spatial adapter must be merged into
     the transformer's weights. weights, (phases, 1, F', h, w) or (1, 1, F, h, w), in [0, 1]: how much each position
     counts in the losses; None: all alike. first: the clip's first frame, where it is given; `sampling` must then keep
-    it. The other arguments and the errors are those of `tune_spatial`.
+    it. until: a multiple of `params.save_every`, of which it saves a checkpoint; it returns the weights that it has
+    then, or those of a later checkpoint, and the next call goes on from there with the result of one call. The other
+    arguments and the errors are those of `tune_spatial`.
     """
 
     kinds = [latents]  # drawn together
@@ -166,6 +170,7 @@ def tune_temporal(
         progress=progress,
         on_divergence=on_divergence,
         expert=expert,
+        until=until,
     )
 
 
@@ -226,10 +231,13 @@ def _tune(
     progress: Progress | None,
     on_divergence: Notice | None,
     expert: Expert,
+    until: int | None = None,
 ) -> TuningResult:
+    assert until is None or (until % params.save_every == 0 and until < params.steps)
     device, dtype = transformer.device, transformer.dtype
     caption = caption.to(device, dtype)
     with (
+        deterministic_gradients(device),
         _frozen(transformer, gradient_checkpointing=params.gradient_checkpointing),
         dual_path(transformer, heads),
         time_positions_of(transformer) as rope,
@@ -267,7 +275,7 @@ def _tune(
 
         optimizer, step, losses = begin()
         saved, share = step, losses.get(SHARE, [1.0])[-1]
-        while True:
+        while until is None or step < until:
             with torch.set_grad_enabled(step < params.steps):  # the last weights are only looked at, on the last batch
                 denoising, motion = losses_at(min(step, params.steps - 1))
                 loss = denoising + motion_weight * motion

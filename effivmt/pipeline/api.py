@@ -7,8 +7,9 @@ from effivmt.config import EvaluateParams
 from effivmt.errors import VideoError
 from effivmt.pipeline.healing import heal
 from effivmt.pipeline.outputs import Outputs
+from effivmt.pipeline.previews import with_previews
 from effivmt.pipeline.runner import StageRunner
-from effivmt.pipeline.transfer import TransferResult, run_clip
+from effivmt.pipeline.transfer import TransferMethod, TransferResult, run_clip
 from effivmt.pipeline.workspace import Workspace
 from effivmt.pipeline.write_outputs import write_outputs
 
@@ -17,17 +18,22 @@ EVALUATE_BYTES = 96 * 2**20
 
 
 def transfer(
-    work: Workspace, clip: Clip, out: Path | str, runner: StageRunner | None = None
+    work: Workspace,
+    clip: Clip,
+    out: Path | str,
+    runner: StageRunner | None = None,
+    *,
+    method: TransferMethod = run_clip,
 ) -> tuple[TransferResult, Outputs]:
     """Takes one clip through all stages and writes its out folder `out/<clip>/`.
 
     Returns the artifacts with their metrics and losses, and the paths of the files. Raises the EffiVMTError of the
-    first stage that fails. runner: how the stages are called; by default directly.
+    first stage that fails. runner: how the stages are called; by default directly. method: by default EffiVMT.
     """
     runner = runner or StageRunner(work.callback)
     for trial in heal(work.callback):
         with trial:
-            result = run_clip(work, clip, runner)
+            result = method(with_previews(work, clip, Path(out)), clip, runner)
             outputs = write_outputs(work, result, Path(out))
     return result, outputs
 

@@ -18,9 +18,10 @@ from effivmt.pipeline.csv_table import read_csv, write_csv
 from effivmt.pipeline.healing import heal
 from effivmt.pipeline.hits import find_hits
 from effivmt.pipeline.outcomes import QUARANTINE, RUN, ClipOutcome, RunSummary, Status
+from effivmt.pipeline.previews import with_previews
 from effivmt.pipeline.removed_rows import removed_rows
 from effivmt.pipeline.runner import CallStage, StageRunner
-from effivmt.pipeline.transfer import TransferResult, run_clip
+from effivmt.pipeline.transfer import TransferMethod, TransferResult, run_clip
 from effivmt.pipeline.workspace import Workspace
 from effivmt.pipeline.write_outputs import write_outputs
 from effivmt.report.run_report import write_run_report
@@ -28,10 +29,12 @@ from effivmt.store.disk_errors import write_errors
 from effivmt.store.files import atomic_write
 
 
-def process_clip(work: Workspace, clip: Clip, out: Path, call: CallStage | None = None) -> ClipOutcome:
+def process_clip(
+    work: Workspace, clip: Clip, out: Path, call: CallStage | None = None, *, method: TransferMethod = run_clip
+) -> ClipOutcome:
     """Takes one clip through all stages and writes `out/<clip>/`; never raises an Exception: errors are in the outcome.
 
-    call: how an engine calls a stage.
+    call: how an engine calls a stage. method: by default EffiVMT.
     """
     runner = StageRunner(work.callback, call)
 
@@ -39,7 +42,7 @@ def process_clip(work: Workspace, clip: Clip, out: Path, call: CallStage | None 
         result = None
         for trial in heal(work.callback):
             with trial:
-                result = run_clip(work, clip, runner)
+                result = method(with_previews(work, clip, out), clip, runner)
                 runner.stage = "outputs"
                 write_outputs(work, result, out)
         return result
@@ -77,17 +80,18 @@ def attempt(clip: Clip, runner: StageRunner, process: Callable[[], TransferResul
     )
 
 
-def run_catalog(work: Workspace, catalog: Catalog, out: Path | str) -> RunSummary:
+def run_catalog(work: Workspace, catalog: Catalog, out: Path | str, *, method: TransferMethod = run_clip) -> RunSummary:
     """Takes the clips of a catalog through all stages, one by one, without an engine, and writes the folder `out`.
 
     Clips that the store has come first. Rows of the catalog that are no clips are among the failures.
+    method: by default EffiVMT.
     """
     start, out = time.perf_counter(), Path(out)
     write_catalog_table(read_catalog(catalog.path), out)
-    outcomes = [*faulty_rows(catalog), *find_hits(work, catalog, out)]
+    outcomes = [*faulty_rows(catalog), *find_hits(work, catalog, out, method=method)]
     for clip in remaining(catalog, outcomes):
         work.callback.on_clip_start(clip.clip)
-        outcomes.append(process_clip(work, clip, out))
+        outcomes.append(process_clip(work, clip, out, method=method))
         work.callback.on_clip_end(outcomes[-1])
     return write_run(read_catalog(catalog.path), outcomes, out, time.perf_counter() - start)
 

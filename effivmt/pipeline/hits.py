@@ -11,13 +11,15 @@ from effivmt.pipeline.callbacks import Callback
 from effivmt.pipeline.outcomes import ClipOutcome
 from effivmt.pipeline.outputs import Outputs
 from effivmt.pipeline.runner import StageRunner
-from effivmt.pipeline.transfer import TransferResult, run_clip
+from effivmt.pipeline.transfer import TransferMethod, TransferResult, run_clip
 from effivmt.pipeline.workspace import Workspace
 from effivmt.pipeline.write_outputs import write_outputs
 from effivmt.store import Artifact, Key, Store
 
 
-def find_transfer(work: Workspace, clip: Clip, out: Path) -> tuple[TransferResult, Outputs] | None:
+def find_transfer(
+    work: Workspace, clip: Clip, out: Path, *, method: TransferMethod = run_clip
+) -> tuple[TransferResult, Outputs] | None:
     """The transfer of a clip that the store has, its out folder up to date; None where anything is to be computed.
 
     None also where a stage fails: whoever runs it will meet the error and set the clip aside. What is damaged is
@@ -25,7 +27,7 @@ def find_transfer(work: Workspace, clip: Clip, out: Path) -> tuple[TransferResul
     """
     reading = replace(work, store=_ReadingStore(work.store.root), callback=Callback())
     try:
-        result = run_clip(reading, clip, StageRunner(reading.callback))
+        result = method(reading, clip, StageRunner(reading.callback))
         return result, write_outputs(reading, result, out)
     except DamageError as damage:
         work.callback.on_damage(damage)
@@ -34,12 +36,12 @@ def find_transfer(work: Workspace, clip: Clip, out: Path) -> tuple[TransferResul
         return None
 
 
-def find_hits(work: Workspace, catalog: Catalog, out: Path) -> list[ClipOutcome]:
+def find_hits(work: Workspace, catalog: Catalog, out: Path, *, method: TransferMethod = run_clip) -> list[ClipOutcome]:
     """The outcomes of the clips that the store has, their out folders up to date; the callback hears of each."""
     hits = []
     for clip in catalog.clips:
         start = time.perf_counter()
-        if (found := find_transfer(work, clip, out)) is None:
+        if (found := find_transfer(work, clip, out, method=method)) is None:
             continue
         result = found[0]
         outcome = ClipOutcome(

@@ -11,9 +11,14 @@ GAIN = 0.05
 clips have intervals of ±0.035 (docs/comparison.md)."""
 
 
-def notices(psnr: float, rows: Sequence[MetricRow]) -> tuple[str, ...]:
-    """The notices of a clip that its autoencoder gives back with `psnr` (dB), and of the metrics of its videos."""
-    return (*_little_kept(psnr), *_no_gain(rows))
+def notices(
+    psnr: float, rows: Sequence[MetricRow], *, compared: tuple[str, str] = ("the adapter", "no adapter")
+) -> tuple[str, ...]:
+    """The notices of a clip that its autoencoder gives back with `psnr` (dB), and of the metrics of its videos.
+
+    compared: what made the videos, and what made those that they are compared with.
+    """
+    return (*_little_kept(psnr), *_no_gain(rows, *compared))
 
 
 def _little_kept(psnr: float) -> list[str]:
@@ -25,12 +30,12 @@ def _little_kept(psnr: float) -> list[str]:
     ]
 
 
-def _no_gain(rows: Sequence[MetricRow]) -> list[str]:
+def _no_gain(rows: Sequence[MetricRow], ours: str, theirs: str) -> list[str]:
     """Empty also where no video was rendered without the adapter, or the motion of either could not be measured."""
     compared = [row for row in rows if "baseline" in row]
-    ours, theirs = (mean_metrics(row[kind] for row in compared).get(COMPARED) for kind in ("adapter", "baseline"))
-    if ours is None or theirs is None or ours > theirs + GAIN:
+    with_it, without = (mean_metrics(row[kind] for row in compared).get(COMPARED) for kind in ("adapter", "baseline"))
+    if with_it is None or without is None or with_it > without + GAIN:
         return []
     return [
-        f"the adapter is not better than no adapter: two-sided motion fidelity {ours:.3f} with it, {theirs:.3f} without"
+        f"{ours} is not better than {theirs}: two-sided motion fidelity {with_it:.3f} with it, {without:.3f} without"
     ]

@@ -1,7 +1,7 @@
 """The transfer of one clip: its stages, one after another."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,27 +26,41 @@ from effivmt.pipeline.stages import (
     spatial,
     temporal,
 )
+from effivmt.pipeline.stages.previewing import show_untuned
 from effivmt.pipeline.workspace import Workspace
+from effivmt.report.run_record import Labels, labels_of
 from effivmt.store import Artifact
+
+
+@dataclass(frozen=True)
+class MethodFacts:
+    """Which method made the results, where the params of the pipeline do not say it: name, title, and params of its
+    own."""
+
+    name: str
+    title: str
+    params: Mapping[str, object]
 
 
 @dataclass(frozen=True)
 class TransferResult:
     """All artifacts of one clip, and the runs of the stages that made or found them.
 
-    masked: None where all of the clip's motion is wanted.
+    motion: the one with the adapter folder. classified, appearance and motion: None where the method has none. masked:
+    None where all of the clip's motion is wanted. method: None for EffiVMT.
     """
 
     clip: Clip
     backbone: BackboneFacts
     runs: tuple[StageRun, ...]
     ingested: Artifact
-    classified: Artifact
-    appearance: Artifact
-    motion: Artifact
     rendered: tuple[RenderedVideo, ...]
     evaluated: Artifact
+    classified: Artifact | None = None
+    appearance: Artifact | None = None
+    motion: Artifact | None = None
     masked: Artifact | None = None
+    method: MethodFacts | None = None
 
     @property
     def cached(self) -> bool:
@@ -66,7 +80,14 @@ class TransferResult:
     @property
     def notices(self) -> tuple[str, ...]:
         """What a user has to be told of the results, one line for each matter."""
+        if self.motion is None and self.method is not None:
+            return notices(load_psnr(self.ingested), self.metrics, compared=(self.method.title, "the backbone alone"))
         return notices(load_psnr(self.ingested), self.metrics)
+
+    @property
+    def labels(self) -> Labels:
+        """What the videos are called, and those that they are compared with."""
+        return labels_of(None if self.method is None else self.method.title, adapted=self.motion is not None)
 
     @property
     def metrics(self) -> list[MetricRow]:
@@ -75,9 +96,17 @@ class TransferResult:
 
     @property
     def losses(self) -> dict[str, dict[str, list[float]]]:
-        """Losses of every step by stage and name: `denoising`, and for `temporal` also `motion`."""
+        """Losses of every step by stage and name: `denoising`, for `temporal` also `motion`; {} where none are kept."""
         curves = {"spatial": self.appearance, "temporal": self.motion}
-        return {stage: json.loads(artifact.read("losses.json")) for stage, artifact in curves.items()}
+        return {
+            stage: json.loads(artifact.read("losses.json"))
+            for stage, artifact in curves.items()
+            if artifact is not None and "losses.json" in artifact.files
+        }
+
+
+TransferMethod = Callable[[Workspace, Clip, StageRunner], TransferResult]
+"""Takes a clip through all stages, as `run_clip` does."""
 
 
 def run_clip(work: Workspace, clip: Clip, runner: StageRunner | None = None) -> TransferResult:
@@ -88,6 +117,8 @@ def run_clip(work: Workspace, clip: Clip, runner: StageRunner | None = None) -> 
     runner.stage = "images" if clip.images else runner.stage
     check_clip_images(work, clip)
     ingested = runner.run(ingest, work, clip)
+    if work.previews is not None:
+        show_untuned(work.for_frames(load_excerpt(ingested).num_frames), clip, ingested)
     masked = runner.run(mask, work, clip, ingested) if clip.chosen else None
     classified = runner.run(heads, work, clip, ingested)
     work = work.for_frames(load_excerpt(ingested).num_frames)

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from effivmt.catalog import Clip
-from effivmt.config import CLIP_TINY, WAN_TINY, Params
-from effivmt.errors import BackboneError, in_one_line
+from effivmt.config import CLIP_TINY, NATIVE, WAN_TINY, Params
+from effivmt.errors import BackboneError, ParamsError, in_one_line
 from effivmt.evaluation.scorer_folder import ScorerFolder, find_scorer
-from effivmt.method.attention_backend import NATIVE
 from effivmt.method.backbone_folder import BackboneFolder, check_settings, find_backbone, tuned_experts
 from effivmt.method.experts import Expert
 from effivmt.method.memory_choices import MemoryChoices
@@ -55,7 +54,7 @@ class Workspace:
     """What all stages of one process share; `open_workspace` makes one.
 
     force: stages to run again even where the store has their results. loaded: copies of a workspace share it, so that
-    the backbone is loaded once.
+    the backbone is loaded once. previews: the folder that previews are written to; None: there are none.
     """
 
     store: Store
@@ -63,12 +62,13 @@ class Workspace:
     callback: Callback = field(default_factory=Callback)
     force: frozenset[str] = frozenset()
     loaded: LoadedBackbone = field(default_factory=LoadedBackbone, repr=False)
+    previews: Path | None = None
 
     @property
     def folder(self) -> BackboneFolder:
         """The backbone's folder, found and digested on first use.
 
-        BackboneError where it cannot be used; ParamsError where settings do not fit it.
+        BackboneError where it cannot be used; ParamsError where settings do not fit it, or this machine.
         """
         if self.loaded.folder is None:
             for trial in heal(self.callback):
@@ -77,7 +77,17 @@ class Workspace:
                     found = find_backbone(self.params.backbone, known, weights=weights)
             check_settings(found, self.params)
             self.loaded.folder = found
+            if self.loaded.weights and (self.params.backbone.attention != NATIVE or self.params.backbone.compile):
+                self._check_machine()
         return self.loaded.folder
+
+    def _check_machine(self) -> None:
+        """ParamsError where this machine lacks the attention backend or the compiler that the params ask for."""
+        try:
+            _ = self.backbone
+        except ParamsError:
+            self.loaded.folder = None  # so that the next use says it again
+            raise
 
     @property
     def memory(self) -> MemoryChoices:
@@ -120,14 +130,10 @@ class Workspace:
         """The backbone, created on first use."""
         if self.loaded.backbone is None:
             from effivmt.method.backbone import Backbone
-            from effivmt.method.compilation import check_compilation
             from effivmt.method.verbosity import silence_libraries
 
             silence_libraries()
-            backbone = Backbone(self.params.backbone, self.folder, self.memory)
-            if self.params.render.compile:
-                check_compilation(backbone.device, offloaded=bool(self.memory.offloaded_blocks))
-            self.loaded.backbone = backbone
+            self.loaded.backbone = Backbone(self.params.backbone, self.folder, self.memory)
         return self.loaded.backbone
 
     def for_clip(self, clip: Clip) -> "Workspace":
@@ -155,13 +161,26 @@ class Workspace:
         versions = VERSIONS | BENCHMARK_VERSIONS
         return Key(stage, versions[stage], inputs, params, self.folder.digest)
 
-    def precision(self, *, adapted: bool = False) -> str:
-        """How the transformer computes, as keys name it; adapted: with an adapter merged into its weights."""
-        backbone = self.params.backbone
-        precision = f"{backbone.dtype}, weights in 8 bits" if self.memory.float8_base else backbone.dtype
-        if adapted and precision != "float32":
-            precision += ", LoRA in float32"
-        return precision if backbone.attention == NATIVE else f"{precision}, attention {backbone.attention}"
+    @property
+    def precision(self) -> str:
+        """The precision of the transformer, as keys name it."""
+        params = self.params.backbone
+        dtype = f"{params.dtype}, TF32 allowed" if params.dtype == "float32" and params.allow_tf32 else params.dtype
+        return f"{dtype}, weights in 8 bits" if self.memory.float8_base else dtype
+
+    @property
+    def adapted_precision(self) -> str:
+        """The precision of a transformer with an adapter, as keys name it."""
+        merged = self.params.backbone.dtype == "float32"
+        return self.precision if merged else f"{self.precision}, LoRA in float32"
+
+    def kernels(self, attention: str, *, compiled: bool = False) -> dict[str, object]:
+        """What else of how a stage computes its result depends on; keys of torch's own attention do not have it.
+
+        attention: the backend that the stage uses; compiled: whether `backbone.compile` is for it.
+        """
+        settings: dict[str, object] = {} if attention == NATIVE else {"attention": attention}
+        return settings | {"compile": True} if compiled and self.params.backbone.compile else settings
 
     def forces(self, key: Key) -> bool:
         """Whether the artifact of this key is made again even where the store has it."""
@@ -186,7 +205,8 @@ def open_workspace(
     """A workspace with these params (default: the preset `tiny`) and this store or its folder, made when first needed.
 
     Finds the backbone's folder at once, fetching a hub id (weights False: without its weights, for keys and plans
-    alone). BackboneError where it cannot be used; ParamsError where settings do not fit it.
+    alone). BackboneError where it cannot be used; ParamsError where settings do not fit it, or where this machine does
+    not have the attention backend or the compiler that they ask for.
     """
     loaded = LoadedBackbone(weights=weights)
     opened = store if isinstance(store, Store) else Store(Path(store))

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from contextlib import suppress
 from dataclasses import asdict
 from importlib import metadata
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 from effivmt.pipeline.outcomes import StageRun
 from effivmt.pipeline.outputs import Outputs, image_name, video_names, without_adapter
 from effivmt.pipeline.stages.tensors import load_tensor
-from effivmt.pipeline.transfer import TransferResult
+from effivmt.pipeline.transfer import MethodFacts, TransferResult
 from effivmt.pipeline.workspace import Workspace
 from effivmt.report.run_record import CatalogRow, ClipMetrics, ClipRun, ResultRow, StageTiming, named_curves
 from effivmt.store import Artifact
@@ -57,6 +58,7 @@ def _made_of(work: Workspace, result: TransferResult) -> str:
     artifacts = [[run.stage, *(artifact.content_digest for artifact in run.artifacts)] for run in result.runs]
     clip = result.clip.model_dump(mode="json", exclude=_FILES)
     parts = [__version__, LAYOUT, clip, artifacts, result.backbone, work.params.model_dump(mode="json")]
+    parts += [asdict(result.method)] if result.method is not None else []
     return sha256_bytes(canonical_json(parts))
 
 
@@ -66,7 +68,7 @@ def _write_files(work: Workspace, result: TransferResult, outputs: Outputs, made
     from effivmt.report.clip_page import render_report
 
     folder = outputs.folder
-    outputs.adapter.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     outputs.record.unlink(missing_ok=True)
     earlier = _listed_files(outputs.metrics)
     for target, rendered in zip(outputs.videos, result.rendered, strict=True):
@@ -75,10 +77,12 @@ def _write_files(work: Workspace, result: TransferResult, outputs: Outputs, made
             copy_verified(rendered.without_adapter, "video.mp4", without_adapter(target))
         if _IMAGE in rendered.artifact.files:
             copy_verified(rendered.artifact, _IMAGE, folder / image_name(target))
-    copy_verified(result.classified, "heads.png", outputs.heads)
-    in_adapter = [name for name in result.motion.files if name.startswith("adapter/")]
-    for name in sorted(in_adapter, key=lambda name: name == "adapter/adapter.json"):  # last: it lists the others
-        copy_verified(result.motion, name, folder / name)
+    if result.classified is not None:
+        copy_verified(result.classified, "heads.png", outputs.heads)
+    if result.motion is not None:
+        outputs.adapter.mkdir(exist_ok=True)
+        for name in sorted(_in_adapter(result), key=lambda name: name == "adapter/adapter.json"):  # it lists the others
+            copy_verified(result.motion, name, folder / name)
     if result.masked is not None:
         copy_verified(result.masked, "mask.mp4", outputs.mask)
     frames = load_tensor(result.ingested, "frames").numpy()
@@ -93,11 +97,26 @@ def _write_files(work: Workspace, result: TransferResult, outputs: Outputs, made
         temporary.write_text(render_report(_report(work, result, outputs)), encoding="utf-8")
     for name in earlier - _listed_files(outputs.metrics):
         (folder / name).unlink(missing_ok=True)
-    if result.masked is None:
-        outputs.mask.unlink(missing_ok=True)
+    _remove_what_is_not_there(result, outputs)
     _remove_record_of_0_1(folder)
     with atomic_write(outputs.record) as temporary:
         temporary.write_text(json.dumps(_record(work, result, outputs, made_of), indent=1) + "\n", encoding="utf-8")
+
+
+def _in_adapter(result: TransferResult) -> list[str]:
+    """The files of the adapter folder; none where the method has no adapter."""
+    files = {} if result.motion is None else result.motion.files
+    return [name for name in files if name.startswith("adapter/")]
+
+
+def _remove_what_is_not_there(result: TransferResult, outputs: Outputs) -> None:
+    """Removes what an earlier run, perhaps by another method, had and this one has not."""
+    if result.masked is None:
+        outputs.mask.unlink(missing_ok=True)
+    if result.classified is None:
+        outputs.heads.unlink(missing_ok=True)
+    if result.motion is None:
+        shutil.rmtree(outputs.adapter, ignore_errors=True)
 
 
 def _remove_record_of_0_1(folder: Path) -> None:
@@ -109,12 +128,13 @@ def _remove_record_of_0_1(folder: Path) -> None:
 
 def _record(work: Workspace, result: TransferResult, outputs: Outputs, made_of: str) -> ClipRun:
     """The record of the folder: clip, video, backbone, params, timings and versions, and the sizes of our files."""
-    names = [*_listed_files(outputs.metrics), *(name for name in result.motion.files if name.startswith("adapter/"))]
-    drawn = [outputs.reference, outputs.sheet, outputs.heads, outputs.metrics, outputs.losses, outputs.report]
+    names = [*_listed_files(outputs.metrics), *_in_adapter(result)]
+    drawn = [outputs.reference, outputs.sheet, outputs.metrics, outputs.losses, outputs.report]
+    drawn += [outputs.heads] if result.classified is not None else []
     drawn += [outputs.mask] if result.masked is not None else []
     files = [*(outputs.folder / name for name in names), *drawn]
     timings = {run.stage: _timing(run) for run in result.runs}
-    return {
+    record: ClipRun = {
         "made_of": made_of,
         "clip": cast(CatalogRow, result.clip.model_dump(mode="json", exclude=_FILES)),
         "video": {
@@ -128,6 +148,9 @@ def _record(work: Workspace, result: TransferResult, outputs: Outputs, made_of: 
         "versions": _versions(),
         "files": {path.relative_to(outputs.folder).as_posix(): path.stat().st_size for path in sorted(files)},
     }
+    if (method := result.method) is not None:
+        record["method"] = {"name": method.name, "title": method.title, "params": method.params}
+    return record
 
 
 def _sheet(result: TransferResult, reference: "np.ndarray") -> "np.ndarray":
@@ -138,11 +161,12 @@ def _sheet(result: TransferResult, reference: "np.ndarray") -> "np.ndarray":
         with artifact.opened("video.mp4") as path:
             return read_frames(path)[0]
 
+    without = result.labels[1].replace("adapter", "the adapter")
     rows = [(f"Reference: {result.clip.caption}", reference)]
     for one in result.rendered:
         rows.append((one.prompt or "(of an image)", read(one.artifact)))
         if one.without_adapter is not None:
-            rows.append((f"Without the adapter: {one.prompt}", read(one.without_adapter)))
+            rows.append((f"{without}: {one.prompt}", read(one.without_adapter)))
     return contact_sheet(rows)
 
 
@@ -192,14 +216,21 @@ def _report(work: Workspace, result: TransferResult, outputs: Outputs) -> "Repor
         backbone_id=result.backbone["id"],
         backbone_digest=result.backbone["digest"],
         results=results,
-        head_map=outputs.heads,
+        head_map=None if result.classified is None else outputs.heads,
         mask=None if result.masked is None else outputs.mask,
         motion_of=result.clip.motion_of,
         losses=named_curves(result.losses),
         timings={run.stage: _timing(run) for run in result.runs},
-        params=work.params.model_dump(mode="json"),
+        params=work.params.model_dump(mode="json") | _own_params(result.method),
         versions=_versions(),
+        method=result.method.title if result.method is not None else "",
+        labels=result.labels,
     )
+
+
+def _own_params(method: MethodFacts | None) -> dict[str, object]:
+    """The params of a method's own, under its name."""
+    return {method.name: dict(method.params)} if method is not None and method.params else {}
 
 
 def _timing(run: StageRun) -> "Timing":

@@ -30,7 +30,12 @@ def choose_memory(params: Params, folder: Path, memo: Path, experts: Sequence[Ex
     if gigabytes is None:
         return MemoryChoices()
     read = params.model_dump(
-        mode="json", exclude={"seed": True, "evaluate": True, "backbone": {"path", "revision", "device"}}
+        mode="json",
+        exclude={
+            "seed": True,
+            "evaluate": True,
+            "backbone": {"path", "revision", "device", "attention", "compile", "allow_tf32"},
+        },
     )
     configs = [(folder / part / "config.json").read_text(encoding="utf-8") for part in _PARTS]
     key = sha256_bytes(canonical_json([__version__, gigabytes, read, len(experts), configs]))

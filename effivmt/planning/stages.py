@@ -141,7 +141,10 @@ class StageCounter:
         params, vae = self.params.render, autoencoder_without_data(self.folder)
         forward, decoding = self._forward(choices), self._decoding(choices)
         transformer = transformer_without_data(self.folder, self.dtype, float8=choices.float8_base, layers=2)
-        held = self._lora_bytes(self.params.spatial.rank) + self._lora_bytes(self.params.temporal.rank)
+        held = 0  # of the LoRAs: merged into float32 weights, they are gone
+        if self.dtype != torch.float32:
+            ranks = self.params.spatial.rank, self.params.temporal.rank
+            held = sum(map(self._lora_bytes, ranks)) * self.dtype.itemsize // torch.float32.itemsize
         held += _bytes_of(transformer) if choices.offloaded_blocks else self._weights(choices)
         others = (len(self.experts) - 1) * held
         peak = others + max(forward.peak + _bytes_of(vae), held + decoding.peak)

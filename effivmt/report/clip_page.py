@@ -8,6 +8,7 @@ import yaml
 
 from effivmt.report.charts import Chart, loss_chart
 from effivmt.report.inline_media import inline_image, inline_video
+from effivmt.report.run_record import Labels
 from effivmt.report.templating import described, template
 
 
@@ -42,7 +43,9 @@ class Report:
     `excerpt`: what was taken of the reference video. `notices`: what has to be told of the results. `losses`: stage ->
     loss of each step. `timings`: stage -> Timing. `params`: nested, of plain YAML values.
     `mask`: a video of the wanted part of the reference, which is `motion_of` `all` (in a region), `camera` or `object`;
-    None: the whole reference.
+    None: the whole reference. `previews`: label -> video, of a run that still goes on.
+    `method`: the title of the one that made the results, empty for EffiVMT; `labels`: what the videos are called, and
+    those that they are compared with.
     """
 
     clip: str
@@ -53,6 +56,7 @@ class Report:
     excerpt: str = ""
     notices: Sequence[str] = ()
     results: Sequence[Result] = ()
+    previews: Mapping[str, Path] = field(default_factory=dict)
     head_map: Path | None = None
     mask: Path | None = None
     motion_of: str = "all"
@@ -60,6 +64,8 @@ class Report:
     timings: Mapping[str, Timing] = field(default_factory=dict)
     params: Mapping[str, object] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
+    method: str = ""
+    labels: Labels = ("With adapter", "Without adapter")
 
 
 def render_report(data: Report) -> str:
@@ -81,6 +87,7 @@ def render_report(data: Report) -> str:
             )
             for it in data.results
         ],
+        previews={label: inline_video(video) for label, video in data.previews.items()},
         metrics=described({name for it in data.results for name in (*it.metrics, *it.metrics_without_adapter)}),
         mask=data.mask and inline_video(data.mask),
         head_map=data.head_map and inline_image(data.head_map),

@@ -10,7 +10,7 @@ from effivmt.evaluation.metrics import finite_metrics, mean_metrics
 from effivmt.report.charts import Chart
 from effivmt.report.clip_page import Report, Result, Timing, charts, params_text
 from effivmt.report.inline_media import InlineFile, InlineFiles
-from effivmt.report.run_record import ClipMetrics, ClipRecord, RunRecord, named_curves
+from effivmt.report.run_record import ClipMetrics, ClipRecord, RunRecord, labels_of, named_curves
 from effivmt.report.templating import described, template
 
 LIMIT = 64 * 2**20
@@ -120,6 +120,7 @@ def _report(folder: Path, record: ClipRecord) -> Report:
     made = record.made
     if made is None:
         raise ValueError("transfer.json is not whole")
+    title = made["method"]["title"] if "method" in made else None
     return Report(
         clip=record.clip,
         caption=record.caption,
@@ -138,11 +139,13 @@ def _report(folder: Path, record: ClipRecord) -> Report:
             )
             for row in metrics["results"]
         ],
-        head_map=folder / "heads.png",
+        head_map=folder / "heads.png" if "heads.png" in made["files"] else None,
         losses=named_curves(losses),
         timings={stage: Timing(**timing) for stage, timing in made["stages"].items()},
         params=made["params"],
         versions=made["versions"],
+        method=title or "",
+        labels=labels_of(title, adapted=any(name.startswith("adapter/") for name in made["files"])),
     )
 
 

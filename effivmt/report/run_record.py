@@ -66,6 +66,23 @@ CatalogRow = TypedDict(
 """A row of a catalog; the class of the clip is `class` in a catalog's file and `group` in a clip's transfer.json."""
 
 
+Labels = tuple[str, str]
+"""What a page calls the videos, and those that they are compared with."""
+
+
+def labels_of(title: str | None, *, adapted: bool) -> Labels:
+    """The labels of videos that were rendered with an adapter or, without one, by a method of this title."""
+    return ("With adapter", "Without adapter") if adapted or title is None else (title, "Backbone alone")
+
+
+class MethodRow(TypedDict):
+    """The method that made the results, where it is not EffiVMT: its name, title and own params."""
+
+    name: str
+    title: str
+    params: Mapping[str, object]
+
+
 class ClipRun(TypedDict):
     """transfer.json of an out folder. `made_of`: digest of all that its content depends on; `files`: sizes in bytes.
 
@@ -80,6 +97,7 @@ class ClipRun(TypedDict):
     stages: Mapping[str, StageTiming]
     versions: Mapping[str, str]
     files: Mapping[str, int]
+    method: NotRequired[MethodRow]
 
 
 class ResultRow(MetricRow):

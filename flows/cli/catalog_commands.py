@@ -16,20 +16,23 @@ from effivmt_flows.cli.options import (
     Address,
     Engine,
     Force,
+    Method,
     OutFolder,
     Overrides,
     ParamsSource,
+    Preview,
     Quiet,
     Resource,
     Runner,
     StoreFolder,
-    check_stages,
+    load_method,
     load_params,
 )
 
 if TYPE_CHECKING:
     from effivmt.catalog import Catalog
     from effivmt.pipeline.outcomes import RunSummary
+    from effivmt.pipeline.transfer import TransferMethod
     from effivmt.pipeline.workspace import Workspace
     from effivmt_tasks.cluster import Cluster
 
@@ -55,6 +58,8 @@ def run(
     out: OutFolder = OUT,
     only: Annotated[list[str], typer.Option(metavar="CLIP", help="Runs this clip alone; repeatable.")] = [],  # noqa: B006
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Shows what would be done, and why.")] = False,
+    method: Method = "effivmt",
+    preview: Preview = False,
     force: Force = [],  # noqa: B006
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Runs only what failed in the last run.")
@@ -72,8 +77,7 @@ def run(
     quiet: Quiet = False,
 ) -> None:
     """Transfers the motion of every clip of a catalog to its prompts."""
-    settings = load_params(params, overrides)
-    check_stages(force)
+    settings, by_method = load_method(method, params, overrides, preview=preview, force=force, dry_run=dry_run)
     if runner == "dask" and engine == "local":
         raise ParamsError("--runner dask and --engine local contradict one another; leave one out")
     from effivmt.catalog import read_catalog
@@ -110,15 +114,17 @@ def run(
         if engine == "local":
             from effivmt.pipeline.catalog_run import run_catalog
 
-            summary = run_catalog(work, chosen, out)
+            summary = run_catalog(work, chosen, out, method=by_method)
         else:
-            summary = _run_with_prefect(work, chosen, out, cluster)
+            summary = _run_with_prefect(work, chosen, out, cluster, method=by_method)
     print_run(summary, chosen, out, quiet=quiet)
     if summary.failed:
         raise typer.Exit(1)
 
 
-def _run_with_prefect(work: "Workspace", chosen: "Catalog", out: Path, cluster: "Cluster | None") -> "RunSummary":
+def _run_with_prefect(
+    work: "Workspace", chosen: "Catalog", out: Path, cluster: "Cluster | None", *, method: "TransferMethod"
+) -> "RunSummary":
     """Runs a catalog with Prefect; without it where all are hits and PREFECT_API_URL names no server to hear of it."""
     from effivmt.pipeline.hits import find_hits
 
@@ -126,7 +132,7 @@ def _run_with_prefect(work: "Workspace", chosen: "Catalog", out: Path, cluster: 
         from effivmt_tasks.server import reach_server
 
         reach_server(needed_by="--runner dask")
-    hits = find_hits(work, chosen, out)
+    hits = find_hits(work, chosen, out, method=method)
     if len(hits) == len(chosen.clips) and not os.environ.get("PREFECT_API_URL"):
         from effivmt_flows.recording import record_hits
 
@@ -138,7 +144,17 @@ def _run_with_prefect(work: "Workspace", chosen: "Catalog", out: Path, cluster: 
 
     force = tuple(sorted(work.force))
     store, callback = work.store.root, work.callback
-    return run_catalog_flow(chosen, work.params, store, out, hits=hits, force=force, callback=callback, cluster=cluster)
+    return run_catalog_flow(
+        chosen,
+        work.params,
+        store,
+        out,
+        hits=hits,
+        force=force,
+        callback=callback,
+        cluster=cluster,
+        method=method,
+    )
 
 
 def serve(

@@ -15,11 +15,13 @@ from effivmt_flows.cli.options import (
     Engine,
     Force,
     Images,
+    Method,
     Overrides,
     ParamsSource,
+    Preview,
     Quiet,
     StoreFolder,
-    check_stages,
+    load_method,
     load_params,
 )
 
@@ -71,6 +73,8 @@ def transfer(
             help="Takes the motion of what is there on the first frame: pixels of the video, or shares of 1.",
         ),
     ] = None,
+    method: Method = "effivmt",
+    preview: Preview = False,
     force: Force = [],  # noqa: B006
     engine: Engine = "prefect",
     params: ParamsSource = None,
@@ -83,7 +87,9 @@ def transfer(
 
     if not prompt and not image:
         raise ParamsError("there is no --prompt; say what to render, or give an image with --image")
-    settings = load_params(params, overrides)
+    if image and preview:
+        raise ParamsError("--preview shows prompts, but the videos begin with --image; leave --preview out")
+    settings, by_method = load_method(method, params, overrides, preview=preview, force=force)
     clip = _clip(
         clip=name or clip_id(video.stem),
         video=video,
@@ -96,7 +102,6 @@ def transfer(
         motion_of=motion_of,
         region=region,
     )
-    check_stages(force)
     from effivmt.pipeline.api import transfer as transfer_clip
     from effivmt.pipeline.hits import find_transfer
     from effivmt.pipeline.outputs import check_writable, refuse_other_video
@@ -120,7 +125,7 @@ def transfer(
         check_video(clip)
     say_scorer_fault(work.scorer.fault, quiet=quiet)
     say_memory(work.memory, quiet=quiet)
-    if engine == "prefect" and (found := find_transfer(work, clip, out)):
+    if engine == "prefect" and (found := find_transfer(work, clip, out, method=by_method)):
         from effivmt_flows.recording import record_clip
 
         result, outputs = found
@@ -137,10 +142,10 @@ def transfer(
         from effivmt_flows.transfer import transfer as flow
 
         with stage_progress(quiet=quiet) as callback:
-            result, outputs = flow(clip, settings, store, out, force=tuple(force), callback=callback)
+            result, outputs = flow(clip, settings, store, out, force=tuple(force), callback=callback, method=by_method)
     else:
         with stage_progress(quiet=quiet) as callback:
-            result, outputs = transfer_clip(replace(work, callback=callback), clip, out)
+            result, outputs = transfer_clip(replace(work, callback=callback), clip, out, method=by_method)
     if quiet:
         say(outputs.folder)
     else:

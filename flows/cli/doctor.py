@@ -14,7 +14,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from effivmt.config import DEFAULT_FILE, Params, find_embedded, load_params
+from effivmt.config import DEFAULT_FILE, NATIVE, Params, find_embedded, load_params
 from effivmt.errors import EffiVMTError
 from effivmt_tasks.stores import REMOTE, open_remote
 from effivmt_tasks.tracking.location import check_reachable, public_uri, tracking_uri
@@ -114,6 +114,10 @@ def check_backbone(params: Params) -> Check:
             chosen = f" --revision {revision}" if revision else ""
             return Check("backbone", f"{path} is not on this machine; hf download {path}{chosen}", ok=False)
     found, device = find_backbone(params.backbone), pick_device(params.backbone.device, "backbone.device")
+    if params.backbone.attention != NATIVE or params.backbone.compile:
+        from effivmt.method.backbone import Backbone
+
+        Backbone(params.backbone, found)  # it checks both
     return Check("backbone", f"{found.id}: {', '.join(found.shape.components)}; digest {found.digest[:12]}; {device}")
 
 

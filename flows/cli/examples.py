@@ -2,7 +2,7 @@
 
 EXAMPLES = {
     "demo": "effivmt demo --out demo",
-    "transfer": 'effivmt transfer dog.mp4 --caption "a dog running" --prompt "a fox running" --out out',
+    "transfer": 'effivmt transfer dog.mp4 --caption "a dog running" --prompt "a fox running" --preview --out out',
     "new": 'effivmt new films.csv films --prompt "a fox running"',
     "run": "effivmt run films.csv --out out --dry-run",
     "serve": 'effivmt serve films.csv --cron "0 2 * * *" --timezone Europe/Berlin --out out',

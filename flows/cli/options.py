@@ -10,6 +10,7 @@ from effivmt.store import DEFAULT_STORE
 
 if TYPE_CHECKING:
     from effivmt.config import Params
+    from effivmt.pipeline.transfer import TransferMethod
 
 ParamsSource = Annotated[
     str | None,
@@ -46,6 +47,17 @@ Resource = Annotated[
     str,
     typer.Option(metavar="NAME", envvar="EFFIVMT_RESOURCE", help="Dask resource of which a clip takes one: GPU."),
 ]
+Method = Annotated[
+    str,
+    typer.Option(
+        "--method",
+        metavar="NAME|FILE.py",
+        help="effivmt, backbone, motion-director, two-stage, ditflow, smm, flow-motion, or a file with one.",
+    ),
+]
+Preview = Annotated[
+    bool, typer.Option("--preview", help="Shows videos of the first prompt on the clip's page while it is tuned.")
+]
 Images = Annotated[
     list[Path],
     typer.Option(
@@ -72,3 +84,15 @@ def load_params(source: str | None, overrides: list[str]) -> "Params":
     from effivmt import config
 
     return config.load_params(source, overrides)
+
+
+def load_method(
+    name: str, source: str | None, overrides: list[str], *, preview: bool, force: list[str], dry_run: bool = False
+) -> "tuple[Params, TransferMethod]":
+    """The params, and how a clip is transferred by the method of `--method`; ParamsError says which option is wrong."""
+    from effivmt.benchmark.method_transfer import choose_method
+
+    check_stages(force)
+    if preview:
+        overrides = [*overrides, "preview=true"]
+    return choose_method(name, source, overrides, force=force, dry_run=dry_run)

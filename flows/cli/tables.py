@@ -118,9 +118,10 @@ def print_transfer(result: TransferResult, outputs: Outputs) -> None:
         stages.add_row(run.stage, status_of(run), f"{run.seconds:.1f}")
     console.print(stages)
     for row, video in zip(result.metrics, outputs.videos, strict=True):
-        kinds = {KINDS["adapter"]: row["adapter"]}
+        labels = KINDS if result.motion else dict(zip(KINDS, result.labels, strict=True))
+        kinds = {labels["adapter"]: row["adapter"]}
         if "baseline" in row:
-            kinds[KINDS["baseline"]] = row["baseline"]
+            kinds[labels["baseline"]] = row["baseline"]
         console.print(metrics_table(f"{video.name}: {row['prompt']}", kinds))
     for notice in result.notices:
         console.print(f"{'notice':<8} {notice}", style="yellow", soft_wrap=True, markup=False)
@@ -128,11 +129,13 @@ def print_transfer(result: TransferResult, outputs: Outputs) -> None:
     paths = {
         "videos": outputs.videos,
         "sheet": (outputs.sheet,),
-        "heads": (outputs.heads,),
+        "heads": (outputs.heads,) if result.classified else (),
         "metrics": (outputs.metrics,),
-        "adapter": (outputs.adapter,),
+        "adapter": (outputs.adapter,) if result.motion else (),
         "report": (outputs.report,),
     }
+    if result.motion is None:
+        console.print(f"{'adapter':<8} none: this method tunes nothing", soft_wrap=True, markup=False)
     for name, group in paths.items():
         for path in group:
             console.print(f"{name:<8} {path}", soft_wrap=True, markup=False)

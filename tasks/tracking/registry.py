@@ -177,6 +177,7 @@ def _tags(record: Mapping) -> dict[str, str]:
     clip, backbone = record["clip"], record["backbone"]
     tags = {"clip": clip["clip"], "caption": clip["caption"], VIDEO_SHA256: record["video"]["sha256"]}
     tags |= {"backbone": backbone["id"], "backbone_digest": backbone["digest"]}
+    tags |= {"method": record["method"]["name"]} if "method" in record else {}
     return tags | {"code": code_version(), "declared_metric": f"mean/{DECLARED}"}
 
 

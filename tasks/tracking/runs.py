@@ -30,14 +30,16 @@ _VIEW = {"mlflow.experimentKind": "custom_model_development"}
 def track_folder(
     client: MlflowClient, uri: str, folder: Path, parent: Callable[[], str | None] = lambda: None
 ) -> TrackedRun:
-    """Records a clip's folder as a run, registers its adapter, and writes tracked.json.
+    """Records a clip's folder as a run, registers its adapter, if it has one, and writes tracked.json.
 
     parent: gives the id of the run that a new run is to be a child of. A folder with these very contents that was
     recorded before, from here or elsewhere, gets no second run. Raises MlflowException or OSError where MLflow cannot
     write; the folder is then pending as before. AdapterError where the folder's adapter is damaged.
     """
     record, outputs = read_record(folder / RECORD), Outputs(folder, ())
-    _check_adapter(outputs)
+    adapted = any(name.startswith(f"{outputs.adapter.name}/") for name in record["files"])
+    if adapted:
+        _check_adapter(outputs)
     made_of, experiment = record["made_of"], experiment_id(client, uri)
     before = read_tracked(folder)
     if before is not None and before.uri == public_uri(uri) and not before.made_of:
@@ -54,10 +56,12 @@ def track_folder(
         write_tracked(folder, TrackedRun(public_uri(uri), run_id))
         _log(client, run_id, record, outputs)
         client.set_terminated(run_id)
-    version = registry.register(client, outputs, record, run_id)
-    for name, value in {"model": version.name, "model_version": version.version}.items():
-        client.set_tag(run_id, name, value)
-    tracked = TrackedRun(public_uri(uri), run_id, made_of, version.name, str(version.version))
+    tracked = TrackedRun(public_uri(uri), run_id, made_of)
+    if adapted:
+        version = registry.register(client, outputs, record, run_id)
+        for name, value in {"model": version.name, "model_version": version.version}.items():
+            client.set_tag(run_id, name, value)
+        tracked = TrackedRun(public_uri(uri), run_id, made_of, version.name, str(version.version))
     write_tracked(folder, tracked)
     return tracked
 
@@ -100,13 +104,15 @@ def _tags(record: Mapping) -> dict[str, str]:
     clip, backbone = record["clip"], record["backbone"]
     tags = {"clip": clip["clip"], "caption": clip["caption"], "made_of": record["made_of"]}
     tags |= {"backbone": backbone["id"], "backbone_digest": backbone["digest"], "code": code_version()}
+    tags |= {"method": record["method"]["name"]} if "method" in record else {}
     return tags | {"video": record["video"]["name"], "video_sha256": record["video"]["sha256"]}
 
 
 def _log(client: MlflowClient, run_id: str, record: Mapping, outputs: Outputs) -> None:
     """Params, tags, metrics and files of a run; the adapter is with the registered model."""
     now = int(time.time() * 1000)
-    settings = [Param(name, str(value)) for name, value in flatten(record["params"])]
+    own = {record["method"]["name"]: record["method"]["params"]} if "method" in record else {}
+    settings = [Param(name, str(value)) for name, value in flatten(record["params"] | own)]
     tags = [RunTag(f"prompt_{number}", prompt) for number, prompt in enumerate(record["clip"]["prompts"], 1)]
     tags += [RunTag(f"version/{name}", version) for name, version in record["versions"].items()]
     for start in range(0, max(len(settings), len(tags)), 100):  # MLflow's limits of one batch

@@ -10,6 +10,7 @@ import classification
 import document
 import gpu
 import pipeline
+import preview
 import render
 import step
 from timing import interleaved, table
@@ -48,6 +49,8 @@ def test_the_gpu_script_at_small_shapes(run, capsys):
         "rendered step, guided",
         "decoding",
     ]
+    minutes = [row["minutes in all"] for row in found["rows"] if row["minutes in all"] is not None]
+    assert len(minutes) == 4 and all(minutes)  # of 3000 and 2000 steps of both kinds
     for row in found["rows"]:
         assert row["ms"] > 0 and row["TFLOP"] > 0 and 0 < row["share of matmul rate"] < 2
     assert found["machine"]["matmul_flops_per_second"] > 1e8 and "| kind " in capsys.readouterr().out
@@ -60,6 +63,7 @@ def test_the_gpu_script_at_small_shapes(run, capsys):
         (step, ["--no-dense"], "plain LoRA, all heads"),
         (classification, [], "plain forward"),
         (render, ["--steps", "1"], "stock pipeline"),
+        (preview, ["--steps", "4"], "plain rendering of one prompt"),
         (pipeline, ["--clips", "2"], "import of torch"),
     ],
 )
@@ -101,6 +105,6 @@ def test_a_table_and_the_document(tmp_path):
 def test_every_script_has_its_place_in_the_document():
     text = "".join(path.read_text(encoding="utf-8") for path in document.DOCUMENTS)
     scripts = {path.stem for path in Path(document.__file__).parent.glob("*.py")}
-    assert {"step", "classification", "render", "pipeline", "gpu", "memory"} <= scripts
-    for name in ("step", "classification", "render", "pipeline", "gpu", "memory"):
+    assert {"step", "classification", "render", "preview", "pipeline", "gpu", "memory"} <= scripts
+    for name in ("step", "classification", "render", "preview", "pipeline", "gpu", "memory"):
         assert f"<!-- {name} -->" in text and f"<!-- end of {name} -->" in text

@@ -13,10 +13,10 @@ import torch
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from pydantic import Field
 
-from effivmt.benchmark.baselines import guided
 from effivmt.benchmark.baselines.features import block_at, queries_and_keys, token_grid
-from effivmt.benchmark.baselines.guided import GuidedRequest, SamplingStep
 from effivmt.config import Positive, Section
+from effivmt.method import guided
+from effivmt.method.guided import GuidedRequest, SamplingStep
 
 Rate = Annotated[float, Field(gt=0)]
 

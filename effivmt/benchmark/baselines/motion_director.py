@@ -22,6 +22,7 @@ from effivmt.errors import EffiVMTError
 from effivmt.method import losses
 from effivmt.method.branch_lora import PROJECTIONS
 from effivmt.method.checkpoint import load_checkpoint, save_checkpoint
+from effivmt.method.device import deterministic_gradients
 from effivmt.method.heads import BRANCHES
 from effivmt.method.prediction import predict_velocity
 from effivmt.method.seeding import generator
@@ -75,7 +76,7 @@ def tune(
     weights = {f"{name}.{key}": weight for name, lora in loras.items() for key, weight in lora.items()}
     optimizer = torch.optim.AdamW(weights.values(), lr=params.learning_rate, weight_decay=params.weight_decay)
     start, _ = load_checkpoint(checkpoint, weights, optimizer)
-    with checkpointed(transformer, needed=gradient_checkpointing):
+    with checkpointed(transformer, needed=gradient_checkpointing), deterministic_gradients(transformer.device):
         for step in range(start, params.steps):
             random = generator(seed, "motion_director", clip, step)
             frames = single[torch.randint(len(single), (params.batch,), generator=random)]

@@ -13,10 +13,10 @@ from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from pydantic import Field
 from torch.nn import functional as F
 
-from effivmt.benchmark.baselines import guided
 from effivmt.benchmark.baselines.features import block_at, block_output, token_grid
-from effivmt.benchmark.baselines.guided import GuidedRequest, SamplingStep
 from effivmt.config import Positive, Section
+from effivmt.method import guided
+from effivmt.method.guided import GuidedRequest, SamplingStep
 from effivmt.method.losses import add_noise
 
 Rate = Annotated[float, Field(gt=0)]

@@ -36,7 +36,7 @@ class HeadSource:
 def heads_key(work: Workspace, sources: Sequence[HeadSource]) -> Key:
     """The store key."""
     params = work.params.heads
-    settings = params.model_dump(exclude={"scope_clips"}) | {"precision": work.precision()}
+    settings = params.model_dump(exclude={"scope_clips"}) | {"precision": work.precision}
     if params.split == "classified":  # keys made before there were other splits do not have it
         settings.pop("split")
     if params.scope == "clip":
@@ -52,6 +52,7 @@ def heads_key(work: Workspace, sources: Sequence[HeadSource]) -> Key:
             inputs[f"first_frame_{number}"] = source.first.digest(FIRST_FRAME)
     if names := [expert.name for expert in work.experts if expert.name]:
         settings["experts"] = names
+    settings |= work.kernels(work.params.backbone.attention)
     return work.key("heads", inputs, settings | {"seed": work.params.seed})
 
 

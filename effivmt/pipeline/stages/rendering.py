@@ -20,10 +20,6 @@ if TYPE_CHECKING:
     from effivmt.method.adapter import Adapter
 
 
-LATER = ("guidance_scale_2", "compile")
-"""Fields that came later: keys that were made before do not have them."""
-
-
 @dataclass(frozen=True)
 class RenderedVideo:
     """One rendered video (artifact: video.mp4, sheet.png) and, for comparison, the one without the adapter.
@@ -122,8 +118,11 @@ def rendered_videos(jobs: Sequence[RenderJob], made: Sequence[Artifact]) -> list
 
 
 def sampling_settings(params: RenderParams, unread: set[str]) -> dict[str, object]:
-    """The section without the fields that are `unread`, and without those of `LATER` that are unset."""
-    return params.model_dump(exclude=unread | {name for name in LATER if not getattr(params, name)})
+    """The section without the fields that are `unread`, and without what is for a second transformer where it is unset.
+
+    Keys that were made before Wan 2.2 do not have it.
+    """
+    return params.model_dump(exclude=unread if params.guidance_scale_2 else {*unread, "guidance_scale_2"})
 
 
 def _render_params(work: Workspace, job: RenderJob) -> RenderParams:
@@ -140,7 +139,8 @@ def render_key(work: Workspace, job: RenderJob) -> Key:
         "render": sampling_settings(params, unread),
         "seed": job.seed,
         "ingest": work.params.ingest.model_dump(),
-        "precision": work.precision(adapted=adapter is not None),
+        "precision": work.adapted_precision if adapter else work.precision,
+        **work.kernels(work.params.backbone.attention, compiled=True),
     }
     if work.memory.tiled_decoding:  # keys of whole pictures do not have it
         settings["tiled"] = True

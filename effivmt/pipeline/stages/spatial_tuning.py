@@ -22,15 +22,12 @@ Tuning = TypeVar("Tuning", bound=LoraParams)
 
 
 def tuning_settings(work: Workspace, params: LoraParams) -> dict[str, object]:
-    """What the result of a tuning stage depends on: its section (but not how often it saves), seed and precision.
-
-    Keys that were made before gradients could be clipped do not have `max_grad_norm`.
-    """
-    unread = {"save_every"} if params.max_grad_norm else {"save_every", "max_grad_norm"}
+    """What the result of a tuning stage depends on: its section (but not how often it saves), seed and precision."""
     return {
-        **params.model_dump(exclude=unread),
+        **params.model_dump(exclude={"save_every"}),
         "seed": work.params.seed,
-        "precision": work.precision(),
+        "precision": work.precision,
+        **work.kernels(work.params.backbone.differentiable_attention, compiled=True),
     }
 
 
@@ -101,19 +98,22 @@ def _tune_expert(
     work: Workspace, expert: Expert, heads: "HeadMap", *, inputs: SpatialInputs, checkpoint: Path, progress: "Progress"
 ) -> "TuningResult":
     """Tunes one transformer, with no other in memory."""
+    from effivmt.method.compiling import compiled_blocks
     from effivmt.method.tuning import tune_spatial
 
     work.backbone.keep(expert.component)
-    return tune_spatial(
-        work.backbone.transformer_of(expert),
-        heads,
-        load_tensor(inputs.ingested, "single"),
-        load_tensor(inputs.caption, "embedding")[None],
-        params=checkpointed(work.params.spatial, work.memory.spatial_checkpointing),
-        seed=work.params.seed,
-        clip=inputs.ingested.digest("single.safetensors"),
-        checkpoint=checkpoint,
-        progress=progress,
-        on_divergence=work.callback.on_notice,
-        expert=expert,
-    )
+    transformer = work.backbone.transformer_of(expert)
+    with compiled_blocks(transformer, needed=work.params.backbone.compile):
+        return tune_spatial(
+            transformer,
+            heads,
+            load_tensor(inputs.ingested, "single"),
+            load_tensor(inputs.caption, "embedding")[None],
+            params=checkpointed(work.params.spatial, work.memory.spatial_checkpointing),
+            seed=work.params.seed,
+            clip=inputs.ingested.digest("single.safetensors"),
+            checkpoint=checkpoint,
+            progress=progress,
+            on_divergence=work.callback.on_notice,
+            expert=expert,
+        )

@@ -14,7 +14,10 @@ from effivmt.store.digests import sha256_bytes
 def text_key(work: Workspace, text: str) -> Key:
     """The store key; ParamsError for a text that is too long or no Unicode."""
     check_text(text)
-    settings = {"max_sequence_length": work.params.backbone.max_sequence_length, "dtype": work.params.backbone.dtype}
+    params = work.params.backbone
+    settings: dict[str, object] = {"max_sequence_length": params.max_sequence_length, "dtype": params.dtype}
+    if params.dtype == "float32" and params.allow_tf32:  # keys without TF32 do not have it
+        settings["allow_tf32"] = True
     return work.key("text", {"text": sha256_bytes(text.encode())}, settings)
 
 

@@ -8,7 +8,7 @@ import torch
 from diffusers import WanTransformer3DModel
 
 from effivmt.method.adapter import to_stock_layout
-from effivmt.method.branch_lora import PROJECTIONS
+from effivmt.method.branch_lora import PROJECTIONS, HeadChannels
 from effivmt.method.dual_path import add_lora, channels_of, dual_path, hold_text, lora_parameters
 from effivmt.method.heads import BRANCHES, HeadMap
 
@@ -217,3 +217,16 @@ def test_channels_of_each_branch_in_stock_order():
     channels = channels_of(np.array([True, False, True]), 2)
     assert channels["spatial"].tolist() == [2, 3] and channels["temporal"].tolist() == [0, 1, 4, 5]
     assert channels_of(np.zeros(2, dtype=bool), 3)["temporal"].shape == (0,)
+
+
+@pytest.mark.parametrize("own", [[0, 2], [3], None])
+def test_a_weight_spread_over_all_channels_adds_the_same(own):
+    """As a GPU adds a LoRA, in one product."""
+    random = torch.Generator().manual_seed(0)
+    heads = HeadChannels(None if own is None else torch.tensor(own), 4)
+    y, inner = torch.randn(5, 12, generator=random), torch.randn(5, 2, generator=random)
+    weight = torch.randn(2, 12 if own is None else 3 * len(own), generator=random)
+    spread = torch.addmm(y, inner, heads.spread(weight))
+    heads.add(y, inner, weight)
+    assert torch.allclose(spread, y, atol=1e-6)
+    assert torch.equal(heads.of(heads.spread(weight)), weight)

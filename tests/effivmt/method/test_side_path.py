@@ -1,5 +1,6 @@
 """A LoRA on bfloat16 weights has the effect that it has on float32 ones, merged or not, split by heads or not."""
 
+from collections.abc import Iterator
 from copy import deepcopy
 
 import numpy as np
@@ -10,6 +11,8 @@ from torch import nn
 from effivmt.method.adapter import fused
 from effivmt.method.dual_path import dual_path
 from effivmt.method.heads import label_heads
+from effivmt.method.side_path import SidedLinear, SidedProduct
+from effivmt.planning.counting import counted
 
 RATIOS = [0.1, 0.03, 0.01, 0.003]
 MERGED = [0.017, 0.055, 0.17, 0.5]
@@ -64,6 +67,55 @@ def test_the_effect_is_kept_where_merging_would_round_it_away(ratio, merged_erro
     assert (change - delta).norm() / delta.norm() < 0.01
     error = (rounded.weight.float() - linear.weight.float() - delta).norm() / delta.norm()
     assert merged_error / 1.4 < error < merged_error * 1.4
+
+
+@pytest.fixture
+def product_in_float32() -> Iterator[None]:
+    """Gives the processor the product of low precision with a result in float32, which torch has for GPUs alone."""
+    with torch.library._scoped_library("aten", "IMPL") as library:
+        library.impl("mm.dtype", lambda a, b, dtype: a.to(dtype) @ b.to(dtype), "CPU")
+        yield
+
+
+@pytest.mark.parametrize("ratio", RATIOS)
+@torch.no_grad()
+def test_the_effect_is_kept_by_the_products_of_a_gpu(ratio, product_in_float32):
+    random = torch.Generator().manual_seed(0)
+    linear = nn.Linear(16, 16, dtype=torch.bfloat16)
+    linear.weight.copy_(torch.randn(linear.weight.shape, generator=random))
+    down, up = lora_for(linear, ratio, random)
+    delta = STRENGTH * up @ down
+    sides = down.bfloat16(), (STRENGTH * up).bfloat16()
+    change = mean_change(linear, lambda x: SidedProduct.apply(x, linear.weight, linear.bias, *sides), 16)
+    assert (change - delta).norm() / delta.norm() < 0.01
+
+
+def test_the_products_of_a_gpu_have_the_gradient_of_their_input(product_in_float32):
+    random = torch.Generator().manual_seed(0)
+    x, weight, bias, down, up = (
+        torch.randn(shape, generator=random).bfloat16() for shape in ((2, 3, 8), (6, 8), (6,), (4, 8), (6, 4))
+    )
+    outputs, gradients = [], []
+    for product in (SidedProduct.apply, lambda x, w, b, a, c: nn.functional.linear(x, w, b) + x @ a.T @ c.T):
+        leaf = x.clone().requires_grad_()
+        outputs.append(product(leaf, weight, bias, down, up))
+        outputs[-1].float().square().sum().backward()
+        gradients.append(leaf.grad)
+    for ours, plain in (outputs, gradients):
+        assert ours.dtype == torch.bfloat16 and ours.shape == plain.shape
+        assert (ours.float() - plain.float()).norm() < 0.02 * plain.float().norm()
+
+
+def test_without_data_it_takes_what_it_takes_on_a_gpu():
+    """No copy of the weight in float32: a plan counts the output in both precisions and the inner product."""
+    with torch.device("meta"):
+        linear = nn.Linear(512, 512, dtype=torch.bfloat16).requires_grad_(False)
+        x, down, up = torch.empty(1, 16, 512), torch.empty(4, 512), torch.empty(512, 4)
+    sided, x = SidedLinear(linear, down.bfloat16(), up.bfloat16()), x.bfloat16()
+    with torch.no_grad(), counted([linear]) as counter:
+        held = counter.peak
+        assert sided(x).dtype == torch.bfloat16
+    assert counter.peak - held < 3 * 4 * 16 * 512 < linear.weight.nbytes
 
 
 @torch.no_grad()

@@ -97,10 +97,10 @@ class TestStages:
 
     def test_keys_name_what_changes_the_result_alone(self, params, tmp_path):
         exact = self.workspace(params, tmp_path, MemoryChoices(spatial_checkpointing=True, offloaded_blocks=True))
-        assert (exact.precision(), exact.precision(adapted=True)) == ("float32", "float32")
+        assert (exact.precision, exact.adapted_precision) == ("float32", "float32")
         assert tuning_settings(exact, params.spatial)["gradient_checkpointing"] is False
         coarse = self.workspace(params, tmp_path, MemoryChoices(float8_base=True))
-        assert coarse.precision() == "float32, weights in 8 bits"
+        assert coarse.precision == "float32, weights in 8 bits"
 
     def test_a_stage_is_checkpointed_where_params_or_memory_ask(self, params):
         asked = params.spatial.model_copy(update={"gradient_checkpointing": True})

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from effivmt.benchmark.baselines.guided import GuidedRequest
 from effivmt.config import IngestParams, RenderParams
 from effivmt.method.backbone import Backbone
+from effivmt.method.guided import GuidedRequest
 
 
 @pytest.fixture(scope="session")

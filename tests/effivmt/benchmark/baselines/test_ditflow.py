@@ -13,7 +13,7 @@ from effivmt.benchmark.baselines.ditflow import (
     reference_flow,
     token_positions,
 )
-from effivmt.benchmark.baselines.guided import optimise
+from effivmt.method.guided import optimise
 
 GRID = (3, 4, 5)
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from effivmt.benchmark.baselines.flow_motion import FlowMotionParams, clean_prediction, guidance_loss
-from effivmt.benchmark.baselines.guided import SamplingStep
+from effivmt.method.flow_motion import FlowMotionParams, clean_prediction, guidance_loss
+from effivmt.method.guided import SamplingStep
 
 PARAMS = FlowMotionParams()
 

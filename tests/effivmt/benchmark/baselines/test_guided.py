@@ -7,8 +7,8 @@ import pytest
 import torch
 from diffusers import UniPCMultistepScheduler
 
-from effivmt.benchmark.baselines.guided import SamplingStep, generate, guided_steps, optimise
 from effivmt.errors import EffiVMTError
+from effivmt.method.guided import SamplingStep, generate, guided_steps, optimise
 from effivmt.method.rendering import render
 
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 from safetensors.torch import save as to_bytes
 
-from effivmt.benchmark.baselines import ditflow, flow_motion, guided, smm
+from effivmt.benchmark.baselines import ditflow, smm
+from effivmt.method import flow_motion, guided
 from effivmt.method.rendering import render
 
 PEERS = {

@@ -94,14 +94,6 @@ class TestLearning:
             assert after[1] < before[1]
             assert len(tuned.losses["motion"]) == 60
 
-    def test_clipped_gradients_move_the_weights_less(self, transformer, stage):
-        """AdamW undoes a scale of the gradients, but not one far below its epsilon of 1e-8; B starts at 0."""
-        ends = {}
-        for norm in (None, 1e3, 1e-12):
-            weights = stage(transformer, steps=3, save_every=9, max_grad_norm=norm).weights
-            ends[norm] = torch.cat([w.flatten() for n, w in weights.items() if n.endswith("lora_B")]).abs().max()
-        assert ends[1e3] == ends[None] > 1000 * ends[1e-12]
-
     def test_motion_weight_lowers_the_motion_loss(self, transformer, clip, tmp_path):
         ends = []
         for weight in (0.0, 3.0):

@@ -13,6 +13,7 @@ import torch
 from effivmt.config import IngestParams, RenderParams
 from effivmt.errors import EffiVMTError
 from effivmt.method.backbone import Backbone
+from effivmt.method.device import deterministic_gradients
 from effivmt.method.rendering import Pipeline, run_pipeline
 
 
@@ -118,7 +119,7 @@ def optimise(
 
     Raises EffiVMTError when the loss is not finite.
     """
-    with torch.enable_grad():
+    with torch.enable_grad(), deterministic_gradients(latents.device):
         latents = latents.detach().clone().requires_grad_()
         optimizer = torch.optim.Adam([latents], lr=learning_rate)
         for step in range(steps):

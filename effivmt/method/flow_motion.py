@@ -12,9 +12,9 @@ import torch
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from pydantic import Field
 
-from effivmt.benchmark.baselines import guided
-from effivmt.benchmark.baselines.guided import GuidedRequest, SamplingStep
 from effivmt.config import Positive, Section
+from effivmt.method import guided
+from effivmt.method.guided import GuidedRequest, SamplingStep
 from effivmt.method.losses import add_noise
 from effivmt.method.prediction import predict_velocity
 
