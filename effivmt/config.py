@@ -183,18 +183,16 @@ class LoraParams(Section):
 class SpatialParams(LoraParams):
     """Stage 2: appearance LoRA on the spatial branches, single frames."""
 
-    later: ClassVar[tuple[str, ...]] = (*LoraParams.later, "with_image")
     steps: Annotated[int, Field(ge=0)] = 100
     """0 leaves stage 2 out: the adapter has no appearance LoRA."""
     batch: Positive = 8
     learning_rate: LearningRate = 3e-3
-    with_image: bool = False
-    """Whether stage 2 is done also where the videos begin with images, which else give them their looks."""
 
 
 class TemporalParams(LoraParams):
     """Stage 3: motion LoRA on the temporal branches, sparse frames, adaptive RoPE."""
 
+    later: ClassVar[tuple[str, ...]] = (*LoraParams.later, "first_frame")
     rank: Positive = 32
     steps: Positive = 600
     learning_rate: LearningRate = 4e-3
@@ -203,6 +201,9 @@ class TemporalParams(LoraParams):
     rope: Literal["none", "paper", "aligned"] = "aligned"
     motion_weight: Annotated[float, Field(ge=0, le=100)] = 1.0
     """lambda of L = L_denoise + lambda * L_motion."""
+    first_frame: bool = False
+    """Where videos begin with images: true gives the clip's own first frame to stages 1 and 3 and leaves stage 2 out;
+    false tunes as for prompts alone. On a backbone that needs an image it is always given."""
 
 
 class RenderParams(Section):

@@ -132,7 +132,7 @@ def _find_sources(work: Workspace, clip: Clip, ingested: Artifact) -> list[HeadS
 
 def _find_first_frame(work: Workspace, clip: Clip, ingested: Artifact) -> Artifact | str | None:
     """None where no first frame is given."""
-    return _find(work, first_frame_key(work, ingested)) if clip.images else None
+    return _find(work, first_frame_key(work, ingested)) if work.gives_first_frame(clip) else None
 
 
 def _find_rendered(work: Workspace, clip: Clip, motion: Artifact) -> list[RenderedVideo] | str:

@@ -137,13 +137,17 @@ class Workspace:
         return self.loaded.backbone
 
     def for_clip(self, clip: Clip) -> "Workspace":
-        """This workspace under the clip's own seed, if it has one, and without stage 2 where images give the looks."""
+        """This workspace under the clip's own seed, if it has one; without stage 2 where its first frame is given."""
         params = self.params
-        if clip.images and not params.spatial.with_image:
+        if self.gives_first_frame(clip):
             params = params.model_copy(update={"spatial": params.spatial.model_copy(update={"steps": 0})})
         if clip.seed is not None:
             params = params.model_copy(update={"seed": clip.seed})
         return self if params is self.params else replace(self, params=params)
+
+    def gives_first_frame(self, clip: Clip) -> bool:
+        """Whether stages 1 and 3 are given the clip's own first frame."""
+        return bool(clip.images) and (self.params.temporal.first_frame or self.folder.shape.needs_image)
 
     def for_frames(self, num_frames: int) -> "Workspace":
         """This workspace for a clip of `num_frames` frames, which may be fewer than the params ask for."""

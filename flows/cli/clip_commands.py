@@ -189,6 +189,10 @@ def render(
     if not prompt and image is None:
         raise ParamsError("there is no --prompt; say what to render, or give an image with --image")
     images = [] if image is None else [image]
+    if images and any(appearance):
+        raise ParamsError(
+            "--appearance is for a prompt alone; with --image the looks come from the image: leave it out"
+        )
     from effivmt.pipeline import stages
     from effivmt.pipeline.healing import heal
     from effivmt.pipeline.runner import StageRunner

@@ -52,7 +52,7 @@ def pretrain(
     ] = "auto",
     samples: Annotated[int, typer.Option(metavar="N", min=4, help="Clips that judge draws; images of images.")] = 64,
     captions: Annotated[bool, typer.Option("--captions", help="Says in the prompts of images what they show.")] = False,
-    catalog: Annotated[Path, typer.Option(metavar="FILE", help="The clips of transfer.")] = CATALOG,
+    catalog: Annotated[Path, typer.Option(metavar="FILE", help="The clips of transfer and images.")] = CATALOG,
     params: ParamsSource = None,
     store: StoreFolder = STORE,
     overrides: Overrides = [],  # noqa: B006
@@ -75,7 +75,8 @@ def pretrain(
     elif step == "images":
         from effivmt_flows.cli.pretrain_images import run_images
 
-        run_images(work / "images", load_params(params, overrides), store, count=samples, captions=captions)
+        settings = load_params(params, overrides)
+        run_images(catalog, work / "images", settings, store, count=samples, captions=captions)
     elif step == "parts":
         from effivmt_flows.cli.pretrain_parts import run_parts
 

@@ -2,7 +2,7 @@
 
     ingest -> heads -> spatial -> temporal -> render -> evaluate
            `-> mask, where only a part of the motion is wanted; temporal and evaluate then read it instead of ingest
-           `-> first frame, where videos begin with images; heads and temporal are then given the clip's own
+           `-> first frame, where the clip's own is given to heads and temporal, for videos of images
 
 A module holds one stage: its store key, the stage, and its work. A key holds the digests of the very files that the
 stage reads and the params that it reads, so a new prompt re-renders and never re-tunes, and a new lambda re-tunes

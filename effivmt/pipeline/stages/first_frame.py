@@ -57,16 +57,10 @@ def check_images(work: Workspace, prompts: Sequence[str], images: Sequence[Path]
 def check_clip_images(work: Workspace, clip: Clip) -> None:
     """`check_images` for a clip that is tuned; ParamsError, too, where settings of the tuning do not go with images."""
     check_images(work, clip.prompts, clip.images)
-    params, found = work.params, work.folder
-    if clip.images and (mode := params.sampling.mode) not in ("anchored", "dense"):
+    if work.gives_first_frame(clip) and (mode := work.params.sampling.mode) not in ("anchored", "dense"):
         raise ParamsError(
-            f"sampling.mode is {mode}, which does not always keep the first frame; with an image set it to anchored or "
-            "dense"
-        )
-    if params.spatial.with_image and found.shape.needs_image:
-        raise ParamsError(
-            f"spatial.with_image is true but backbone {found.id} always sees the frame that stage 2 would learn; leave "
-            "it out"
+            f"sampling.mode is {mode}, which does not always keep the first frame; where that is given set it to "
+            "anchored or dense"
         )
 
 

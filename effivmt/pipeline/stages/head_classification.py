@@ -81,7 +81,9 @@ def heads(work: Workspace, clip: Clip, ingested: Artifact) -> Artifact:
         clips, embedding = [ingested], texts[clip.caption]
     else:
         clips, embedding = [ingest(work, other) for other in scope_clips(work, clip)], embed_texts(work, [""])[""]
-    sources = [HeadSource(it, embedding, first_frame(work, it) if clip.images else None) for it in clips]
+    sources = [
+        HeadSource(it, embedding, first_frame(work, it) if work.gives_first_frame(clip) else None) for it in clips
+    ]
     key = heads_key(work, sources)
     return work.store.build(key, partial(_classify, work, sources=sources), force=work.forces(key))
 

@@ -125,9 +125,15 @@ def sampling_settings(params: RenderParams, unread: set[str]) -> dict[str, objec
     return params.model_dump(exclude=unread if params.guidance_scale_2 else {*unread, "guidance_scale_2"})
 
 
+def _render_params(work: Workspace, job: RenderJob) -> RenderParams:
+    """The section; an image gives the looks, so that those of the reference are not rendered beside it."""
+    params = work.params.render
+    return params if job.image is None else params.model_copy(update={"appearance_strength": 0.0})
+
+
 def render_key(work: Workspace, job: RenderJob) -> Key:
     """The store key."""
-    params, adapter = work.params.render, job.adapter
+    params, adapter = _render_params(work, job), job.adapter
     unread = {"seeds", "baseline"} | (set() if adapter else {"appearance_strength", "motion_strength"})
     settings = {
         "render": sampling_settings(params, unread),
@@ -155,7 +161,8 @@ def render(
     """Renders every prompt and seed with an adapter folder, and without it; files: video.mp4, sheet.png.
 
     `adapter` None: the backbone alone, with nothing to compare with. images: the file that the videos of each prompt
-    begin with, on a backbone that takes them; each is also a file image.png, as it was fitted. AdapterError where the
+    begin with, on a backbone that takes them; each is also a file image.png, as it was fitted, and gives the looks: the
+    appearance strength is then 0. AdapterError where the
     folder is damaged or was made for another backbone; the errors of `check_images`.
     """
     check_images(work, prompts, images)
@@ -189,7 +196,7 @@ def _render(
         job.adapter.load() if job.adapter else None,
         load_tensor(job.embedding, "embedding"),
         load_tensor(job.negative, "embedding"),
-        params=work.params.render,
+        params=_render_params(work, job),
         size=work.params.ingest,
         seed=job.seed,
         image=image,

@@ -71,7 +71,7 @@ def temporal(
     if work.previews is not None:
         embed_clip(work, clip)
     caption = embed_texts(work, [clip.caption])[clip.caption]
-    first = first_frame(work, ingested) if clip.images else None
+    first = first_frame(work, ingested) if work.gives_first_frame(clip) else None
     inputs = TemporalInputs(ingested, caption, classified, appearance, first)
     key = temporal_key(work, inputs)
     return work.store.build(key, partial(_tune, work, clip=clip, inputs=inputs), force=work.forces(key))

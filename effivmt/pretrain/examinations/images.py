@@ -1,18 +1,14 @@
 """Images that training never drew, and how a video that begins with one keeps it and follows a motion."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from effivmt.pretrain.examinations.captions import WORLD
 from effivmt.pretrain.examinations.judge import judge, path_scores
 from effivmt.world.looks import Ground, Look
-from effivmt.world.motions import HELD_OUT, held_out
+from effivmt.world.motions import Motion
 from effivmt.world.scenes import draw_clip, object_clip, with_article
-
-MOTIONS = ("zigzag", "rectangle", "figure eight", "there and back")
-"""The held-out motions that are transferred, of a red square on navy."""
-CAPTION = "a red square on a navy background"
 
 
 @dataclass(frozen=True)
@@ -20,9 +16,18 @@ class Picture:
     """An image uint8 (64, 64, 3) of one plain object, and what it shows."""
 
     image: np.ndarray
-    colour: str
-    shape: str
-    caption: str
+    look: Look
+    ground: Ground
+
+    @property
+    def caption(self) -> str:
+        """What says all that is to be seen."""
+        thing = with_article(f"{self.look.colour} {self.look.shape}")
+        return f"{thing} on {with_article(self.ground.colour)} background"
+
+    def at(self, centre: np.ndarray) -> "Picture":
+        """The same object on the same ground with its centre at (x, y), in pixels."""
+        return replace(self, image=_still(self.look, self.ground, centre))
 
 
 @dataclass(frozen=True)
@@ -39,16 +44,6 @@ class ImageScores:
     path: float
 
 
-def draw_references(num_frames: int) -> dict[str, np.ndarray]:
-    """The reference clips, frames uint8 (T, 64, 64, 3), by the name of their motion."""
-    assert set(MOTIONS) <= set(HELD_OUT)
-    look, ground = Look("square", "red", 10.0), Ground("navy")
-    random = np.random.default_rng(WORLD)
-    return {
-        name: object_clip(look, ground, held_out(name, random, num_frames, look.radius), "").frames for name in MOTIONS
-    }
-
-
 def draw_pictures(count: int) -> list[Picture]:
     """First frames of `count` clips of a data set that training never draws: a plain object anywhere on a plain ground.
 
@@ -63,9 +58,13 @@ def draw_pictures(count: int) -> list[Picture]:
         if look.pattern == ground.pattern == "plain":
             seen = judge(image[None])
             if (seen.colour, seen.shape) == (look.colour, look.shape):
-                caption = f"{with_article(f'{look.colour} {look.shape}')} on {with_article(ground.colour)} background"
-                pictures.append(Picture(image, look.colour, look.shape, caption))
+                pictures.append(Picture(image, look, ground))
     return pictures
+
+
+def _still(look: Look, ground: Ground, centre: np.ndarray) -> np.ndarray:
+    zero = np.zeros(1, np.float32)
+    return object_clip(look, ground, Motion(np.asarray(centre, np.float32)[None], zero, zero + 1), "").frames[0]
 
 
 def score(frames: np.ndarray, picture: Picture, true_path: np.ndarray) -> ImageScores:
@@ -73,8 +72,8 @@ def score(frames: np.ndarray, picture: Picture, true_path: np.ndarray) -> ImageS
     seen = judge(frames)
     return ImageScores(
         psnr(frames[0], picture.image),
-        seen.colour == picture.colour,
-        seen.shape == picture.shape,
+        seen.colour == picture.look.colour,
+        seen.shape == picture.look.shape,
         path_scores(seen.path, true_path)[0],
     )
 

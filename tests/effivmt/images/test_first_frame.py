@@ -35,6 +35,12 @@ def done(work, animated) -> TransferResult:
     return run_clip(work, animated)
 
 
+def giving(work: Workspace) -> Workspace:
+    """The workspace with the clip's own first frame given to the tuning."""
+    temporal = work.params.temporal.model_copy(update={"first_frame": True})
+    return replace(work, params=work.params.model_copy(update={"temporal": temporal}))
+
+
 class TestVelocity:
     def test_is_that_of_the_stock_pipeline(self, work):
         """The clean frame has timestep 0 on its tokens, and what the noise was there makes no difference."""
@@ -63,26 +69,31 @@ class TestVelocity:
 
 
 class TestTransfer:
-    def test_learns_no_looks_and_sees_the_first_frame(self, work, done, animated):
-        assert done.losses["spatial"] == {} and len(done.losses["temporal"]["motion"]) == 3
-        assert "first_frame" in done.motion.inputs and "first_frame_0" in done.classified.inputs
+    def test_tunes_as_for_a_prompt_and_keeps_the_keys_of_that(self, work, done, animated):
+        """An image only renders, and without one no key has a word of images."""
+        plain = run_clip(work, animated.model_copy(update={"images": (), "prompts": ("a star",)}))
+        assert plain.motion.cached and plain.motion.path == done.motion.path
+        assert set(plain.motion.inputs) == {"clip", "caption", "heads", "spatial"}
+        assert set(plain.classified.inputs) == {"clip", "caption"}
+        assert "image" in done.rendered[0].artifact.inputs and "image" not in plain.rendered[0].artifact.inputs
+        assert set(plain.rendered[0].artifact.files) == {"video.mp4", "sheet.png"}
+        assert "first_frame" not in json.dumps(work.params.model_dump())
+        assert "images" not in plain.clip.model_dump(mode="json")
         assert [stage.action for stage in plan_clip(work, animated)] == ["hit"] * len(stages.STAGES)
 
-    def test_learns_looks_where_it_is_asked_to(self, work, animated):
-        spatial = work.params.spatial.model_copy(update={"with_image": True})
-        chosen = replace(work, params=work.params.model_copy(update={"spatial": spatial}))
-        assert len(run_clip(chosen, animated).losses["spatial"]["denoising"]) == 3
+    def test_sees_the_first_frame_where_it_is_asked_to(self, work, done, animated):
+        chosen = giving(work)
+        given = run_clip(chosen, animated)
+        assert given.losses["spatial"] == {} and len(given.losses["temporal"]["motion"]) == 3
+        assert "first_frame" in given.motion.inputs and "first_frame_0" in given.classified.inputs
+        assert [stage.action for stage in plan_clip(chosen, animated)] == ["hit"] * len(stages.STAGES)
 
-    def test_leaves_the_keys_of_a_run_without_an_image(self, work, done, animated):
-        """The keys of today's runs have no word of images."""
-        plain = run_clip(work, animated.model_copy(update={"images": (), "prompts": ("a star",)}))
-        assert set(plain.motion.inputs) == {"clip", "caption", "heads", "spatial"}
-        assert set(plain.classified.inputs) == {"clip", "caption"} and plain.ingested.cached
-        assert "image" not in plain.rendered[0].artifact.inputs
-        assert set(plain.rendered[0].artifact.files) == {"video.mp4", "sheet.png"}
-        assert plain.motion.path != done.motion.path
-        assert "with_image" not in json.dumps(work.params.model_dump())
-        assert "images" not in plain.clip.model_dump(mode="json")
+    def test_takes_no_looks_of_the_reference(self, work, done, animated):
+        """The image gives the looks: no appearance strength changes the video."""
+        render = work.params.render.model_copy(update={"appearance_strength": 4.0})
+        loud = replace(work, params=work.params.model_copy(update={"render": render}))
+        (video,) = stages.render(loud, [""], done.motion.path / "adapter", images=animated.images)
+        assert video.artifact.cached
 
     def test_leaves_the_image_in_the_out_folder(self, work, done, tmp_path, image):
         outputs = write_outputs(work, done, tmp_path)
@@ -131,18 +142,12 @@ def test_rendering_is_that_of_the_stock_pipeline(work, image):
 
 
 class TestRefusals:
-    @pytest.mark.parametrize(
-        ("section", "changes", "told"),
-        [
-            ("sampling", {"mode": "latent"}, "sampling.mode is latent, which does not always keep the first frame"),
-            ("sampling", {"mode": "pixel"}, "set it to anchored or dense"),
-        ],
-    )
-    def test_settings(self, work, animated, section, changes, told):
-        changed = getattr(work.params, section).model_copy(update=changes)
-        params = work.params.model_copy(update={section: changed})
-        with pytest.raises(ParamsError, match=told):
-            run_clip(replace(work, params=params), animated)
+    @pytest.mark.parametrize("mode", ["latent", "pixel"])
+    def test_a_sampling_that_loses_the_first_frame(self, work, animated, mode):
+        sampling = work.params.sampling.model_copy(update={"mode": mode})
+        chosen = giving(replace(work, params=work.params.model_copy(update={"sampling": sampling})))
+        with pytest.raises(ParamsError, match=f"sampling.mode is {mode}, which does not always keep the first frame"):
+            run_clip(chosen, animated)
 
     def test_a_backbone_of_texts_alone(self, workspace, animated):
         with pytest.raises(ParamsError, match=r"wan-random takes no image: .* leave the image out"):

@@ -169,12 +169,6 @@ class TestRefusals:
         with pytest.raises(ParamsError, match=r"i2v-.* makes videos of images: give one for each prompt \(--image"):
             run_clip(works[version], clip)
 
-    def test_looks_that_it_always_sees(self, works, animated):
-        params = works["2.1"].params
-        spatial = params.spatial.model_copy(update={"with_image": True})
-        with pytest.raises(ParamsError, match=r"spatial.with_image is true but backbone .* leave it out"):
-            run_clip(Workspace(works["2.1"].store, params.model_copy(update={"spatial": spatial})), animated)
-
     def test_fewer_text_tokens(self, i2v_2_1_folder, tmp_path):
         params = Params(backbone=BackboneParams(path=str(i2v_2_1_folder), max_sequence_length=32))
         with pytest.raises(ParamsError, match=r"max_sequence_length is 32 but backbone .* set it to 512"):
