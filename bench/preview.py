@@ -34,7 +34,7 @@ class Cases:
 
     def __init__(self, folder: Path, steps: int) -> None:
         """Ingests the sample clip, so that the cases begin with it. steps: of the tunings that are measured."""
-        settings = [f"temporal.steps={steps}", f"temporal.save_every={steps // (len(POINTS) + 1)}", "spatial.steps=0"]
+        settings = [f"temporal.steps={steps}", f"temporal.save_every={steps // (POINTS + 1)}", "spatial.steps=0"]
         params = load_params("tiny", [*settings, "render.baseline=false", "backbone.device=cpu"])
         self.clip = Clip(
             clip="zigzag",
@@ -83,7 +83,7 @@ def main() -> None:
         PLAIN: plain,
         FIRST: found[FIRST].seconds,
         f"stage 3, {steps} steps": stage,
-        f"its {len(POINTS)} previews": tuned,
+        f"its {POINTS} previews": tuned,
     }
     rows: list[Mapping[str, Value]] = [
         {

@@ -1,14 +1,18 @@
 """The Prefect server of a run: the one that PREFECT_API_URL or a profile names, else one of this process's own."""
 
 import atexit
+import fcntl
 import importlib.util
 import os
+import re
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -31,6 +35,15 @@ except ValueError as error:  # of a profile that is no TOML, and of settings wit
 
 PATIENCE = 10.0
 """Seconds within which a server that is named must answer."""
+OWN = {
+    "PREFECT_UI_ENABLED": "0",
+    "PREFECT__SERVER_EPHEMERAL": "1",
+    "PREFECT__SERVER_FINAL": "1",
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "ERROR",  # its log is read where it does not start
+}
+"""The environment of a server of one's own."""
+LOCK = "effivmt.lock"
+"""A file in Prefect's home that whoever starts a server there holds."""
 OTHERWISE = ", or run without an engine: --engine local"
 
 
@@ -118,37 +131,57 @@ def _start_own() -> str:
         return server.api_url
     home = get_current_settings().home
     _check_home(home)
-    server.port = server.find_available_port()
-    arguments = ("--app-dir", str(prefect.__module_path__.parent), "--factory", "prefect.server.api.server:create_app")
-    address = ("--host", "127.0.0.1", "--port", str(server.port), "--log-level", "error")
-    own = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
-    with tempfile.TemporaryFile() as log:
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "uvicorn", *arguments, *address],
-                env=os.environ | own | get_current_settings().to_environment_variables(exclude_unset=True),
-                stdout=subprocess.DEVNULL,
-                stderr=log,
-            )
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        server.server_process, server.running = process, True
-        atexit.register(server.stop)
-        patience = get_current_settings().server.ephemeral.startup_timeout_seconds
-        if not _answers(process, server.api_url, patience):
-            log.seek(0)
-            lines = log.read().decode(errors="replace").split("\n")
-            said = next(
-                (line.strip() for line in reversed(lines) if line.strip() and "rror" in line), "it says nothing"
-            )
-            code = process.poll()
-            end = f"waited {patience} s for it" if code is None else f"it has ended with code {code}"
-            raise EffiVMTError(
-                f"Prefect's own server does not start ({end}: {said[:300]}); its database is in {home}: set "
-                f"PREFECT_HOME to another folder, or PREFECT_API_URL to a server that runs{OTHERWISE}"
-            )
+    with _alone(home):
+        server.port = server.find_available_port()
+        app = ("--app-dir", str(prefect.__module_path__.parent), "--factory", "prefect.server.api.server:create_app")
+        address = ("--host", "127.0.0.1", "--port", str(server.port), "--log-level", "error")
+        with tempfile.TemporaryFile() as log:
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            try:
+                process = subprocess.Popen(
+                    [sys.executable, "-m", "uvicorn", *app, *address],
+                    env=os.environ | get_current_settings().to_environment_variables(exclude_unset=True) | OWN,
+                    stdout=subprocess.DEVNULL,
+                    stderr=log,
+                )
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            server.server_process, server.running = process, True
+            atexit.register(server.stop)
+            patience = get_current_settings().server.ephemeral.startup_timeout_seconds
+            if not _answers(process, server.api_url, patience):
+                log.seek(0)
+                said, code = _fault_in(log.read().decode(errors="replace")), process.poll()
+                end = f"waited {patience} s for it" if code is None else f"it has ended with code {code}"
+                raise EffiVMTError(
+                    f"Prefect's own server does not start ({end}: {said}); its database is in {home}: set "
+                    f"PREFECT_HOME to another folder, or PREFECT_API_URL to a server that runs{OTHERWISE}"
+                )
     return server.api_url
+
+
+@contextmanager
+def _alone(home: Path) -> Iterator[None]:
+    """Waits until no other process starts a server in Prefect's home: one of two that make its database at once fails.
+
+    EffiVMTError where the file system has no locks.
+    """
+    with (home / LOCK).open("ab") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        except OSError as error:
+            raise EffiVMTError(
+                f"Prefect's home {home} cannot be locked ({error.strerror}): set PREFECT_HOME to a folder on a local "
+                f"disk{OTHERWISE}"
+            ) from error
+        yield
+
+
+def _fault_in(log: str) -> str:
+    """The last exception in a server's log, else its last line; at most 300 characters."""
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    raised = [line for line in lines if re.match(r"[\w.]+(Error|Exception): ", line)]
+    return (raised or lines or ["it says nothing"])[-1][:300]
 
 
 def _check_home(home: Path) -> None:

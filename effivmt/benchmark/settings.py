@@ -4,7 +4,7 @@ from effivmt.config import Params, Section
 
 Setting = bool | int | float | str | None | list[int | float | str]
 """The value of a param."""
-READ_OF_BACKBONE = ("dtype", "max_sequence_length")
+READ_OF_BACKBONE = ("dtype", "max_sequence_length", "attention", "compile", "allow_tf32")
 """Params of the section `backbone` that a result depends on; its digest stands for the others."""
 
 

@@ -13,6 +13,9 @@ import pipeline
 import preview
 import render
 import step
+from effivmt.benchmark.settings import settings_of
+from effivmt.config import load_params
+from effivmt.method.backbone_folder import find_backbone
 from timing import interleaved, table
 
 
@@ -100,6 +103,21 @@ def test_a_table_and_the_document(tmp_path):
     assert "old" not in filled and "| ours | 1.23 | –    |\n\na card, threads: 1" in filled
     assert "<!-- gpu -->\nnone\n<!-- end of gpu -->" in filled
     assert document.fill(filled, tmp_path, tmp_path / "results.json") == filled
+
+
+def test_the_readmes_table_is_of_what_ships():
+    """Of the run in data/bench, whose backbone and settings are those of the package; only its seeds are its own."""
+    results = json.loads(document.COMPARISON.read_text(encoding="utf-8"))
+    for name in ("README.md", "docs/comparison.md"):
+        text = (document.ROOT / name).read_text(encoding="utf-8")
+        assert document.fill(text, Path("nowhere"), document.COMPARISON) == text
+        assert results["backbone_digest"][:12] in text
+    shipped = load_params(document.ROOT / "params.yaml")
+    assert results["backbone_digest"] == find_backbone(shipped.backbone).digest
+    now = settings_of(shipped)
+    assert {name: now[name] for name in results["settings"] if name != "render.seeds"} == {
+        name: value for name, value in results["settings"].items() if name != "render.seeds"
+    }
 
 
 def test_every_script_has_its_place_in_the_document():

@@ -1,5 +1,6 @@
 """Machines as people have them: proxies, homes that cannot be written, servers that do not answer."""
 
+import fcntl
 import os
 import socket
 import subprocess
@@ -94,6 +95,44 @@ def test_own_server_that_dies_is_not_waited_for() -> None:
 
     with subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"]) as process:
         assert not _answers(process, f"{DEAD}/api", 600.0)
+
+
+def test_a_start_keeps_others_out_of_its_home(tmp_path: Path) -> None:
+    from effivmt_tasks.server import LOCK, _alone
+
+    with _alone(tmp_path), (tmp_path / LOCK).open("ab") as other, pytest.raises(BlockingIOError):
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with _alone(tmp_path):
+        pass
+
+
+def test_the_fault_of_a_server_is_its_exception() -> None:
+    from effivmt_tasks.server import _fault_in
+
+    raised = "sqlalchemy.exc.OperationalError: (sqlite3.OperationalError) duplicate column name: capabilities"
+    log = f"Traceback (most recent call last):\n  raise error\n{raised}\n[SQL: ALTER TABLE]\n\n"
+    log += "15:01:16.151 | ERROR   | uvicorn.error - Application startup failed. Exiting.\n"
+    assert _fault_in(log) == raised
+    assert _fault_in("a line\n\n") == "a line" and _fault_in("") == "it says nothing"
+
+
+@pytest.mark.slow
+def test_two_first_runs_at_once_share_a_home(tmp_path: Path) -> None:
+    """Both servers would make the database; one failed of a column that was there already."""
+    words = [sys.executable, "-c", "from effivmt_tasks.server import reach_server; print(reach_server())"]
+    environment = os.environ | {"PREFECT_HOME": str(tmp_path / "home")}
+    both = [subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [process.communicate(timeout=250)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert all(address.startswith("http://127.0.0.1:") for address in said)
+
+
+@pytest.mark.slow
+def test_a_server_that_cannot_use_its_database_says_why(tmp_path: Path) -> None:
+    (tmp_path / "prefect.db").write_bytes(b"no database " * 500)
+    ended = call("-c", "from effivmt_tasks.server import reach_server; reach_server()", PREFECT_HOME=str(tmp_path))
+    assert "Prefect's own server does not start (it has ended with code 3: sqlalchemy" in ended.stderr
+    assert "file is not a database" in ended.stderr
 
 
 @pytest.mark.parametrize(("kind", "told"), [("link", "is a link to"), ("file", "a file stands where")])

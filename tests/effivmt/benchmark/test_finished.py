@@ -61,7 +61,10 @@ def test_a_kept_job_has_the_same_row_and_runs_no_stage(folder, job, work, ended,
     assert "whose video is not here" in (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("change", ["render.steps=3", "seed=5", "spatial.rank=3"])
+@pytest.mark.parametrize(
+    "change",
+    ["render.steps=3", "seed=5", "spatial.rank=3", "backbone.attention=flash", "backbone.compile=true"],
+)
 def test_another_setting_is_another_job(job, work, ended, change) -> None:
     tree = job.params.model_dump()
     set_value(tree, change)
