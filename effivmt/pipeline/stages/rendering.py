@@ -12,7 +12,7 @@ from effivmt.method.adapter_manifest import expert_names, read_facts
 from effivmt.method.experts import named
 from effivmt.pipeline.stages.first_frame import check_images, fitted, image_digest
 from effivmt.pipeline.stages.tensors import load_tensor
-from effivmt.pipeline.stages.text_embedding import embed_texts
+from effivmt.pipeline.stages.text_embedding import check_texts, embed_texts
 from effivmt.pipeline.workspace import Workspace
 from effivmt.store import Artifact, Key
 
@@ -162,9 +162,10 @@ def render(
 
     `adapter` None: the backbone alone, with nothing to compare with. images: the file that the videos of each prompt
     begin with, on a backbone that takes them; each is also a file image.png, as it was fitted, and gives the looks: the
-    appearance strength is then 0. AdapterError where the
-    folder is damaged or was made for another backbone; the errors of `check_images`.
+    appearance strength is then 0. AdapterError where the folder is damaged or was made for another backbone; the errors
+    of `check_texts` and `check_images`.
     """
+    check_texts(work, prompts)
     check_images(work, prompts, images)
     opened = open_adapter(Path(adapter)) if adapter is not None else None
     embeddings = embed_texts(work, [*prompts, work.params.render.negative_prompt])
