@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from torch import OutOfMemoryError
 
 from effivmt.catalog import Clip
 from effivmt.config import LoraParams
@@ -102,16 +103,19 @@ def test_a_resumed_run_makes_no_preview_twice(
     assert [Path(notice.rpartition(": ")[2]).name for notice in asked.callback.notices] == PREVIEWS
 
 
+@pytest.mark.parametrize("fault", [EffiVMTError("every pixel is black"), OutOfMemoryError("CUDA out of memory")])
 def test_a_preview_that_fails_stops_nothing(
-    asked: Workspace, one: Clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    asked: Workspace, one: Clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Exception
 ) -> None:
     def fail(*_: object) -> None:
-        raise EffiVMTError("every pixel is black")
+        raise fault
 
     monkeypatch.setattr(previewing, "_render", fail)
     monkeypatch.setattr("effivmt.method.flow_motion.generate", fail)
     _, outputs = transfer(asked, one, tmp_path / "out")
-    assert asked.callback.notices == ["a preview is left out: every pixel is black"] * 3
+    told = "a preview is left out: "
+    assert len(asked.callback.notices) == 3
+    assert all(notice.startswith(told) and str(fault) in notice for notice in asked.callback.notices)
     assert outputs.videos[0].is_file() and not list(outputs.folder.glob("preview*"))
 
 

@@ -162,10 +162,12 @@ def _write_reference(work: Workspace, ingested: Artifact, folder: Path) -> None:
 
 @contextmanager
 def _optional(work: Workspace) -> Iterator[None]:
-    """Says why a preview could not be made, and lets the run go on; a fault of the store is raised."""
+    """Says why a preview could not be made, also for want of a GPU's memory; a fault of the store is raised."""
+    from torch import OutOfMemoryError
+
     try:
         yield
     except StoreError:
         raise
-    except EffiVMTError as error:
+    except (EffiVMTError, OutOfMemoryError) as error:
         work.callback.on_notice(f"a preview is left out: {in_one_line(error)}")
