@@ -70,8 +70,9 @@ def nightly(
         if not chosen.clips:
             return Completed(message="nothing failed in the last run")
         callback = _LoggingCallback(len(chosen.clips))
+        cluster = choose_cluster(runner, address, resource)
         # A wrong backbone folder ends the run here, before any clip fails for it.
-        work = open_workspace(settings, open_store(store), callback=callback, force=force)
+        work = open_workspace(settings, open_store(store), callback=callback, force=force, here=cluster is None)
         chosen = set_long_texts_aside(work, chosen)
         if chosen.faults:
             logger.error("%s", list_faults(chosen))
@@ -79,7 +80,7 @@ def nightly(
             logger.warning("%s", ignored)
         if work.scorer.fault:
             logger.warning("%s", work.scorer.fault)
-        store, out, cluster = store.resolve(), out.resolve(), choose_cluster(runner, address, resource)
+        store, out = store.resolve(), out.resolve()
         hits = find_hits(work, chosen, out)
         if cluster is None:
             summary = process_clips(chosen, settings, store, out, hits=hits, force=tuple(force), callback=callback)

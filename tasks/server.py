@@ -152,6 +152,7 @@ def _start_own() -> str:
             if not _answers(process, server.api_url, patience):
                 log.seek(0)
                 said, code = _fault_in(log.read().decode(errors="replace")), process.poll()
+                server.stop()  # a further call starts another, and does not take this one for running
                 end = f"waited {patience} s for it" if code is None else f"it has ended with code {code}"
                 raise EffiVMTError(
                     f"Prefect's own server does not start ({end}: {said}); its database is in {home}: set "

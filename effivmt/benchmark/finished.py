@@ -128,10 +128,12 @@ def _reads_more(job: Job) -> bool:
 
 
 def _same(kept: About, now: About, *, defaults: Mapping[str, Setting]) -> bool:
-    """Whether a job found today what was kept; a setting that came later must have its default value."""
+    """Whether a job found today what was kept; a setting that one of them lacks must have its default in the other."""
     facts = {"settings", "versions"}
     if kept.model_dump(exclude=facts) != now.model_dump(exclude=facts):
         return False
     if any(now.versions.get(stage) != version for stage, version in kept.versions.items()):
         return False
-    return now.settings == {name: kept.settings.get(name, defaults.get(name)) for name in now.settings}
+    names = {*kept.settings, *now.settings}
+    found, asked = ([it.settings.get(name, defaults.get(name)) for name in names] for it in (kept, now))
+    return found == asked

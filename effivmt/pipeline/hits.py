@@ -51,6 +51,7 @@ def find_hits(work: Workspace, catalog: Catalog, out: Path, *, method: TransferM
             stages={run.stage: round(run.seconds, 3) for run in result.runs},
             hits=tuple(run.stage for run in result.runs),
             taken=result.excerpt.describe() if result.excerpt.short else "",
+            notices=result.notices,
         )
         hits.append(outcome)
         work.callback.on_clip_end(outcome)

@@ -118,9 +118,9 @@ def run_clip(work: Workspace, clip: Clip, runner: StageRunner | None = None) -> 
     runner.stage = "images" if clip.images else runner.stage
     check_clip_images(work, clip)
     ingested = runner.run(ingest, work, clip)
-    if work.previews is not None:
-        show_untuned(work.for_frames(load_excerpt(ingested).num_frames), clip, ingested)
     masked = runner.run(mask, work, clip, ingested) if clip.chosen else None
+    if work.previews is not None:
+        show_untuned(work.for_frames(load_excerpt(ingested).num_frames), clip, ingested, masked)
     classified = runner.run(heads, work, clip, ingested)
     work = work.for_frames(load_excerpt(ingested).num_frames)
     appearance = runner.run(spatial, work, clip, ingested, classified)

@@ -39,7 +39,7 @@ class LoadedBackbone:
     """The backbone's folder, what it does to fit into memory, the backbone itself, and the scorers by name, once they
     were needed.
 
-    weights: whether weights may be fetched.
+    weights: whether weights may be fetched. here: whether stages run on this machine.
     """
 
     folder: BackboneFolder | None = None
@@ -47,6 +47,7 @@ class LoadedBackbone:
     backbone: "Backbone | None" = None
     scorers: dict[str, ChosenScorer] = field(default_factory=dict)
     weights: bool = True
+    here: bool = True
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,8 @@ class Workspace:
                     found = find_backbone(self.params.backbone, known, weights=weights)
             check_settings(found, self.params)
             self.loaded.folder = found
-            if self.loaded.weights and (self.params.backbone.attention != NATIVE or self.params.backbone.compile):
+            computes = self.loaded.weights and self.loaded.here
+            if computes and (self.params.backbone.attention != NATIVE or self.params.backbone.compile):
                 self._check_machine()
         return self.loaded.folder
 
@@ -201,14 +203,16 @@ def open_workspace(
     callback: Callback | None = None,
     force: Sequence[str] = (),
     weights: bool = True,
+    here: bool = True,
 ) -> Workspace:
     """A workspace with these params (default: the preset `tiny`) and this store or its folder, made when first needed.
 
     Finds the backbone's folder at once, fetching a hub id (weights False: without its weights, for keys and plans
     alone). BackboneError where it cannot be used; ParamsError where settings do not fit it, or where this machine does
-    not have the attention backend or the compiler that they ask for.
+    not have the attention backend or the compiler that they ask for (here False: other machines run the stages, and
+    each of them looks for these).
     """
-    loaded = LoadedBackbone(weights=weights)
+    loaded = LoadedBackbone(weights=weights, here=here)
     opened = store if isinstance(store, Store) else Store(Path(store))
     work = Workspace(opened, params or Params(), callback or Callback(), frozenset(force), loaded)
     _ = work.folder

@@ -120,7 +120,9 @@ def _report(folder: Path, record: ClipRecord) -> Report:
     made = record.made
     if made is None:
         raise ValueError("transfer.json is not whole")
-    title = made["method"]["title"] if "method" in made else None
+    method = made.get("method")
+    title = None if method is None else method["title"]
+    own = {} if method is None or not method["params"] else {method["name"]: method["params"]}
     return Report(
         clip=record.clip,
         caption=record.caption,
@@ -142,7 +144,7 @@ def _report(folder: Path, record: ClipRecord) -> Report:
         head_map=folder / "heads.png" if "heads.png" in made["files"] else None,
         losses=named_curves(losses),
         timings={stage: Timing(**timing) for stage, timing in made["stages"].items()},
-        params=made["params"],
+        params={**made["params"], **own},
         versions=made["versions"],
         method=title or "",
         labels=labels_of(title, adapted=any(name.startswith("adapter/") for name in made["files"])),

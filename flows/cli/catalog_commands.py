@@ -100,7 +100,12 @@ def run(
     if not dry_run:
         check_writable(out)
     work = open_workspace(
-        settings, open_store(store), callback=damage_notices(quiet=quiet), force=force, weights=not dry_run
+        settings,
+        open_store(store),
+        callback=damage_notices(quiet=quiet),
+        force=force,
+        weights=not dry_run,
+        here=cluster is None,
     )
     chosen = set_long_texts_aside(work, chosen)
     say_scorer_fault(work.scorer.fault, quiet=quiet)
@@ -187,8 +192,9 @@ def serve(
     from effivmt_tasks.stores import open_store
 
     check_schedule(cron, timezone)
-    choose_cluster(runner, address, resource)
-    chosen = set_long_texts_aside(open_workspace(settings, open_store(store)), load_catalog(catalog))
+    cluster = choose_cluster(runner, address, resource)
+    work = open_workspace(settings, open_store(store), here=cluster is None)
+    chosen = set_long_texts_aside(work, load_catalog(catalog))
     if chosen.faults:
         raise CatalogError(list_faults(chosen))
     print_faults(chosen)

@@ -46,6 +46,8 @@ def test_one_bad_clip_is_set_aside(workspace: Workspace, catalog: Catalog, tmp_p
 
     again = run(workspace, catalog, out)
     assert statuses(again) == {"one": "hit", "bad": "failed", "two": "hit"}
+    assert {it.clip: it.notices for it in again.clips} == {it.clip: it.notices for it in first.clips}
+    assert any(it.notices for it in again.clips)
     assert (out / "one" / "report.html").stat().st_mtime_ns == report.st_mtime_ns  # an up-to-date folder stays
 
     (catalog.path.parent / "bad.mp4").write_bytes((catalog.path.parent / "a.mp4").read_bytes())

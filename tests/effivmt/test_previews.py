@@ -4,11 +4,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
+from torch import OutOfMemoryError
 
 from effivmt.catalog import Clip
 from effivmt.config import LoraParams
 from effivmt.errors import EffiVMTError
 from effivmt.media.video import read_frames
+from effivmt.method.flow_motion import FlowMotionParams
+from effivmt.method.guided import GuidedRequest
 from effivmt.pipeline.api import transfer
 from effivmt.pipeline.callbacks import Callback
 from effivmt.pipeline.stages import previewing
@@ -102,16 +107,46 @@ def test_a_resumed_run_makes_no_preview_twice(
     assert [Path(notice.rpartition(": ")[2]).name for notice in asked.callback.notices] == PREVIEWS
 
 
+@pytest.mark.parametrize("mode", ["dense", "pixel"])
+def test_the_first_preview_has_the_wanted_part_of_the_motion(
+    asked: Workspace, one: Clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    references = []
+
+    def stopping(request: GuidedRequest, _params: FlowMotionParams) -> None:
+        references.append(request.reference)
+        raise KeyboardInterrupt
+
+    class Until(Notes):
+        def on_stage_start(self, stage: str) -> None:
+            if stage == "heads":
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr("effivmt.method.flow_motion.generate", stopping)
+    sampling = asked.params.sampling.model_copy(update={"mode": mode})
+    work = replace(asked, callback=Until(), params=asked.params.model_copy(update={"sampling": sampling}))
+    with pytest.raises(KeyboardInterrupt):
+        transfer(work, one.model_copy(update={"motion_of": "object"}), tmp_path / "out")
+    (masked,) = (tmp_path / "store" / "mask").iterdir()
+    if mode == "pixel":
+        assert not references and "sampling.mode is not pixel" in work.callback.notices[0]
+    else:
+        assert torch.equal(references[0], load_file(masked / "dense.safetensors")["dense"])
+
+
+@pytest.mark.parametrize("fault", [EffiVMTError("every pixel is black"), OutOfMemoryError("CUDA out of memory")])
 def test_a_preview_that_fails_stops_nothing(
-    asked: Workspace, one: Clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    asked: Workspace, one: Clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Exception
 ) -> None:
     def fail(*_: object) -> None:
-        raise EffiVMTError("every pixel is black")
+        raise fault
 
     monkeypatch.setattr(previewing, "_render", fail)
     monkeypatch.setattr("effivmt.method.flow_motion.generate", fail)
     _, outputs = transfer(asked, one, tmp_path / "out")
-    assert asked.callback.notices == ["a preview is left out: every pixel is black"] * 3
+    told = "a preview is left out: "
+    assert len(asked.callback.notices) == 3
+    assert all(notice.startswith(told) and str(fault) in notice for notice in asked.callback.notices)
     assert outputs.videos[0].is_file() and not list(outputs.folder.glob("preview*"))
 
 

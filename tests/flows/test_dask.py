@@ -32,6 +32,20 @@ def test_wrong_use_exits_2(project: Path) -> None:
         assert ended.code == 2 and told in ended.err, ended.err
 
 
+def test_what_workers_have_need_not_be_here(project: Path, sample_video: Path, tmp_path: Path) -> None:
+    """No attention backend of a GPU runs here; the commands end later, as there is no Prefect server either."""
+    (tmp_path / "a.mp4").write_bytes(sample_video.read_bytes())
+    (tmp_path / "films.csv").write_text("clip,video,caption,prompts\na,a.mp4,b,c\n", encoding="utf-8")
+    places = ("--params", project / "params.yaml", "--store", tmp_path / "store", "--out", tmp_path / "out")
+    common = (tmp_path / "films.csv", *places, "--set", "backbone.attention=flash")
+    cluster = ("--runner", "dask", "--address", "tcp://127.0.0.1:1")
+    for command in (("run",), ("serve", "--cron", "0 2 * * *")):
+        here, there = effivmt(*command, *common), effivmt(*command, *common, *cluster)
+        assert (here.code, there.code) == (2, 2)
+        assert "backbone.attention is flash but it cannot be used" in here.err
+        assert "needs a persistent Prefect server" in there.err
+
+
 def test_cluster_is_checked_before_work_begins(tmp_path: Path) -> None:
     here = {"processes": False, "dashboard_address": None, "protocol": "tcp", "host": "127.0.0.1"}
     with LocalCluster(1, threads_per_worker=1, resources={"GPU": 1}, **here) as local:

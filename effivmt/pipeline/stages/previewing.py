@@ -58,8 +58,12 @@ def preview_steps(params: LoraParams) -> list[int]:
     return sorted({point // params.save_every * params.save_every for point in points} - {0})
 
 
-def show_untuned(work: Workspace, clip: Clip, ingested: Artifact) -> None:
-    """Shows the first prompt with the clip's motion as FlowMotion transfers it; removes previews of an earlier run."""
+def show_untuned(work: Workspace, clip: Clip, ingested: Artifact, masked: Artifact | None) -> None:
+    """Shows the first prompt with the clip's motion as FlowMotion transfers it; removes previews of an earlier run.
+
+    masked: the artifact of `mask` where a part of the motion is wanted; of clips that are sampled in pixels it has not
+    the latents that FlowMotion needs, and there is no such preview.
+    """
     from effivmt.method.flow_motion import FlowMotionParams, generate
 
     assert work.previews is not None
@@ -72,10 +76,12 @@ def show_untuned(work: Workspace, clip: Clip, ingested: Artifact) -> None:
             for path in _previews(folder):
                 path.unlink()
             _write_reference(work, ingested, folder)
+        if masked is not None and "dense.safetensors" not in masked.files:
+            raise EffiVMTError("FlowMotion takes a part of a motion only where sampling.mode is not pixel")
         embed_clip(work, clip)
         (video,) = render_guided(
             replace(work, params=work.params.model_copy(update={"render": fewer})),
-            ingested,
+            masked or ingested,
             clip.prompts[0],
             method="flow_motion",
             params=FlowMotionParams(),
@@ -162,10 +168,12 @@ def _write_reference(work: Workspace, ingested: Artifact, folder: Path) -> None:
 
 @contextmanager
 def _optional(work: Workspace) -> Iterator[None]:
-    """Says why a preview could not be made, and lets the run go on; a fault of the store is raised."""
+    """Says why a preview could not be made, also for want of a GPU's memory; a fault of the store is raised."""
+    from torch import OutOfMemoryError
+
     try:
         yield
     except StoreError:
         raise
-    except EffiVMTError as error:
+    except (EffiVMTError, OutOfMemoryError) as error:
         work.callback.on_notice(f"a preview is left out: {in_one_line(error)}")

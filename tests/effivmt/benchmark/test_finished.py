@@ -72,6 +72,22 @@ def test_another_setting_is_another_job(job, work, ended, change) -> None:
     assert FinishedJobs(ended).find(work, replace(job, params=Params.model_validate(tree))) is None
 
 
+def test_a_setting_that_is_kept_alone_must_have_its_default(job, work, ended) -> None:
+    """Params that came later are in what was kept where they were set, and in no dump of a job that leaves them out."""
+    (path,) = ended.glob("*/*.json")
+    text = path.read_text(encoding="utf-8")
+    kept = json.loads(text)
+    kept["about"]["settings"]["temporal.max_grad_norm"] = 1.0
+    clipped = job.params.temporal.model_copy(update={"max_grad_norm": 1.0})
+    try:
+        path.write_text(json.dumps(kept), encoding="utf-8")
+        assert FinishedJobs(ended).find(work, job) is None
+        asked = replace(job, params=job.params.model_copy(update={"temporal": clipped}))
+        assert FinishedJobs(ended).find(work, asked) is not None
+    finally:
+        path.write_text(text, encoding="utf-8")
+
+
 def test_so_is_another_clip_prompt_backbone_or_stage(job, work, ended, monkeypatch, tmp_path) -> None:
     finished = FinishedJobs(ended)
     other = tmp_path / "other.mp4"

@@ -88,6 +88,14 @@ def test_summary_and_clips_tell_what_lies_on_disk(run_folder: Path, source: str)
     assert {"ingest", "heads", "spatial", "temporal", "render", "evaluate"} <= set(page.text_of("th").split("\n"))
 
 
+def test_a_method_is_shown_with_its_own_params(run_folder: Path) -> None:
+    run = read_run(run_folder)
+    method = {"method": {"name": "smm", "title": "SMM", "params": {"adam_steps": 7}}}
+    clips = [replace(clip, made=clip.made and clip.made | method) for clip in run.clips]
+    page = Page(render_run(run_folder, replace(run, clips=tuple(clips))))
+    assert page.text_of("pre").count("smm:\n  adam_steps: 7") == 2 and "Method SMM." in page.text_of("p")
+
+
 def test_hostile_text_stays_text(run_folder: Path, out: Path, source: str) -> None:
     written = Page(source)
     assert BROKEN_OUT in written.text_of("p") and BROKEN_OUT in written.text_of("h4")
