@@ -52,7 +52,7 @@ class Cases:
         """The cases by name, the plain rendering first."""
         return {
             PLAIN: lambda: busy(lambda: stages.render(self._work(), self.clip.prompts, None)),
-            FIRST: lambda: busy(lambda: show_untuned(self._work(previews=True), self.clip, self.ingested)),
+            FIRST: lambda: busy(lambda: show_untuned(self._work(previews=True), self.clip, self.ingested, None)),
             BARE: lambda: busy(lambda: self._tune(self._work())),
             SHOWN: lambda: busy(lambda: self._tune(self._work(previews=True))),
         }
