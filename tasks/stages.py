@@ -9,6 +9,7 @@ from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
+from prefect.runtime import task_run
 from prefect.states import Completed, Failed
 
 from effivmt.errors import in_one_line
@@ -31,7 +32,7 @@ def calls_for(clip: str) -> CallStage:
 def _task(stage: Callable[..., Any]) -> Task[..., Any]:
     """The task of a stage, without a result cache: Prefect's own would call a path to a deleted file a hit.
 
-    Its log has one line for an error; the traceback is for the level DEBUG.
+    Its log has one line for an error; the traceback is for the level DEBUG. Each line names the run: clip and stage.
     """
 
     @functools.wraps(stage)
@@ -40,10 +41,10 @@ def _task(stage: Callable[..., Any]) -> Task[..., Any]:
             result = stage(*args, **kwargs)
         except Exception as error:  # noqa: BLE001  (the state holds it, and `State.result` raises it)
             get_run_logger().debug("%s", traceback.format_exc())
-            return Failed(message=in_one_line(error), data=error)
+            return Failed(message=f"{task_run.name}: {in_one_line(error)}", data=error)
         if all(artifact.cached for artifact in artifacts_of(result)):
-            return Completed(name="Cached", message="The store had the result.", data=result)
-        return result
+            return Completed(name="Cached", message=f"{task_run.name}: the store had the result", data=result)
+        return Completed(message=f"{task_run.name}: done", data=result)
 
     make_task = task(name=stage.__name__, cache_policy=NO_CACHE, persist_result=False)
     return make_task(run)

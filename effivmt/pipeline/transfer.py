@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from effivmt.catalog import Clip
+from effivmt.errors import AdapterError, DamageError
 from effivmt.evaluation.metrics import MetricRow
 from effivmt.method.adapter_manifest import BackboneFacts
 from effivmt.pipeline.excerpt import Excerpt, load_excerpt
@@ -143,8 +144,14 @@ def run_clip(work: Workspace, clip: Clip, runner: StageRunner | None = None) -> 
 
 @contextmanager
 def adapter_folder(tuned: Artifact) -> Iterator[Path]:
-    """The adapter folder in the artifact of a tuning stage; DamageError where a file of it is, or becomes, damaged."""
+    """The adapter folder in the artifact of a tuning stage.
+
+    DamageError where a file of it is, or becomes, damaged, also where another process has made it again meanwhile.
+    """
     try:
-        yield tuned.folder("adapter")
-    finally:
+        yield (folder := tuned.folder("adapter"))
+    except AdapterError as error:
+        tuned.folder("adapter")
+        raise DamageError(tuned.stage, folder, "was damaged while it was read") from error
+    else:
         tuned.folder("adapter")

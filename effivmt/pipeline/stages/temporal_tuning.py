@@ -118,7 +118,8 @@ def _tune_expert(
         heads = load_head_map(path)
     looks = load_tensors(inputs.appearance, expert.named("spatial"))
 
-    def tune(until: int | None = None) -> "tuple[LoraPair, dict[str, list[float]]]":
+    steps = [] if work.previews is None else preview_steps(params.temporal)
+    for number, until in enumerate((*steps, None), 1):
         backbone.keep(expert.component)
         waiting = activations_on_host(backbone.device, needed=work.memory.activations_on_host)
         with (
@@ -144,10 +145,7 @@ def _tune_expert(
                 expert=expert,
                 until=until,
             )
-        return LoraPair(looks, to_stock_layout(tuned.weights, heads), heads), tuned.losses
-
-    if work.previews is not None:
-        for number, step in enumerate(preview_steps(params.temporal), 1):
-            pair, losses = tune(until=step)
-            show_tuned(work, clip, TunedPreview(number, step, len(losses["denoising"]), pair), scratch)
-    return tune()
+        pair = LoraPair(looks, to_stock_layout(tuned.weights, heads), heads)
+        if until is not None:
+            show_tuned(work, clip, TunedPreview(number, until, len(tuned.losses["denoising"]), pair), scratch)
+    return pair, tuned.losses

@@ -8,11 +8,13 @@ import torch
 from safetensors.torch import load_file
 from staging import ProgressCallback, changed, transfer, tune
 
-from effivmt.errors import AdapterError, EffiVMTError, VideoError
+from effivmt.errors import AdapterError, DamageError, EffiVMTError, VideoError
 from effivmt.media.video import read_frames, write_image, write_video
+from effivmt.method.adapter import load_adapter
 from effivmt.method.heads import load_head_map
 from effivmt.method.rope import sampled_indices
 from effivmt.pipeline import stages
+from effivmt.pipeline.transfer import adapter_folder
 from effivmt.pipeline.workspace import Workspace
 from effivmt.store.store import Store
 
@@ -131,6 +133,15 @@ class TestErrors:
     def test_a_video_of_fewer_than_five_frames_is_no_clip(self, workspace, clip):
         with pytest.raises(VideoError, match="too short"):
             stages.ingest(workspace, clip.model_copy(update={"start": 4.0}))
+
+    def test_an_adapter_that_another_process_made_again_meanwhile_is_read_again(self, done):
+        """The error is that of damage, which the work is tried again after, though the folder is whole by then."""
+        with pytest.raises(DamageError, match="was damaged while it was read"), adapter_folder(done.temporal) as folder:
+            (folder / "README.md").rename(folder / "moved")
+            try:
+                load_adapter(folder)
+            finally:
+                (folder / "moved").rename(folder / "README.md")
 
     def test_a_damaged_adapter_is_never_rendered(self, workspace, clip, done, tmp_path):
         folder = tmp_path / "adapter"

@@ -45,7 +45,9 @@ def test_an_export_gives_the_same_video_in_the_stock_pipeline(ti2v_folder, ti2v_
         ).frames[0]
 
     plain = video(stock)
-    stock.load_lora_weights(folder, weight_name="temporal.safetensors", adapter_name="motion")
+    for name in ("spatial", "temporal"):
+        stock.load_lora_weights(folder, weight_name=f"{name}.safetensors", adapter_name=name)
+    stock.set_adapters(["spatial", "temporal"])
     with fused_all(work.backbone, load_adapter(folder)):
         error = np.abs(video(work.backbone.image_pipeline(5.0)) - (expected := video(stock))).max()
     assert error <= 1e-5 and np.abs(plain - expected).max() > 1e-3
