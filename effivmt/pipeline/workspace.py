@@ -166,9 +166,14 @@ class Workspace:
     @property
     def precision(self) -> str:
         """The precision of the transformer, as keys name it."""
-        params = self.params.backbone
-        dtype = f"{params.dtype}, TF32 allowed" if params.dtype == "float32" and params.allow_tf32 else params.dtype
+        dtype = f"{self.params.backbone.dtype}{', TF32 allowed' if self.tf32 else ''}"
         return f"{dtype}, weights in 8 bits" if self.memory.float8_base else dtype
+
+    @property
+    def tf32(self) -> dict[str, object]:
+        """What keys of stages without the transformer say of TF32; nothing where the params do not allow it."""
+        params = self.params.backbone
+        return {"allow_tf32": True} if params.dtype == "float32" and params.allow_tf32 else {}
 
     @property
     def adapted_precision(self) -> str:

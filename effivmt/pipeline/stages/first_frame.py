@@ -85,7 +85,7 @@ def fitted(work: Workspace, image: Path) -> "np.ndarray":
 
 def first_frame_key(work: Workspace, ingested: Artifact) -> Key:
     """The store key; `ingested` is of `ingest` or, for a part of the motion, of `mask`."""
-    return work.key("first_frame", {"clip": ingested.digest("frames.safetensors")}, {})
+    return work.key("first_frame", {"clip": ingested.digest("frames.safetensors")}, work.tf32)
 
 
 def first_frame(work: Workspace, ingested: Artifact) -> Artifact:

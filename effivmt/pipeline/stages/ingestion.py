@@ -27,7 +27,7 @@ def ingest_key(work: Workspace, clip: Clip) -> Key:
         if not clip.appearance_images.is_dir():
             raise VideoError(f"appearance images {clip.appearance_images} is no folder; give a folder of images")
         inputs["appearance_images"] = sha256_tree(clip.appearance_images)
-    settings = {"ingest": work.params.ingest.model_dump(), "start": clip.start, "end": clip.end}
+    settings = {"ingest": work.params.ingest.model_dump(), "start": clip.start, "end": clip.end, **work.tf32}
     settings["sampling"] = sampling.model_dump() if sampling.mode == "pixel" else None
     return work.key("ingest", inputs, settings)
 

@@ -17,7 +17,7 @@ def mask_key(work: Workspace, clip: Clip, ingested: Artifact) -> Key:
     """The store key; ParamsError where the clip's region lies outside of what was taken of its video."""
     sampling = work.params.sampling
     region = None if clip.region is None else on_clip(clip.region, load_excerpt(ingested))
-    settings: dict[str, object] = {"motion_of": clip.motion_of, "region": region}
+    settings: dict[str, object] = {"motion_of": clip.motion_of, "region": region, **work.tf32}
     settings["sampling"] = sampling.model_dump() if sampling.mode == "pixel" else None
     return work.key("mask", {"clip": ingested.digest("frames.safetensors")}, settings)
 

@@ -15,9 +15,7 @@ def text_key(work: Workspace, text: str) -> Key:
     """The store key; ParamsError for a text that is too long or no Unicode."""
     check_text(text)
     params = work.params.backbone
-    settings: dict[str, object] = {"max_sequence_length": params.max_sequence_length, "dtype": params.dtype}
-    if params.dtype == "float32" and params.allow_tf32:  # keys without TF32 do not have it
-        settings["allow_tf32"] = True
+    settings = {"max_sequence_length": params.max_sequence_length, "dtype": params.dtype, **work.tf32}
     return work.key("text", {"text": sha256_bytes(text.encode())}, settings)
 
 

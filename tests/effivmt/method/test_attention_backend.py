@@ -11,11 +11,14 @@ from effivmt.errors import ParamsError
 from effivmt.method.attention import ForwardOnlyProcessor, check_attention, set_attention
 from effivmt.method.backbone import Backbone
 from effivmt.method.prediction import predict_velocity
+from effivmt.pipeline.stages.first_frame import first_frame_key
 from effivmt.pipeline.stages.head_classification import HeadSource, heads_key
-from effivmt.pipeline.stages.ingestion import ingest
+from effivmt.pipeline.stages.ingestion import ingest, ingest_key
+from effivmt.pipeline.stages.motion_mask import mask_key
 from effivmt.pipeline.stages.spatial_tuning import tuning_settings
-from effivmt.pipeline.stages.text_embedding import embed_texts
+from effivmt.pipeline.stages.text_embedding import embed_texts, text_key
 from effivmt.pipeline.workspace import LoadedBackbone, Workspace, open_workspace
+from effivmt.store import Key
 
 CPU = torch.device("cpu")
 
@@ -110,3 +113,15 @@ def test_keys_have_what_changes_their_results_alone(workspace, params, clip):
     assert added(compile=True) == [{}, {"compile": True}]
     assert added(allow_tf32=True) == [{"precision": "float32, TF32 allowed"}] * 2
     assert added(allow_tf32=True, dtype="bfloat16")[0] == {"precision": "bfloat16"}
+
+
+def test_tf32_counts_where_no_transformer_computes(workspace, params, clip):
+    ingested, chosen = ingest(workspace, clip), clip.model_copy(update={"motion_of": "object"})
+
+    def keys(**changes) -> tuple[Key, ...]:
+        work = Workspace(workspace.store, with_backbone(params, **changes), loaded=LoadedBackbone(weights=False))
+        own = (ingest_key(work, clip), mask_key(work, chosen, ingested))
+        return *own, first_frame_key(work, ingested), text_key(work, clip.caption)
+
+    for plain, allowed in zip(keys(), keys(allow_tf32=True), strict=True):
+        assert "allow_tf32" not in plain.params and allowed.params == {**plain.params, "allow_tf32": True}
