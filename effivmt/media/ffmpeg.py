@@ -29,6 +29,7 @@ SEEK_AFTER = 10.0  # seconds; up to here, decoding from the beginning costs litt
 MAX_PIXELS = 4096 * 2304  # of a frame; libav keeps up to 19 frames of a stream
 MAX_FRAME_BYTES = 3 * MAX_PIXELS  # as stored: 4K with 10 bits and 4:2:0, or 8 bits and 4:4:4
 THREADS = 2  # of a decoder: each may hold frames, and one for each processor of a large machine would hold gigabytes
+LARGE = MAX_PIXELS // 2  # a decoder of larger frames has one thread
 TIMEOUT = 900.0  # seconds that one file may take to decode
 CLOCKWISE = {(1, 0): 0, (0, 1): 90, (-1, 0): 180, (0, -1): 270}  # degrees, by the direction that x is displayed in
 
@@ -195,7 +196,7 @@ def _bound_frames(path: Path, stream: av.VideoStream) -> None:
             f"{MAX_FRAME_BYTES // 2**20} MiB each: scale it down first"
         )
     codec.options = {"max_pixels": str(MAX_PIXELS)}
-    codec.thread_count = THREADS
+    codec.thread_count = 1 if size > LARGE else THREADS
 
 
 class _Damage(Exception):
