@@ -30,14 +30,11 @@ class ByMethod:
     settings: Mapping[str, object]
 
     def __call__(self, work: Workspace, clip: Clip, runner: StageRunner) -> TransferResult:
-        """As `run_clip`; EffiVMTError also where the clip asks for a part of its motion, which EffiVMT alone takes."""
+        """As `run_clip`; EffiVMTError also as of `check`."""
+        self.check(clip)
         facts = MethodFacts(self.method.name, self.method.title, self.settings)
         if self.method.maker == OURS:
             return replace(run_clip(work, clip, runner), method=facts)
-        if clip.chosen:
-            raise EffiVMTError(f"{facts.title} transfers whole motions; leave motion_of and region out")
-        if clip.images:
-            raise EffiVMTError(f"{facts.title} makes videos of texts; leave the images out")
         work = work.for_clip(clip)
         runner.stage = "text"
         check_texts(work, (clip.caption, *clip.prompts))
@@ -65,6 +62,13 @@ class ByMethod:
             motion=tuned,
             method=facts,
         )
+
+    def check(self, clip: Clip) -> None:
+        """EffiVMTError where the clip asks for what EffiVMT alone does: a part of its motion, or videos of images."""
+        if self.method.maker != OURS and clip.chosen:
+            raise EffiVMTError(f"{self.method.title} transfers whole motions; leave motion_of and region out")
+        if self.method.maker != OURS and clip.images:
+            raise EffiVMTError(f"{self.method.title} makes videos of texts; leave the images out")
 
 
 def peer_tune(work: Workspace, clip: Clip, ingested: Artifact, *, peer: str, params: Section) -> Artifact:

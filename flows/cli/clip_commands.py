@@ -102,6 +102,7 @@ def transfer(
         motion_of=motion_of,
         region=region,
     )
+    from effivmt.benchmark.method_transfer import ByMethod
     from effivmt.pipeline.api import transfer as transfer_clip
     from effivmt.pipeline.hits import find_transfer
     from effivmt.pipeline.outputs import check_writable, refuse_other_video
@@ -113,6 +114,8 @@ def transfer(
     from effivmt_flows.cli.terminal import say
     from effivmt_tasks.stores import open_store
 
+    if isinstance(by_method, ByMethod):
+        by_method.check(clip)
     # Here, so that a wrong video or backbone ends the command before an engine starts; a download shows its progress.
     work = open_workspace(settings, open_store(store), callback=damage_notices(quiet=quiet), force=force)
     check_texts(work, (clip.caption, *clip.prompts))

@@ -108,6 +108,20 @@ def test_what_does_not_go_together_is_one_line(
     assert ended.code == 2 and told in ended.err and len(ended.err.splitlines()) == 1
 
 
-def test_the_whole_motion_is_taken(transfer_arguments: Arguments, tmp_path: Path) -> None:
-    ended = by(transfer_arguments, tmp_path, "smm", "--motion-of", "camera")
-    assert ended.code == 1 and "SMM transfers whole motions" in ended.err
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--motion-of", "camera"), "SMM transfers whole motions"),
+        (("--image", "gone.png"), "SMM makes videos of texts; leave the images out"),
+    ],
+)
+def test_what_effivmt_alone_does_is_refused_before_an_engine_starts(
+    options: tuple[str, ...],
+    told: str,
+    transfer_arguments: Arguments,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("effivmt_tasks.server.reach_server", lambda **_: pytest.fail("an engine was started"))
+    ended = by(transfer_arguments, tmp_path, "smm", *options, "--engine", "prefect")
+    assert ended.code == 1 and told in ended.err and len(ended.err.splitlines()) == 1
