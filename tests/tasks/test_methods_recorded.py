@@ -25,7 +25,7 @@ def test_a_method_without_an_adapter_is_recorded(
     shutil.copyfile(database, tmp_path / "mlflow.db")
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    clip = Clip(clip="zigzag", video=sample_video, caption="a red square", prompts=PROMPTS[:1])
+    clip = Clip(clip="by-method", video=sample_video, caption="a red square", prompts=PROMPTS[:1])
     method = ByMethod(METHODS["flow-motion"], {"adam_steps": 1})
     result, _ = transfer(clip, tiny_params, tmp_path / "store", tmp_path / "out", method=method)
     assert [run.stage for run in result.runs] == ["ingest", "peer_render", "evaluate"]
