@@ -31,7 +31,7 @@ def fill(text: str, results: Path, comparison: Path) -> str:
         if name == "summary":
             body = summary(found)
         elif name == "comparison":
-            body = markdown(found)
+            body = markdown(found).partition("\n\n")[2]  # without its title
         else:
             body = measured(found)
         return f"<!-- {name} -->\n{body}<!-- end of {name} -->"
