@@ -116,6 +116,9 @@ def choose_method(
     if foreign := [override for override in of_peers if not is_of_peer(override, own)]:
         raise ParamsError(f"--set {foreign[0]:.80} is of another method than --method {name:.60}")
     ours = [override for override in overrides if override not in of_peers]
+    fixed = {override.partition("=")[0] for override in method.overrides}
+    if taken := [override for override in ours if override.partition("=")[0].strip() in fixed]:
+        raise ParamsError(f"--set {taken[0]:.80}: --method {name} fixes this one; leave it out")
     params = load_params(source, (*ours, *method.overrides))
     settings = peer_params(method.peer, {}, of_peers).model_dump(mode="json") if method.peer else {}
     if method.maker != OURS:

@@ -97,6 +97,7 @@ def test_a_variant_and_a_file_of_ones_own(transferred: Ended, transfer_arguments
         (("--method", "gone.py"), "there is no such file"),
         (("--method", "ditflow", "--set", "smm.adam_steps=2"), "is of another method than --method ditflow"),
         (("--method", "ditflow", "--set", "ditflow.nothing=2"), "ditflow.nothing"),
+        (("--method", "two-stage", "--set", "heads.split=random"), "--method two-stage fixes this one; leave it out"),
         (("--method", "smm", "--preview"), "--preview shows what EffiVMT tunes"),
         (("--method", "smm", "--force", "temporal"), "smm can run these again: ingest, evaluate"),
     ],
