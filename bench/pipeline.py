@@ -1,5 +1,6 @@
 """The pipeline around the models: a catalog of which the store has all results, and how fast the CLI starts."""
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -28,7 +29,8 @@ CLI = "from effivmt_flows.cli.main import main; raise SystemExit(main(['--help']
 
 def write_catalog(path: Path, clips: int) -> Path:
     """A catalog of so many clips of one video, which share all artifacts."""
-    video = data_folder() / "samples" / "zigzag.mp4"
+    video = path.parent / "zigzag.mp4"  # beside the catalog, which reads no file elsewhere
+    shutil.copyfile(data_folder() / "samples" / "zigzag.mp4", video)
     rows = [f"clip-{number},{video},a red square,a blue star" for number in range(clips)]
     path.write_text("\n".join(["clip,video,caption,prompts", *rows]) + "\n", encoding="utf-8")
     return path
