@@ -18,7 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from effivmt.catalog import load_catalog
-from effivmt.config import data_folder, load_params
+from effivmt.embedded import data_folder
+from effivmt.params_file import load_params
 from effivmt.pipeline.catalog_run import run_catalog
 from effivmt.pipeline.outputs import RECORD
 from effivmt.pipeline.runner import StageRunner

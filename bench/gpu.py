@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 import torch
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 
-from effivmt.config import NATIVE, BackboneParams, Params, load_params
+from effivmt.config import NATIVE, BackboneParams, Params
 from effivmt.method.adapter import fused
 from effivmt.method.attention import check_attention, set_attention
 from effivmt.method.compiling import check_compiler, compiled_blocks
@@ -25,6 +25,7 @@ from effivmt.method.device import prepare_gpu
 from effivmt.method.heads import BRANCHES, attention_scores
 from effivmt.method.low_memory import activations_on_host
 from effivmt.method.memory_choices import MemoryChoices
+from effivmt.params_file import load_params
 from effivmt.pipeline.stages.spatial_tuning import checkpointed
 from effivmt.planning.choosing import choose
 from effivmt.planning.machine import gpu_gigabytes

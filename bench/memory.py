@@ -6,8 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from effivmt.config import load_params
 from effivmt.method.memory_choices import MemoryChoices
+from effivmt.params_file import load_params
 from effivmt.planning.choosing import GIB, choose, make_plan, usable
 from effivmt.planning.stages import StageCounter
 from timing import Value, report

@@ -8,7 +8,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from effivmt.catalog import Catalog, load_catalog
-from effivmt.config import Params, data_folder
+from effivmt.config import Params
+from effivmt.embedded import data_folder
 from effivmt.pipeline.catalog_run import run_catalog
 from effivmt.pipeline.workspace import open_workspace
 from timing import Value, arguments, interleaved, machine, report, timed

@@ -12,7 +12,9 @@ from tempfile import TemporaryDirectory
 import torch
 
 from effivmt.catalog import Clip
-from effivmt.config import Params, data_folder, load_params
+from effivmt.config import Params
+from effivmt.embedded import data_folder
+from effivmt.params_file import load_params
 from effivmt.pipeline import stages
 from effivmt.pipeline.stages.previewing import POINTS, show_untuned
 from effivmt.pipeline.workspace import Workspace, open_workspace

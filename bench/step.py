@@ -10,7 +10,8 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from effivmt.config import WAN_TINY, Params, find_embedded
+from effivmt.config import Params
+from effivmt.embedded import WAN_TINY, find_embedded
 from effivmt.method.memory_choices import MemoryChoices
 from effivmt.planning.stages import StageCounter
 from timing import Timing, Value, arguments, interleaved, machine, report

@@ -14,10 +14,11 @@ from effivmt.versions import __version__
 
 if TYPE_CHECKING:
     from effivmt.catalog import Catalog, Clip, load_catalog
-    from effivmt.config import Params, load_params
+    from effivmt.config import Params
     from effivmt.errors import AdapterError, BackboneError, EffiVMTError, ParamsError, StoreError, VideoError
     from effivmt.method.adapter import Adapter, load_adapter
     from effivmt.method.adapter_manifest import read_facts as read_manifest
+    from effivmt.params_file import load_params
     from effivmt.pipeline.api import evaluate_videos as evaluate
     from effivmt.pipeline.api import transfer
     from effivmt.pipeline.callbacks import Callback
@@ -52,7 +53,7 @@ _MODULES = {
     "evaluate": "pipeline.api:evaluate_videos",
     "load_adapter": "method.adapter",
     "load_catalog": "catalog",
-    "load_params": "config",
+    "load_params": "params_file",
     "open_workspace": "pipeline.workspace",
     "read_manifest": "method.adapter_manifest:read_facts",
     "render": "pipeline.stages",

@@ -14,8 +14,8 @@ from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from effivmt.catalog import list_faults, list_ignored, read_catalog
-from effivmt.config import load_params
 from effivmt.errors import DamageError, EffiVMTError, in_one_line, printable
+from effivmt.params_file import load_params
 from effivmt.pipeline.callbacks import Callback
 from effivmt.pipeline.hits import find_hits
 from effivmt.pipeline.outcomes import ClipOutcome

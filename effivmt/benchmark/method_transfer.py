@@ -8,8 +8,9 @@ from effivmt.benchmark import peer_stages
 from effivmt.benchmark.methods import METHODS, OURS, Method, of_file
 from effivmt.benchmark.peers import PEERS, is_of_peer, peer_params, section_of, tunes
 from effivmt.catalog import Clip
-from effivmt.config import Params, Section, load_params
+from effivmt.config import Params, Section
 from effivmt.errors import EffiVMTError, ParamsError
+from effivmt.params_file import load_params
 from effivmt.pipeline import stages
 from effivmt.pipeline.excerpt import load_excerpt
 from effivmt.pipeline.runner import StageRunner

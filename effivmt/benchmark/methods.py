@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Literal
 
 from effivmt.benchmark.peers import PEERS, is_of_peer
-from effivmt.config import Params, load_params
+from effivmt.config import Params
 from effivmt.errors import ParamsError
+from effivmt.params_file import load_params
 
 Kind = Literal["method", "variant", "ablation", "control", "sweep"]
 Maker = Literal["effivmt", "backbone", "motion_director", "ditflow", "smm", "flow_motion", "reconstruction", "file"]

@@ -16,8 +16,9 @@ from types import ModuleType
 
 from pydantic import ValidationError
 
-from effivmt.config import Section, field_faults, set_value
+from effivmt.config import Section
 from effivmt.errors import ParamsError, in_one_line
+from effivmt.params_file import field_faults, set_value
 from effivmt.store.digests import sha256_file
 from effivmt.untrusted import read_yaml
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from effivmt.config import data_folder
+from effivmt.embedded import data_folder
 from effivmt.errors import ParamsError
 
 SUITES = {"mini": "catalog.csv", "quick": "quick.csv"}

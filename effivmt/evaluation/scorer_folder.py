@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from effivmt.config import find_embedded
+from effivmt.embedded import find_embedded
 from effivmt.errors import BackboneError
 from effivmt.hub import absent_files, fetch
 from effivmt.store.digests import files_digest, sha256_tree

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from effivmt.config import BackboneParams, IngestParams, Params, find_embedded
+from effivmt.config import BackboneParams, IngestParams, Params
+from effivmt.embedded import find_embedded
 from effivmt.errors import BackboneError, ParamsError
 from effivmt.hub import absent_files, fetch
 from effivmt.method.adapter_manifest import BackboneFacts

@@ -7,7 +7,7 @@ same bytes as one never killed. A tuning that diverges goes on from its last goo
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -15,6 +15,7 @@ from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 
 from effivmt.config import LoraParams, SamplingParams, SpatialParams, TemporalParams
 from effivmt.errors import EffiVMTError
+from effivmt.method.batches import Batch, first_of_batch, sparse_batch
 from effivmt.method.checkpoint import load_checkpoint, save_checkpoint
 from effivmt.method.device import deterministic_gradients
 from effivmt.method.dual_path import add_lora, draw_weights, dual_path, hold_text, lora_parameters
@@ -22,7 +23,7 @@ from effivmt.method.experts import ONLY, Expert
 from effivmt.method.heads import HeadMap
 from effivmt.method.losses import add_noise, denoising_loss, draw_sigmas, motion_loss, velocity
 from effivmt.method.prediction import FirstFrame, predict_velocity
-from effivmt.method.rope import RopeMode, anchored_indices, sampled_indices, time_positions, time_positions_of
+from effivmt.method.rope import time_positions_of
 from effivmt.method.seeding import generator
 from effivmt.store.durable import remove
 
@@ -34,27 +35,6 @@ LOWEST = 1 / 8
 """Least share of the learning rate that a tuning goes on at, after three halvings; then it fails."""
 SHARE = "learning_rate_share"
 """Among the losses of a tuning that has diverged: the share of the learning rate that each step was taken at."""
-
-
-@dataclass(frozen=True)
-class Batch:
-    """latents (B, C, F, h, w) and, for sparse frames, their time positions (B, F), or None for stock positions.
-
-    weights (B, 1, F, h, w), in [0, 1]: how much each position counts in the losses; None: all alike. first: the first
-    frame of each sample, where it is given.
-    """
-
-    latents: torch.Tensor
-    positions: torch.Tensor | None
-    weights: torch.Tensor | None = None
-    first: FirstFrame | None = None
-
-
-@dataclass(frozen=True)
-class SparseBatch(Batch):
-    """A batch of sparsely sampled frames, which always has time positions."""
-
-    positions: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -153,7 +133,7 @@ def tune_temporal(
         batch = sparse_batch(joined, sampling, params.rope, num_frames=num_frames, batch=params.batch, random=random)
         drawn, *others = batch.latents.split(channels, dim=1)
         weighed = None if weights is None else others.pop(0)
-        return Batch(drawn, batch.positions, weighed, None if first is None else _of_batch(first, *others))
+        return Batch(drawn, batch.positions, weighed, None if first is None else first_of_batch(first, *others))
 
     return _tune(
         transformer,
@@ -172,47 +152,6 @@ def tune_temporal(
         expert=expert,
         until=until,
     )
-
-
-def sparse_batch(
-    latents: torch.Tensor,
-    sampling: SamplingParams,
-    rope: RopeMode,
-    *,
-    num_frames: int,
-    batch: int,
-    random: torch.Generator,
-) -> SparseBatch:
-    """`batch` draws of `sampling` from `random`: latents (B, C, F', h, w) and their time positions (B, F').
-
-    `latents` and `num_frames` as for `tune_temporal`. A clip that has fewer latent frames than `sampling` keeps is
-    taken whole.
-    """
-    whole = latents.shape[2]
-    count = min(sampling.latent_frames, whole)
-    if sampling.mode == "pixel":
-        phases = torch.randint(sampling.phases, (batch,), generator=random)
-        kept = min(sampling.frames, num_frames)
-        places = [sampled_indices(num_frames, kept, phase / sampling.phases) for phase in phases.tolist()]
-        positions = torch.stack([time_positions(rope, at, num_frames, latent=False) for at in places])
-        return SparseBatch(latents[phases], positions)
-    if sampling.mode == "dense" or count == whole:
-        indices = torch.arange(whole).expand(batch, -1)
-    elif sampling.mode == "anchored":
-        indices = anchored_indices(whole, count, batch, random)
-    else:
-        phases = torch.randint(sampling.phases, (batch,), generator=random)
-        indices = torch.stack([sampled_indices(whole, count, phase / sampling.phases) for phase in phases.tolist()])
-    positions = torch.stack([time_positions(rope, at, whole, latent=True) for at in indices])
-    return SparseBatch(torch.cat([latents[:, :, at] for at in indices]), positions)
-
-
-def _of_batch(first: FirstFrame, drawn: torch.Tensor) -> FirstFrame:
-    """The first frame of each sample of a batch, of which `drawn` has the latents at the sampled latent frames.
-
-    Without the embedding, which the blocks hold.
-    """
-    return replace(first, latents=drawn[:, :, :1] if first.clean else drawn, embedding=None)
 
 
 def _tune(

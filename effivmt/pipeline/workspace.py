@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from effivmt.catalog import Clip
-from effivmt.config import CLIP_TINY, NATIVE, WAN_TINY, Params
+from effivmt.config import NATIVE, Params
+from effivmt.embedded import CLIP_TINY, WAN_TINY
 from effivmt.errors import BackboneError, ParamsError, in_one_line
 from effivmt.evaluation.scorer_folder import ScorerFolder, find_scorer
 from effivmt.method.backbone_folder import BackboneFolder, check_settings, find_backbone, tuned_experts

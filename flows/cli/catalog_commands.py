@@ -261,7 +261,7 @@ def _delete_removed(catalog: "Catalog", out: Path, *, dry_run: bool) -> None:
 
 def _absolute(params: str | None) -> str:
     """The params of `--params` for a process with another working folder: a file by its absolute path."""
-    from effivmt.config import DEFAULT_FILE
+    from effivmt.params_file import DEFAULT_FILE
 
     if params is None:
         return str(DEFAULT_FILE.resolve()) if DEFAULT_FILE.is_file() else "tiny"

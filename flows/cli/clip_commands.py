@@ -36,7 +36,7 @@ def demo(
     quiet: Quiet = False,
 ) -> None:
     """Transfers the motion of the sample clip to two prompts with the embedded models; needs no other file."""
-    from effivmt.config import data_folder
+    from effivmt.embedded import data_folder
 
     transfer(
         video=data_folder() / "samples" / "zigzag.mp4",

@@ -14,8 +14,10 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from effivmt.config import DEFAULT_FILE, NATIVE, Params, find_embedded, load_params
+from effivmt.config import NATIVE, Params
+from effivmt.embedded import find_embedded
 from effivmt.errors import EffiVMTError
+from effivmt.params_file import DEFAULT_FILE, load_params
 from effivmt_tasks.stores import REMOTE, open_remote
 from effivmt_tasks.tracking.location import check_reachable, public_uri, tracking_uri
 

@@ -81,9 +81,9 @@ def check_stages(names: list[str]) -> None:
 
 def load_params(source: str | None, overrides: list[str]) -> "Params":
     """The params of `--params` with the overrides of `--set`; ParamsError names the field that is wrong."""
-    from effivmt import config
+    from effivmt import params_file
 
-    return config.load_params(source, overrides)
+    return params_file.load_params(source, overrides)
 
 
 def load_method(

@@ -7,7 +7,8 @@ import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from effivmt.config import Params, find_embedded
+from effivmt.config import Params
+from effivmt.embedded import find_embedded
 from effivmt.errors import ParamsError
 from effivmt.media.figures import contact_sheet
 from effivmt.media.video import write_image

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from effivmt.config import WAN_TINY, find_embedded
+from effivmt.embedded import WAN_TINY, find_embedded
 from effivmt.method.device import pick_device
 from effivmt.method.verbosity import silence_libraries
 from effivmt.pretrain.expert_pair import tune_apart

@@ -12,10 +12,11 @@ from effivmt.media.video import read_frames, write_image
 from effivmt.method.backbone import Backbone
 from effivmt.pipeline import stages
 from effivmt.pipeline.healing import heal
+from effivmt.pipeline.reconstruction import psnr
 from effivmt.pipeline.stages.tensors import load_tensor
 from effivmt.pipeline.transfer import adapter_folder
 from effivmt.pipeline.workspace import Workspace, open_workspace
-from effivmt.pretrain.examinations.images import Picture, draw_pictures, psnr, score
+from effivmt.pretrain.examinations.images import Picture, draw_pictures, score
 from effivmt.pretrain.examinations.judge import judge
 from effivmt_flows.cli.pretrain_transfer import SINGLE
 from effivmt_flows.cli.progress import stage_progress
@@ -62,7 +63,7 @@ def run_images(catalog: Path, work_folder: Path, params: Params, store: Path, *,
             rows: dict[str, list[tuple[float, ...]]] = {place: [] for place in PLACES}
             for number, made in enumerate(videos):
                 place, picture = placed[number // len(params.render.seeds)]
-                given_back = psnr(_given_back(work.backbone, picture.image), picture.image)
+                given_back = psnr(picture.image[None], _given_back(work.backbone, picture.image))
                 rows[place].append(_row(made, picture, true_path, given_back=given_back))
             for place in PLACES:
                 table.add_row(clip.clip, place, *_means(rows[place]))
@@ -100,5 +101,5 @@ def _means(rows: Sequence[tuple[float, ...]]) -> list[str]:
 
 
 def _given_back(backbone: Backbone, image: np.ndarray) -> np.ndarray:
-    """An image uint8 (H, W, 3) as the autoencoder gives it back."""
-    return backbone.decode_video(backbone.encode_video(image[None]))[0]
+    """An image uint8 (H, W, 3) as the autoencoder gives it back, a video (1, H, W, 3)."""
+    return backbone.decode_video(backbone.encode_video(image[None]))

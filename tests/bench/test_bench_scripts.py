@@ -14,8 +14,8 @@ import preview
 import render
 import step
 from effivmt.benchmark.settings import settings_of
-from effivmt.config import load_params
 from effivmt.method.backbone_folder import find_backbone
+from effivmt.params_file import load_params
 from timing import interleaved, table
 
 

@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from effivmt.config import EMBEDDED, Params, find_embedded, load_params, presets
+from effivmt.config import Params
+from effivmt.embedded import EMBEDDED, find_embedded
 from effivmt.errors import ParamsError
+from effivmt.params_file import load_params, presets
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import get_args
 
-from effivmt.config import EMBEDDED
+from effivmt.embedded import EMBEDDED
 from effivmt.pipeline.stages import MASK, STAGES
 
 MODULES = (
@@ -29,7 +29,7 @@ def test_files_of_the_working_folder_are_not_imported(tmp_path: Path) -> None:
     for name in ("flows", "tasks", "data"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text(refusal)
-    code = f"import {', '.join(MODULES)}; from effivmt.config import data_folder; print(data_folder())"
+    code = f"import {', '.join(MODULES)}; from effivmt.embedded import data_folder; print(data_folder())"
     ended = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=os.environ, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
 

@@ -121,7 +121,7 @@ INGEST = """
 import sys, tempfile
 from pathlib import Path
 from effivmt.catalog import Clip
-from effivmt.config import load_params
+from effivmt.params_file import load_params
 from effivmt.pipeline.stages import ingest
 from effivmt.pipeline.workspace import open_workspace
 

@@ -9,7 +9,7 @@ import torch
 from rich.console import Console
 from trial import effivmt
 
-from effivmt.config import IngestParams, RenderParams, load_params
+from effivmt.config import IngestParams, RenderParams
 from effivmt.errors import BackboneError, EffiVMTError, ParamsError
 from effivmt.evaluation.measure import load_metric_models, measure
 from effivmt.evaluation.metrics import METRICS, mean_metrics
@@ -17,6 +17,7 @@ from effivmt.media.video import write_video
 from effivmt.method.adapter import Adapter
 from effivmt.method.heads import HeadMap
 from effivmt.method.rendering import render
+from effivmt.params_file import load_params
 from effivmt.pipeline import stages
 from effivmt.pipeline.tables import write_metrics
 from effivmt_flows.cli.tables import metrics_table

@@ -12,9 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from trial import effivmt
 
-from effivmt.config import BackboneParams, Params, load_params
+from effivmt.config import BackboneParams, Params
 from effivmt.errors import BackboneError, ParamsError, StoreError
 from effivmt.method.backbone_folder import find_backbone
+from effivmt.params_file import load_params
 from effivmt.store.digests import sha256_tree
 from effivmt.untrusted import parse_json, parse_yaml, read_json, read_safetensors_header, read_text
 

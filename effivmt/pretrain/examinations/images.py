@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from effivmt.pipeline.reconstruction import psnr
 from effivmt.pretrain.examinations.captions import WORLD
 from effivmt.pretrain.examinations.judge import judge, path_scores
 from effivmt.world.looks import Ground, Look
@@ -71,13 +72,8 @@ def score(frames: np.ndarray, picture: Picture, true_path: np.ndarray) -> ImageS
     """Judges frames uint8 (T, 64, 64, 3) that begin with a picture against the reference's path (T, 2)."""
     seen = judge(frames)
     return ImageScores(
-        psnr(frames[0], picture.image),
+        psnr(picture.image[None], frames[:1]),
         seen.colour == picture.look.colour,
         seen.shape == picture.look.shape,
         path_scores(seen.path, true_path)[0],
     )
-
-
-def psnr(image: np.ndarray, other: np.ndarray) -> float:
-    """The PSNR of two images uint8, in dB."""
-    return float(10 * np.log10(255**2 / max(np.square(image.astype(float) - other).mean(), 1e-9)))

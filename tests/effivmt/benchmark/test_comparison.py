@@ -22,9 +22,10 @@ from effivmt.benchmark.results import RunInfo
 from effivmt.benchmark.scatter import scatter
 from effivmt.benchmark.statistics import Estimate, as_estimate
 from effivmt.catalog import Catalog, Clip
-from effivmt.config import Params, set_value
+from effivmt.config import Params
 from effivmt.errors import VideoError
 from effivmt.media.video import write_video
+from effivmt.params_file import set_value
 from effivmt.pipeline import stages
 from effivmt.pipeline.workspace import LoadedBackbone, Workspace
 from effivmt.store.store import Store

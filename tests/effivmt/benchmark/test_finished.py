@@ -12,8 +12,9 @@ from effivmt.benchmark.delivery import write_comparison
 from effivmt.benchmark.finished import FinishedJobs
 from effivmt.benchmark.methods import METHODS, OURS
 from effivmt.benchmark.results import RunInfo
-from effivmt.config import HeadsParams, Params, set_value
+from effivmt.config import HeadsParams, Params
 from effivmt.errors import EffiVMTError
+from effivmt.params_file import set_value
 from effivmt.pipeline.workspace import LoadedBackbone, Workspace
 from effivmt.store.store import Store
 from effivmt.versions import VERSIONS

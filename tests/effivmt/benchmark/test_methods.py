@@ -6,8 +6,8 @@ import pytest
 
 from effivmt.benchmark.methods import ALL, METHODS, OURS, choose
 from effivmt.benchmark.peers import PEERS, identity, is_of_peer, peer_params, read_peers, tunes
-from effivmt.config import load_params
 from effivmt.errors import ParamsError
+from effivmt.params_file import load_params
 
 FILE = Path(__file__).parents[3] / "params.yaml"
 

@@ -10,7 +10,7 @@ from effivmt.benchmark.cells import Cell, JobResult
 from effivmt.benchmark.methods import OURS
 from effivmt.benchmark.peers import PEERS, peer_params, read_peers
 from effivmt.catalog import Clip
-from effivmt.config import load_params
+from effivmt.params_file import load_params
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ import torch
 
 import effivmt
 from effivmt.catalog import Catalog, Clip
-from effivmt.config import Params, find_embedded
+from effivmt.config import Params
+from effivmt.embedded import find_embedded
 from effivmt.errors import CatalogError, ParamsError
 from effivmt.method.text_length import text_fault
 from effivmt.pipeline.plan import plan_clip

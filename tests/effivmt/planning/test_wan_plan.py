@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from effivmt.config import load_params
 from effivmt.method.memory_choices import MemoryChoices
+from effivmt.params_file import load_params
 from effivmt.planning.choosing import GIB, choose, make_plan
 from effivmt.planning.models import transformer_without_data
 from effivmt.planning.stages import StageCounter

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from effivmt.config import RenderParams, load_params
+from effivmt.config import RenderParams
+from effivmt.params_file import load_params
 from effivmt.pretrain.examinations.captions import (
     Answer,
     caption_of,

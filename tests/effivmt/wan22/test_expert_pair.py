@@ -9,7 +9,8 @@ import torch
 from exporting import by_card, fused_all, stock, video
 from safetensors.torch import load_file
 
-from effivmt.config import WAN_TINY, BackboneParams, Params, find_embedded
+from effivmt.config import BackboneParams, Params
+from effivmt.embedded import WAN_TINY, find_embedded
 from effivmt.errors import BackboneError
 from effivmt.method.adapter import load_adapter
 from effivmt.method.backbone_folder import find_backbone

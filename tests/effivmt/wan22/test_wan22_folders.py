@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from effivmt.config import BackboneParams, Params, load_params
+from effivmt.config import BackboneParams, Params
 from effivmt.errors import BackboneError, ParamsError
 from effivmt.method.backbone_folder import BackboneFolder, check_settings, find_backbone, tuned_experts
 from effivmt.method.experts import HIGH, LOW
+from effivmt.params_file import load_params
 
 
 def find(folder: Path) -> BackboneFolder:

@@ -8,10 +8,11 @@ from staged import FRAMES, MAPS, SAMPLING, Stage, bytes_of, head_map, state_of
 from effivmt.errors import EffiVMTError
 from effivmt.method import losses
 from effivmt.method.adapter import fused, to_stock_layout
+from effivmt.method.batches import sparse_batch
 from effivmt.method.dual_path import add_lora, dual_path, lora_parameters
 from effivmt.method.rope import time_positions_of
 from effivmt.method.seeding import generator
-from effivmt.method.tuning import SHARE, sparse_batch
+from effivmt.method.tuning import SHARE
 
 
 class TestAddLora:

@@ -12,10 +12,11 @@ from staged import SIZE, Stage, bytes_of, head_map, state_of
 
 from effivmt.config import SamplingParams, SpatialParams
 from effivmt.method.adapter import to_stock_layout
+from effivmt.method.batches import SparseBatch, sparse_batch
 from effivmt.method.losses import draw_sigmas, motion_loss
 from effivmt.method.rope import sampled_indices, time_positions_of
 from effivmt.method.seeding import generator
-from effivmt.method.tuning import SparseBatch, sparse_batch, tune_spatial
+from effivmt.method.tuning import tune_spatial
 
 
 class TestCountedRandomness:
