@@ -6,9 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from diffusers import UniPCMultistepScheduler, WanImageToVideoPipeline
 from PIL import Image
 from safetensors.torch import load_file
+from stock_images import CLEAN, stock, video
 
 from effivmt.config import Params
 from effivmt.errors import BackboneError, ParamsError, VideoError
@@ -120,22 +120,8 @@ def test_rendering_is_that_of_the_stock_pipeline(work, image):
     settings = work.params.render.model_copy(update={"steps": 4})
     picture = fitted(work, image)
     found = render(backbone, None, *prompts, params=settings, size=size, seed=5, image=picture)
-    scheduler = UniPCMultistepScheduler.from_pretrained(backbone.folder, subfolder="scheduler", flow_shift=5.0)
-    options = {"expand_timesteps": True, "image_encoder": None, "image_processor": None, "scheduler": scheduler}
-    stock = WanImageToVideoPipeline.from_pretrained(backbone.folder, **options)
-    stock.set_progress_bar_config(disable=True)
-    expected = stock(
-        image=Image.fromarray(picture),
-        prompt_embeds=prompts[0][None],
-        negative_prompt_embeds=prompts[1][None],
-        height=32,
-        width=32,
-        num_frames=9,
-        num_inference_steps=4,
-        guidance_scale=settings.guidance_scale,
-        generator=torch.Generator().manual_seed(5),
-        output_type="np",
-    ).frames[0]
+    pipeline = stock(backbone.folder, **CLEAN)
+    expected = video(pipeline, picture, prompts, settings.guidance_scale)
     assert np.abs(found - expected * 255.0).max() <= 0.51
     kept = backbone.decode_video(backbone.encode_video(picture[None]))[0]
     assert np.abs(found[0].astype(int) - kept).max() <= 1

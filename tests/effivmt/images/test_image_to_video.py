@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import UniPCMultistepScheduler, WanImageToVideoPipeline
-from PIL import Image
+from diffusers import WanImageToVideoPipeline
+from stock_images import stock, video
 
 from effivmt.benchmark import peer_stages
 from effivmt.benchmark.baselines.motion_director import MotionDirectorParams
@@ -41,28 +41,6 @@ def works(tmp_path_factory, i2v_params) -> dict[str, Workspace]:
 @pytest.fixture(scope="module")
 def done(works, animated) -> dict[str, TransferResult]:
     return {version: run_clip(work, animated) for version, work in works.items()}
-
-
-def stock(folder: Path) -> WanImageToVideoPipeline:
-    scheduler = UniPCMultistepScheduler.from_pretrained(folder, subfolder="scheduler", flow_shift=5.0)
-    return WanImageToVideoPipeline.from_pretrained(folder, scheduler=scheduler)
-
-
-def video(pipeline: WanImageToVideoPipeline, picture: np.ndarray, prompts: list[torch.Tensor]) -> np.ndarray:
-    """Frames float32 (T, H, W, 3) in [0, 1] of four steps."""
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline(
-        image=Image.fromarray(picture),
-        prompt_embeds=prompts[0][None],
-        negative_prompt_embeds=prompts[1][None],
-        height=32,
-        width=32,
-        num_frames=9,
-        num_inference_steps=4,
-        guidance_scale=4.0,
-        generator=torch.Generator().manual_seed(5),
-        output_type="np",
-    ).frames[0]
 
 
 class Calls(list):

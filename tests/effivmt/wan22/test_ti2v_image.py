@@ -1,10 +1,8 @@
 """A transfer on the layout of Wan 2.2 TI2V-5B whose video begins with an image, as stock diffusers renders it."""
 
 import numpy as np
-import torch
-from diffusers import UniPCMultistepScheduler, WanImageToVideoPipeline
 from exporting import fused_all
-from PIL import Image
+from stock_images import stock, video
 
 from effivmt.media.video import write_image
 from effivmt.method.adapter import load_adapter
@@ -24,30 +22,13 @@ def test_an_export_gives_the_same_video_in_the_stock_pipeline(ti2v_folder, ti2v_
     assert work.folder.shape.first_frame and not work.folder.shape.needs_image
     clip = zigzag.model_copy(update={"images": (tmp_path / "picture.png",)})
     folder = run_clip(work, clip).motion.folder("adapter")
-    scheduler = UniPCMultistepScheduler.from_pretrained(ti2v_folder, subfolder="scheduler", flow_shift=5.0)
-    stock = WanImageToVideoPipeline.from_pretrained(
-        ti2v_folder, scheduler=scheduler, image_encoder=None, image_processor=None
-    )
+    pipeline = stock(ti2v_folder, image_encoder=None, image_processor=None)
     prompts, picture = work.backbone.encode_texts(["a red square", "blur"]), fitted(work, clip.images[0])
-
-    def video(pipeline: WanImageToVideoPipeline) -> np.ndarray:
-        pipeline.set_progress_bar_config(disable=True)
-        return pipeline(
-            image=Image.fromarray(picture),
-            prompt_embeds=prompts[0][None],
-            negative_prompt_embeds=prompts[1][None],
-            height=64,
-            width=64,
-            num_frames=9,
-            num_inference_steps=4,
-            generator=torch.Generator().manual_seed(5),
-            output_type="np",
-        ).frames[0]
-
-    plain = video(stock)
+    plain = video(pipeline, picture, prompts)
     for name in ("spatial", "temporal"):
-        stock.load_lora_weights(folder, weight_name=f"{name}.safetensors", adapter_name=name)
-    stock.set_adapters(["spatial", "temporal"])
+        pipeline.load_lora_weights(folder, weight_name=f"{name}.safetensors", adapter_name=name)
+    pipeline.set_adapters(["spatial", "temporal"])
     with fused_all(work.backbone, load_adapter(folder)):
-        error = np.abs(video(work.backbone.image_pipeline(5.0)) - (expected := video(stock))).max()
-    assert error <= 1e-5 and np.abs(plain - expected).max() > 1e-3
+        ours = video(work.backbone.image_pipeline(5.0), picture, prompts)
+    expected = video(pipeline, picture, prompts)
+    assert np.abs(ours - expected).max() <= 1e-5 and np.abs(plain - expected).max() > 1e-3
