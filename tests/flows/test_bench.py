@@ -83,7 +83,7 @@ def test_the_list_has_every_name(project: Path) -> None:
     [
         (("--method", "fly"), "--method fly: there is no such name; expected one of all, effivmt"),
         (("--ablation", "fly"), "expected one of all, ablation, control, sweep, without-decoupling"),
-        (("--suite", "maxi"), "--suite maxi: there is no such suite; expected mini, quick or a catalog file"),
+        (("--suite", "maxi"), "--suite maxi: there is no such suite; expected mini, quick, extra or a catalog file"),
         (("--set", "temporal.wings=2"), "temporal.wings"),
         (("--method", "smm", "--set", "smm.wings=2"), "smm.wings"),
         (("--clips", "0"), "--clips"),
