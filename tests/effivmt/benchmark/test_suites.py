@@ -31,5 +31,7 @@ def test_a_catalog_file_is_taken_as_it_is_given() -> None:
 
 
 def test_an_unknown_name_lists_those_there_are() -> None:
-    with pytest.raises(ParamsError, match="--suite maxi: there is no such suite; expected mini, quick, extra or a catalog"):
+    with pytest.raises(
+        ParamsError, match="--suite maxi: there is no such suite; expected mini, quick, extra or a catalog"
+    ):
         suite_catalog("maxi")
