@@ -51,7 +51,6 @@ class Cell:
     prompt: str
     seed: int
     error: str = ""
-    cannot: str = ""
     metrics: dict[str, float | None] | None = None
     preparing_seconds: float | None = None
     rendering_seconds: float | None = None
@@ -60,11 +59,12 @@ class Cell:
     video_key: str | None = None
     adapter_key: str | None = None
     video: Artifact | None = None
+    cannot: str = ""
 
     @property
     def seconds(self) -> float | None:
         """From the reference's file to the video; None of a cell without a video."""
-        if self.preparing_seconds is None or self.rendering_seconds is None:
+        if self.error or self.preparing_seconds is None or self.rendering_seconds is None:
             return None
         return self.preparing_seconds + self.rendering_seconds
 
@@ -179,7 +179,7 @@ def failed_cells(job: Job, prompts: Sequence[str], reason: str) -> list[Cell]:
 def _cells(job: Job, prompts: Sequence[str], *, error: str = "", cannot: str = "") -> list[Cell]:
     """A cell without a video for each of these prompts and every seed."""
     return [
-        Cell(job.method.name, job.clip.clip, prompt, seed, error, cannot)
+        Cell(job.method.name, job.clip.clip, prompt, seed, error, cannot=cannot)
         for prompt in prompts
         for seed in job.params.render.seeds
     ]
