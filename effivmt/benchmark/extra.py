@@ -3,6 +3,8 @@
 Paths are those of motionbench-mini; captions name every look. The truth of a clip is of the motion that is wanted.
 """
 
+from functools import partial
+
 import numpy as np
 
 from effivmt.benchmark.paths import OBJECTS, camera_path, object_path
@@ -49,7 +51,7 @@ def _image_scenes() -> list[Scene]:
                 prompts=tuple(f"{describe(of)} on {describe_ground(on)}" for of, on in shown),
                 unsaid=False,
                 quick=False,
-                draw=lambda g=ground, o=[(look, path)]: draw_object_clip(g, o),
+                draw=partial(draw_object_clip, ground, [(look, path)]),
                 images=tuple(_still(of, on, at) for (of, on), at in zip(shown, places, strict=True)),
             )
         )
@@ -89,7 +91,7 @@ def _view_scenes(motion_of: MotionOf) -> list[Scene]:
                 prompts=prompts[motion_of],
                 unsaid=False,
                 quick=False,
-                draw=lambda g=ground, p=poses, o=objects, w=wanted: draw_part_clip(g, p, o, w),
+                draw=partial(draw_part_clip, ground, poses, objects, wanted),
                 motion_of=motion_of,
             )
         )
@@ -116,7 +118,7 @@ def _region_scenes() -> list[Scene]:
                 prompts=prompts,
                 unsaid=False,
                 quick=False,
-                draw=lambda g=ground, o=objects, w=wanted: draw_part_clip(g, still, o, w),
+                draw=partial(draw_part_clip, ground, still, objects, wanted),
                 region=_around(motion.centre[0], look.radius),
             )
         )
