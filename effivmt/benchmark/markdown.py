@@ -204,7 +204,7 @@ def _of_part(method: MethodSummary, part: str, measure: str, found: Estimates) -
 
 def _refusals(refusals: Iterable[Refusal]) -> str:
     listed = [
-        f"- {refusal['reason']}: {refusal['cells']} cells of {', '.join(refusal['clips'])}" for refusal in refusals
+        f"- {refusal['reason']}: {', '.join(refusal['clips'])} (cells: {refusal['cells']})" for refusal in refusals
     ]
     return (
         "## What methods cannot do\n\nThese cells are in no mean: the means of a method are over the clips that it can "

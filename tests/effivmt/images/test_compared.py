@@ -104,7 +104,7 @@ def test_tables_page_and_rows_say_who_cannot(results, tmp_path: Path) -> None:
         }
     ]  # fmt: skip
     text = (tmp_path / "results.md").read_text(encoding="utf-8")
-    assert "SMM (cannot make 2 of 2 cells)" in text and "- SMM makes videos of texts: 1 cells of image" in text
+    assert "SMM (cannot make 2 of 2 cells)" in text and "- SMM makes videos of texts: image (cells: 1)" in text
     row = next(line for line in text.partition("## By class")[2].splitlines() if line.startswith("| MotionDirector"))
     assert row.count("| cannot |") == 1 and "## Failed" not in text
     rows = pq.read_table(tmp_path / "results.parquet").to_pylist()
