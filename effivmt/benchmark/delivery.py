@@ -59,11 +59,11 @@ def _place_videos(folder: Path, results: Sequence[JobResult]) -> list[ClipTiles]
     for name, own in by_clip.items():
         own_folder, clip = folder / name, own[0].job.clip
         own_folder.mkdir(parents=True, exist_ok=True)
-        ingested = next((result.ingested for result in own if result.ingested is not None), None)
+        compared = next((result.reference for result in own if result.reference is not None), None)
         reference = None
-        if ingested is not None:
+        if compared is not None:
             reference = own_folder / "reference.mp4"
-            _write_reference(reference, ingested, own[0].job.params.ingest.fps)
+            _write_reference(reference, compared, own[0].job.params.ingest.fps)
         tiles: dict[str, list[Tile]] = {prompt: [] for prompt in clip.prompts}
         for result in own:
             for cell in result.cells:
@@ -77,9 +77,9 @@ def _place_videos(folder: Path, results: Sequence[JobResult]) -> list[ClipTiles]
     return clips
 
 
-def _write_reference(path: Path, ingested: Artifact, fps: float) -> None:
-    """Writes the clip as the stages read it, at their size and rate."""
-    frames = load_tensor(ingested, "frames").numpy()
+def _write_reference(path: Path, compared: Artifact, fps: float) -> None:
+    """Writes the clip, or the wanted part of it, as the stages read it, at their size and rate."""
+    frames = load_tensor(compared, "frames").numpy()
     _write(path, lambda temporary: write_video(temporary, frames, fps))
 
 
@@ -89,4 +89,4 @@ def _video_name(clip: Clip, cell: Cell, *, several: bool) -> str:
 
 
 def _tile(method: Method, cell: Cell, video: Path | None) -> Tile:
-    return Tile(method.name, method.kind, method.title, cell.seed, video, cell.error, cell.metrics or {})
+    return Tile(method.name, method.kind, method.title, cell.seed, video, cell.error or cell.cannot, cell.metrics or {})

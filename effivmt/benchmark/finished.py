@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from effivmt.benchmark.cells import Cell, Job, JobResult
 from effivmt.benchmark.peers import identity
 from effivmt.benchmark.settings import Setting, settings_of
+from effivmt.catalog import Clip
 from effivmt.config import Params
 from effivmt.errors import EffiVMTError
 from effivmt.pipeline.workspace import Workspace
@@ -92,8 +93,8 @@ class FinishedJobs:
         return JobResult(job, tuple(cells), None, cached=True)
 
     def keep(self, work: Workspace, result: JobResult) -> None:
-        """Writes the file of a job unless one of its cells failed; EffiVMTError where it cannot be written."""
-        if result.errors or _reads_more(result.job):
+        """Writes the file of a job unless a cell has no video; EffiVMTError where it cannot be written."""
+        if result.errors or result.cannot or _reads_more(result.job):
             return
         cells = [KeptCell(**{name: getattr(cell, name) for name in KeptCell.model_fields}) for cell in result.cells]
         kept = Kept(about=_about(work, result.job), commit=git_commit(), cells=cells)
@@ -116,10 +117,19 @@ def _about(work: Workspace, job: Job) -> About:
         backbone=work.folder.digest,
         scorer=None if scorer is None else scorer.digest,
         maker=identity(job.method.peer) if job.method.peer else job.method.maker,
-        settings=settings_of(job.params, job.peer)
-        | {"clip.start": job.clip.start, "clip.end": job.clip.end, "clip.seed": job.clip.seed},
+        settings=settings_of(job.params, job.peer) | _asked(job.clip),
         versions=VERSIONS | BENCHMARK_VERSIONS,
     )
+
+
+def _asked(clip: Clip) -> dict[str, Setting]:
+    """What else a clip asks for; rows that were kept before clips could choose a motion or have images lack those."""
+    asked: dict[str, Setting] = {"clip.start": clip.start, "clip.end": clip.end, "clip.seed": clip.seed}
+    if clip.chosen:
+        asked |= {"clip.motion_of": clip.motion_of, "clip.region": None if clip.region is None else list(clip.region)}
+    if clip.images:
+        asked["clip.images"] = [sha256_file(image) for image in clip.images]
+    return asked
 
 
 def _reads_more(job: Job) -> bool:

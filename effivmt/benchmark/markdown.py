@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from effivmt.benchmark.claims import UNTESTED, ClaimRecord
 from effivmt.benchmark.measures import MEASURES
 from effivmt.benchmark.methods import METHODS, OURS
-from effivmt.benchmark.results import Estimates, Failure, MethodSummary, Summary
+from effivmt.benchmark.results import Estimates, Failure, MethodSummary, Refusal, Summary
 from effivmt.benchmark.statistics import Estimate, as_estimate
 
 MOTION = (
@@ -72,6 +72,8 @@ def markdown(summary: Summary) -> str:
         parts.append(f"## By class of motion\n\n{classes}")
     if looks := _split(methods, by_looks, ("appearance_leakage", "reference_resemblance")):
         parts.append(f"## Clips whose caption names every look (said), and the others (unsaid)\n\n{looks}")
+    if refusals := [refusal for method in methods.values() for refusal in method.get("cannot", [])]:
+        parts.append(_refusals(refusals))
     if summary["failures"]:
         parts.append(_failures(summary["failures"]))
     return "\n\n".join(parts) + "\n"
@@ -187,11 +189,27 @@ def _split(
     parts = list(next(iter(estimates.values())))
     for measure in measures if parts else ():
         rows = [
-            [_title(methods, name), *(cell(measure, as_estimate(own[part].get(measure))) for part in parts)]
+            [_title(methods, name), *(_of_part(methods[name], part, measure, own[part]) for part in parts)]
             for name, own in estimates.items()
         ]
         tables.append(_table([_heading(measure), *parts], rows))
     return "\n\n".join(tables)
+
+
+def _of_part(method: MethodSummary, part: str, measure: str, found: Estimates) -> str:
+    """The value of a part of the clips; "cannot" where the method can make nothing of it."""
+    refused = any(part in refusal["classes"] for refusal in method.get("cannot", []))
+    return "cannot" if refused and not found else cell(measure, as_estimate(found.get(measure)))
+
+
+def _refusals(refusals: Iterable[Refusal]) -> str:
+    listed = [
+        f"- {refusal['reason']}: {', '.join(refusal['clips'])} (cells: {refusal['cells']})" for refusal in refusals
+    ]
+    return (
+        "## What methods cannot do\n\nThese cells are in no mean: the means of a method are over the clips that it can "
+        "do.\n\n" + "\n".join(listed)
+    )
 
 
 def _failures(failures: Iterable[Failure]) -> str:
@@ -203,9 +221,13 @@ def _failures(failures: Iterable[Failure]) -> str:
 
 
 def _title(methods: Mapping[str, MethodSummary], name: str) -> str:
-    """The method's title, with the number of its failed cells."""
-    failed = methods[name]["failed"]
-    return methods[name]["title"] + (f" ({failed} of {methods[name]['cells']} cells failed)" if failed else "")
+    """The method's title, with the numbers of the cells that it cannot make and of those that failed."""
+    method, notes = methods[name], []
+    if refused := sum(refusal["cells"] for refusal in method.get("cannot", [])):
+        notes.append(f"cannot make {refused} of {method['cells']} cells")
+    if method["failed"]:
+        notes.append(f"{method['failed']} of {method['cells']} cells failed")
+    return method["title"] + (f" ({', '.join(notes)})" if notes else "")
 
 
 def _heading(measure: str) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from effivmt.benchmark import peer_stages
-from effivmt.benchmark.methods import METHODS, OURS, Method, of_file
+from effivmt.benchmark.methods import METHODS, OURS, Method, lack, of_file
 from effivmt.benchmark.peers import PEERS, is_of_peer, peer_params, section_of, tunes
 from effivmt.catalog import Clip
 from effivmt.config import Params, Section
@@ -14,7 +14,7 @@ from effivmt.params_file import load_params
 from effivmt.pipeline import stages
 from effivmt.pipeline.excerpt import load_excerpt
 from effivmt.pipeline.runner import StageRunner
-from effivmt.pipeline.stages import RenderedVideo, check_texts, embed_clip
+from effivmt.pipeline.stages import RenderedVideo, check_clip_images, check_texts, embed_clip
 from effivmt.pipeline.transfer import MethodFacts, TransferMethod, TransferResult, adapter_folder, run_clip
 from effivmt.pipeline.workspace import Workspace
 from effivmt.store import Artifact
@@ -39,20 +39,23 @@ class ByMethod:
         work = work.for_clip(clip)
         runner.stage = "text"
         check_texts(work, (clip.caption, *clip.prompts))
+        runner.stage = "images" if clip.images else runner.stage
+        check_clip_images(work, clip)
         ingested = runner.run(stages.ingest, work, clip)
+        masked = runner.run(stages.mask, work, clip, ingested) if clip.chosen else None
         work = work.for_frames(load_excerpt(ingested).num_frames)
         tuned: Artifact | None = None
         if self.method.peer is None:  # the backbone alone
-            rendered = runner.run(stages.render, work, clip.prompts, None)
+            rendered = runner.run(stages.render, work, clip.prompts, None, images=clip.images)
         else:
             params = peer_params(self.method.peer, {section_of(self.method.peer): self.settings})
             if tunes(self.method.peer):
                 tuned = runner.run(peer_tune, work, clip, ingested, peer=self.method.peer, params=params)
                 with adapter_folder(tuned) as adapter:
-                    rendered = runner.run(stages.render, work, clip.prompts, adapter)
+                    rendered = runner.run(stages.render, work, clip.prompts, adapter, images=clip.images)
             else:
                 rendered = runner.run(peer_render, work, clip, ingested, peer=self.method.peer, params=params)
-        evaluated = runner.run(stages.evaluate, work, clip, ingested, rendered)
+        evaluated = runner.run(stages.evaluate, work, clip, masked or ingested, rendered)
         return TransferResult(
             clip=clip,
             backbone=work.folder.facts,
@@ -61,15 +64,14 @@ class ByMethod:
             rendered=tuple(rendered),
             evaluated=evaluated,
             motion=tuned,
+            masked=masked,
             method=facts,
         )
 
     def check(self, clip: Clip) -> None:
-        """EffiVMTError where the clip asks for what EffiVMT alone does: a part of its motion, or videos of images."""
-        if self.method.maker != OURS and clip.chosen:
-            raise EffiVMTError(f"{self.method.title} transfers whole motions; leave motion_of and region out")
-        if self.method.maker != OURS and clip.images:
-            raise EffiVMTError(f"{self.method.title} makes videos of texts; leave the images out")
+        """EffiVMTError where the clip asks for what the method cannot do: a part of its motion, or videos of images."""
+        if found := lack(self.method, clip):
+            raise EffiVMTError(f"{found.reason}; leave {found.columns} out")
 
 
 def peer_tune(work: Workspace, clip: Clip, ingested: Artifact, *, peer: str, params: Section) -> Artifact:

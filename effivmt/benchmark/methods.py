@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from effivmt.benchmark.peers import PEERS, is_of_peer
+from effivmt.benchmark.peers import PEERS, is_of_peer, tunes
+from effivmt.catalog import Clip
 from effivmt.config import Params
 from effivmt.errors import ParamsError
 from effivmt.params_file import load_params
@@ -140,6 +141,27 @@ def choose(methods: Sequence[str], ablations: Sequence[str], variants: Sequence[
     while missing := {METHODS[name].against for name in chosen} - chosen:
         chosen |= missing
     return [*(method for name, method in METHODS.items() if name in chosen), *added]
+
+
+@dataclass(frozen=True)
+class Lack:
+    """Why a method cannot make what a clip asks for, and the columns of the catalog that ask for it."""
+
+    reason: str
+    columns: str
+
+
+def lack(method: Method, clip: Clip) -> Lack | None:
+    """What a method cannot do that a clip asks for; None where it can do all.
+
+    Peers take the whole motion of a clip. Those that tune LoRAs render as the backbone does, also from an image; those
+    that guide the sampling start from a text.
+    """
+    if clip.chosen and method.peer is not None:
+        return Lack(f"{method.title} transfers whole motions", "motion_of and region")
+    if clip.images and method.peer is not None and not tunes(method.peer):
+        return Lack(f"{method.title} makes videos of texts", "the images")
+    return None
 
 
 def of_file(name: str) -> Method:

@@ -31,14 +31,14 @@ TILE_METRICS = ("motion_fidelity", "trajectory_error", "text_similarity")
 
 @dataclass(frozen=True)
 class Tile:
-    """One method's video of a prompt; `video` is None where it failed with `error`."""
+    """One method's video of a prompt; None where there is none, for the `reason`, or where its row alone was kept."""
 
     method: str
     kind: str
     title: str
     seed: int
     video: Path | None
-    error: str
+    reason: str
     metrics: Mapping[str, float | None]
 
     @property
@@ -80,6 +80,7 @@ def render_page(summary: Summary, clips: Sequence[ClipTiles], picture: Path, roo
         clips=clips,
         kinds={kind: HEADINGS[kind] for kind in kinds},
         groups=list(dict.fromkeys(clip.group for clip in clips if clip.group)),
+        refusals=[refusal for method in methods.values() for refusal in method.get("cannot", [])],
         files=_collect(clips),
         limit=LIMIT // 2**20,
         picture=inline_image(picture),

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 # pyarrow has neither annotations nor stubs
 import pyarrow as pa
@@ -39,7 +39,7 @@ class Row:
 
     group: the clip's class; unsaid: whether the clip has looks that its caption does not name, None where unknown;
     metrics and costs by name, None where not measurable; adapter, video: keys of artifacts. A failed cell has an
-    `error` and no metrics.
+    `error` and no metrics; so has one that the method cannot make, for the reason `cannot`.
     """
 
     method: str
@@ -50,6 +50,7 @@ class Row:
     prompt: str
     seed: int
     error: str
+    cannot: str
     metrics: Mapping[str, float | None]
     costs: Mapping[str, float | None]
     adapter: str | None
@@ -71,6 +72,7 @@ class Row:
             "prompt": self.prompt,
             "seed": self.seed,
             "error": self.error,
+            "cannot": self.cannot,
             **self.metrics,
             **self.costs,
             "adapter": self.adapter,
@@ -78,12 +80,21 @@ class Row:
         }
 
 
+class Refusal(TypedDict):
+    """Why a method cannot make the videos of some clips, of these classes, and how many cells those are."""
+
+    reason: str
+    clips: list[str]
+    classes: list[str]
+    cells: int
+
+
 class MethodSummary(TypedDict):
     """What results.json holds of one method.
 
     cells, failed: counts of its cells; differences: its estimates less those of each method that it is compared with;
     by_class, by_looks: its estimates over the clips of a class, and over the clips whose caption names every look
-    (`said`) or does not (`unsaid`).
+    (`said`) or does not (`unsaid`); cannot: only where there is something that it cannot do.
     """
 
     title: str
@@ -96,6 +107,7 @@ class MethodSummary(TypedDict):
     differences: dict[str, Estimates]
     by_class: dict[str, Estimates]
     by_looks: dict[str, Estimates]
+    cannot: NotRequired[list[Refusal]]
 
 
 class Failure(TypedDict):
@@ -138,6 +150,7 @@ def row_of(result: JobResult, cell: Cell, unsaid: bool | None) -> Row:
         prompt=cell.prompt,
         seed=cell.seed,
         error=cell.error,
+        cannot=cell.cannot,
         metrics=cell.metrics or {},
         costs={
             "seconds": cell.seconds,
@@ -155,7 +168,7 @@ def write_rows(path: Path, rows: Sequence[Row]) -> None:
     """Writes results.parquet: a column for each field, metric and cost; OSError where it cannot be written."""
     text, number, flag = pa.string(), pa.float64(), pa.bool_()
     first = {name: text for name in ("method", "kind", "clip", "class")}
-    first |= {"unsaid": flag, "prompt": text, "seed": pa.int64(), "error": text}
+    first |= {"unsaid": flag, "prompt": text, "seed": pa.int64(), "error": text, "cannot": text}
     last = {name: number for name in COSTS if name != "peak_bytes"}
     last |= {"peak_bytes": pa.int64(), "adapter": text, "video": text}
     metrics = ordered(name for row in rows for name in row.metrics)
@@ -194,6 +207,8 @@ def summarise(run: RunInfo, methods: Sequence[Method], rows: Sequence[Row]) -> S
                 for name, unsaid in looks.items()
             },
         )
+        if refusals := _refusals(own):
+            summaries[method.name]["cannot"] = refusals
     return Summary(
         suite=run.suite,
         backbone=run.backbone,
@@ -241,3 +256,19 @@ def _failures(rows: Sequence[Row]) -> list[Failure]:
             key = (row.method, row.clip, row.error)
             counts[key] = counts.get(key, 0) + 1
     return [Failure(method=m, clip=c, error=e, cells=count) for (m, c, e), count in counts.items()]
+
+
+def _refusals(rows: Sequence[Row]) -> list[Refusal]:
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        if row.cannot:
+            found.setdefault(row.cannot, []).append(row)
+    return [
+        Refusal(
+            reason=reason,
+            clips=list(dict.fromkeys(row.clip for row in own)),
+            classes=list(dict.fromkeys(row.group for row in own if row.group is not None)),
+            cells=len(own),
+        )
+        for reason, own in found.items()
+    ]

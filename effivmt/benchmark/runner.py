@@ -47,11 +47,12 @@ def plan(
 def pick(catalog: Catalog, clips: int | None, prompts: int | None) -> list[Clip]:
     """The first `clips` clips, taking one from each class in turn, with their first `prompts` prompts; None: all.
 
-    CatalogError where a clip has images.
+    CatalogError where two images of a clip have the same prompt.
     """
-    if of_images := [clip.clip for clip in catalog.clips if clip.images]:
+    if twice := [clip for clip in catalog.clips if len(set(clip.prompts)) < len(clip.prompts)]:
         raise CatalogError(
-            f"clip {of_images[0]} has images, but the benchmark compares videos of texts; leave the column out"
+            f"clip {twice[0].clip} has one prompt for several images, but the tables tell its videos apart by their "
+            "prompts; give each image another prompt"
         )
     by_class: dict[str | None, list[Clip]] = {}
     for clip in catalog.clips:
@@ -60,7 +61,9 @@ def pick(catalog: Catalog, clips: int | None, prompts: int | None) -> list[Clip]
     turns = [members[turn] for turn in range(longest) for members in by_class.values() if turn < len(members)]
     names = {clip.clip for clip in turns[:clips]}
     chosen = [clip for clip in catalog.clips if clip.clip in names]
-    return [clip.model_copy(update={"prompts": clip.prompts[:prompts]}) for clip in chosen]
+    return [
+        clip.model_copy(update={"prompts": clip.prompts[:prompts], "images": clip.images[:prompts]}) for clip in chosen
+    ]
 
 
 def run(

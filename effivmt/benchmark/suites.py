@@ -5,8 +5,8 @@ from pathlib import Path
 from effivmt.embedded import data_folder
 from effivmt.errors import ParamsError
 
-SUITES = {"mini": "catalog.csv", "quick": "quick.csv"}
-"""Catalogs in motionbench-mini: all 24 clips, and a subset of 8."""
+SUITES = {"mini": "catalog.csv", "quick": "quick.csv", "extra": "extra.csv"}
+"""Catalogs in motionbench-mini: all 24 clips, a subset of 8, and 9 clips of image to video and a part of the motion."""
 CATALOG_SUFFIXES = (".csv", ".jsonl", ".parquet")
 
 

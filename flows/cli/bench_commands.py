@@ -67,7 +67,7 @@ def bench(
     from effivmt.benchmark.settings import settings_of
     from effivmt.catalog import load_catalog
     from effivmt.pipeline.healing import heal
-    from effivmt.pipeline.stages import check_texts
+    from effivmt.pipeline.stages import check_images, check_texts
     from effivmt.pipeline.workspace import open_workspace
     from effivmt.versions import __version__, git_commit
     from effivmt_flows.cli import bench_console
@@ -102,6 +102,7 @@ def bench(
     folder = work.folder
     for clip in picked:
         check_texts(work, (clip.caption, *clip.prompts))
+        check_images(work, clip.prompts, clip.images)
     say_scorer_fault(work.scorer.fault, quiet=quiet)
     settings = settings_of(next(job.params for job in jobs if job.method.name == OURS))
     info = RunInfo(suite_name(suite), folder.id, folder.digest, __version__, git_commit(), workers, settings)

@@ -60,6 +60,9 @@ def print_summary(summary: Summary, out: Path, *, quiet: bool) -> None:
         console.print(table)
         if failed := sum(failure["cells"] for failure in summary["failures"]):
             console.print(f"{failed} cells failed; reasons: {out / 'results.md'}", soft_wrap=True, markup=False)
+        if refused := sum(it["cells"] for method in methods for it in method.get("cannot", [])):
+            text = f"{refused} cells cannot be made by their method; reasons: {out / 'results.md'}"
+            console.print(text, soft_wrap=True, markup=False)
         console.print(f"page {out / 'index.html'}", soft_wrap=True, markup=False)
     console.print(str(out), soft_wrap=True, markup=False)
 
@@ -81,4 +84,6 @@ def print_search(rows: Sequence[CandidateResult], peers: Path, *, quiet: bool) -
 def _line(done: JobResult) -> str:
     if done.errors:
         return f"{done.job.method.name}: {done.job.clip.clip}: failed: {'; '.join(done.errors)}"
+    if done.cannot:
+        return f"{done.job.method.name}: {done.job.clip.clip}: cannot: {done.cannot}"
     return f"{done.job.method.name}: {done.job.clip.clip}: {'hit' if done.cached else 'done'}"

@@ -61,8 +61,8 @@ def pretrain(
 
     judge reads what the backbone in --out draws, in clips of ingest.num_frames; transfer, what the params' backbone
     makes of a catalog's motions; images, what it makes of four motions in videos that begin with images; parts, what
-    it makes of one motion of two. experts makes a tiny Wan 2.2 A14B, for trials: it writes to --out the backbone folder
-    --start, or wan-tiny, with two transformers, tuned apart.
+    it makes of one motion of two, and of the motions of two clips together. experts makes a tiny Wan 2.2 A14B, for
+    trials: it writes to --out the backbone folder --start, or wan-tiny, with two transformers, tuned apart.
     """
     from effivmt_flows.cli.pretrain import run_judge, run_step
 

@@ -70,6 +70,16 @@ def test_a_clip_that_fails_stops_no_other(project: Path, transferred: Ended, sui
     assert "SMM (1 of 3 cells failed)" in tables and "## Failed" in tables
 
 
+def test_what_a_method_cannot_make_is_no_failure(project: Path, transferred: Ended, suite: Path) -> None:
+    parts = suite.parent / "parts.csv"
+    row = f"good,a.mp4,{CAPTION},{PROMPTS[0]},part,object\n"
+    parts.write_text("clip,video,caption,prompts,class,motion_of\n" + row, encoding="utf-8")
+    ended = bench(project, parts, "--method", "smm")
+    assert ended.code == 0, ended.err
+    assert "smm: good: cannot: SMM transfers whole motions" in ended.err and "effivmt: good: done" in ended.err
+    assert "1 cells cannot be made by their method" in ended.out
+
+
 def test_the_list_has_every_name(project: Path) -> None:
     ended = effivmt("bench", "--list")
     assert ended.code == 0
@@ -83,7 +93,7 @@ def test_the_list_has_every_name(project: Path) -> None:
     [
         (("--method", "fly"), "--method fly: there is no such name; expected one of all, effivmt"),
         (("--ablation", "fly"), "expected one of all, ablation, control, sweep, without-decoupling"),
-        (("--suite", "maxi"), "--suite maxi: there is no such suite; expected mini, quick or a catalog file"),
+        (("--suite", "maxi"), "--suite maxi: there is no such suite; expected mini, quick, extra or a catalog file"),
         (("--set", "temporal.wings=2"), "temporal.wings"),
         (("--method", "smm", "--set", "smm.wings=2"), "smm.wings"),
         (("--clips", "0"), "--clips"),

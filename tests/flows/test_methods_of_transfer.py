@@ -87,6 +87,15 @@ def test_a_variant_and_a_file_of_ones_own(transferred: Ended, transfer_arguments
     assert (alone[0] == alone[1]).all()
 
 
+def test_the_backbone_alone_is_compared_with_the_part_that_is_wanted(
+    transferred: Ended, transfer_arguments: Arguments, tmp_path: Path
+) -> None:
+    ended = by(transfer_arguments, tmp_path, "backbone", "--motion-of", "object")
+    assert ended.code == 0, ended.err
+    stages = list(record_of(tmp_path)["stages"])
+    assert stages == ["ingest", "mask", "render", "evaluate"] and (tmp_path / "zigzag" / "mask.mp4").is_file()
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [

@@ -27,6 +27,20 @@ def test_transfer_judges_the_clips_of_one_object(
     assert len(lines) == 3 and "two" not in judged.out.split("rms error")[1]
 
 
+@pytest.mark.slow
+def test_parts_judges_one_motion_of_two_and_two_together(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    size = ["--set", "ingest.height=64", "--set", "ingest.width=64", "--set", "render.baseline=false"]
+    places = ["--params", project / "params.yaml", "--store", tmp_path / "store", "--work", tmp_path / "work"]
+    judged = effivmt("pretrain", "parts", *map(str, places), *size)
+    assert judged.code == 0, judged.err
+    single, joint = judged.out.split("the motions of two clips together")
+    assert "8 videos" in single and joint.count("camera + pair, upper") == 2 and "2 videos" in joint
+    assert (tmp_path / "store" / "merge").is_dir()
+
+
 def test_an_unknown_step_is_told(project: Path) -> None:
     wrong = effivmt("pretrain", "nothing", "--params", str(project / "params.yaml"))
     assert wrong.code == 2 and "transfer" in wrong.err and "'nothing'" in wrong.err

@@ -1,4 +1,4 @@
-"""Clips of two motions whose truth is known, and how a video follows each: is the wanted one taken, and it alone?
+"""Clips of two motions whose truth is known, and how a video follows each: the wanted one alone, or those of two clips.
 
 Two objects whose paths do not correlate, each in its own half of the frame; and an object on a path of its own under a
 moving camera.
@@ -18,6 +18,8 @@ from effivmt.world.looks import COLOURS, Ground, Look
 from effivmt.world.motions import HELD_OUT, SIZE, Motion
 
 LOOKS = (Look("star", "red", 8.0), Look("circle", "cyan", 8.0))
+TOGETHER = ("camera", "pair, upper")
+"""The clips whose adapters are merged: the camera of the one, with the object of the other."""
 
 
 @dataclass(frozen=True)
@@ -38,18 +40,6 @@ class PartClip:
     wanted: np.ndarray
     other: np.ndarray
     of_camera: tuple[bool, bool] = (False, False)
-
-
-@dataclass(frozen=True)
-class PartScores:
-    """Correlations of a video with the path that was wanted and with the other's, in [-1, 1]; 0 for what stands still.
-
-    Of a video with two objects the one that follows the wanted path more is compared with it, the second one with the
-    other path; a single object is compared with both.
-    """
-
-    wanted: float
-    other: float
 
 
 def draw_parts(num_frames: int) -> list[PartClip]:
@@ -81,9 +71,14 @@ def draw_parts(num_frames: int) -> list[PartClip]:
     ]
 
 
-def score_part(clip: PartClip, prompt: str, frames: np.ndarray) -> PartScores:
-    """How frames uint8 (T, 64, 64, 3), rendered for a prompt, follow the two motions of a clip of as many frames."""
-    paths = [object_path(frames, colour) for colour in COLOURS if colour in prompt.split()]
+def score_part(clip: PartClip, prompt: str, frames: np.ndarray) -> tuple[float, float]:
+    """How frames uint8 (T, 64, 64, 3), rendered for a prompt, follow the two motions of a clip of as many frames.
+
+    Correlations with the path that was wanted and with the other, in [-1, 1]; 0 for what stands still. Of a video with
+    two objects the one that follows the wanted path more is compared with it, the second one with the other path; a
+    single object is compared with both.
+    """
+    paths = _object_paths(prompt, frames)
     if any(clip.of_camera):
         ground = ground_path(frames)
         mine, theirs = (ground if is_camera else paths[0] for is_camera in clip.of_camera)
@@ -91,7 +86,17 @@ def score_part(clip: PartClip, prompt: str, frames: np.ndarray) -> PartScores:
         paths = paths if len(paths) > 1 else [judge(frames).path]
         mine = max(paths, key=lambda path: path_scores(path, clip.wanted)[0])
         theirs = next((path for path in paths if path is not mine), mine)
-    return PartScores(path_scores(mine, clip.wanted)[0], path_scores(theirs, clip.other)[0])
+    return path_scores(mine, clip.wanted)[0], path_scores(theirs, clip.other)[0]
+
+
+def score_together(camera: PartClip, thing: PartClip, prompt: str, frames: np.ndarray) -> tuple[float, float]:
+    """How frames uint8 (T, 64, 64, 3), rendered for a prompt with one object, follow the wanted motions of two clips.
+
+    Correlations of the ground with the camera's motion of the one, and of the object with the object's path of the
+    other, in [-1, 1]; 0 for what stands still.
+    """
+    (path,) = _object_paths(prompt, frames)
+    return path_scores(ground_path(frames), camera.wanted)[0], path_scores(path, thing.wanted)[0]
 
 
 def ground_path(frames: np.ndarray) -> np.ndarray:
@@ -105,6 +110,11 @@ def ground_path(frames: np.ndarray) -> np.ndarray:
     if camera is None or not moves(camera, height, width):
         return np.repeat(middle, len(frames), 0)
     return np.concatenate([moved(middle, transform) for transform in camera.transforms])
+
+
+def _object_paths(prompt: str, frames: np.ndarray) -> list[np.ndarray]:
+    """The path (T, 2) of the thing of each colour that a prompt names."""
+    return [object_path(frames, colour) for colour in COLOURS if colour in prompt.split()]
 
 
 def _draw(ground: Ground, poses: np.ndarray, objects: list[tuple[Look, np.ndarray]]) -> np.ndarray:

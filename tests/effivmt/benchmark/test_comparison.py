@@ -143,10 +143,10 @@ class TestFailures:
     def test_a_failing_cell_stops_nothing(self, done, store, params, clip, monkeypatch):
         real = stages.render
 
-        def fail(work, prompts, adapter):
+        def fail(work, prompts, adapter, *, images):
             if prompts[0].startswith("a bad"):
                 raise VideoError("no such thing")
-            return real(work, prompts, adapter)
+            return real(work, prompts, adapter, images=images)
 
         monkeypatch.setattr(stages, "render", fail)
         made = job(params, "backbone", clip.model_copy(update={"prompts": (clip.prompts[0], "a bad prompt")}))
@@ -159,7 +159,7 @@ class TestFailures:
         made = job(params, OURS, lost)
         found = run_job(Workspace(Store(store), made.params), made)
         assert len(found.cells) == 2 and all("gone.mp4 does not exist" in one.error for one in found.cells)
-        assert found.ingested is None and found.cells[0].seconds is None
+        assert found.reference is None and found.cells[0].seconds is None
 
 
 class TestRunner:

@@ -40,7 +40,7 @@ def test_measures_have_one_order() -> None:
 def test_the_columns_of_results_parquet(rows: list[Row], tmp_path: Path) -> None:
     write_rows(tmp_path / "results.parquet", rows)
     table = pq.read_table(tmp_path / "results.parquet")
-    first = ["method", "kind", "clip", "class", "unsaid", "prompt", "seed", "error"]
+    first = ["method", "kind", "clip", "class", "unsaid", "prompt", "seed", "error", "cannot"]
     metrics = ["text_similarity", "sharpness", "later_count", "later_metric"]
     assert table.column_names == [*first, *metrics, *COSTS, "adapter", "video"]
     ours, failed = table.to_pylist()[0], table.to_pylist()[-1]
