@@ -82,13 +82,15 @@ class Entry:
 
     @property
     def files(self) -> Iterator[Path]:
-        """Its videos and its head map."""
+        """Its videos, the images that they begin with, and its head map."""
         if self.report:
             yield self.report.reference
             for result in self.results:
                 yield result.video
                 if result.without_adapter:
                     yield result.without_adapter
+                if result.image:
+                    yield result.image
             if self.report.head_map:
                 yield self.report.head_map
 
@@ -138,6 +140,7 @@ def _report(folder: Path, record: ClipRecord) -> Report:
                 metrics=row["adapter"],
                 without_adapter=folder / row["without_adapter"] if "without_adapter" in row else None,
                 metrics_without_adapter=row.get("baseline", {}),
+                image=folder / row["image"] if "image" in row else None,
             )
             for row in metrics["results"]
         ],

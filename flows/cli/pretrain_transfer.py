@@ -48,12 +48,12 @@ def run_transfer(catalog: Path, params: Params, store: Path) -> None:
                 alone = path_scores(seen["baseline"].path, true_path)[0] if "baseline" in seen else np.nan
                 words = rendered.prompt.split()
                 rows.append((correlation, rms, seen["adapter"].colour in words, seen["adapter"].shape in words, alone))
-                table.add_row(clip.clip, rendered.prompt, *(_shown(value, 2) for value in rows[-1]))
+                table.add_row(clip.clip, rendered.prompt, *(shown(value, 2) for value in rows[-1]))
     table.add_section()
-    table.add_row("mean", f"{len(rows)} videos", *(_shown(np.mean(values), 3) for values in zip(*rows, strict=True)))
+    table.add_row("mean", f"{len(rows)} videos", *(shown(np.mean(values), 3) for values in zip(*rows, strict=True)))
     results_console().print(table)
 
 
-def _shown(value: float, digits: int) -> str:
+def shown(value: float, digits: int) -> str:
     """A number; "–" for NaN, where no video was rendered without the adapter."""
     return "–" if np.isnan(value) else f"{value:.{digits}f}"

@@ -70,6 +70,36 @@ def test_a_catalog_has_images(taking: tuple[str, ...], project: Path, sample_vid
     assert other.startswith("other,images,") and "gone.png does not exist" in other
 
 
+def test_the_examination_goes_on_with_what_it_has_and_prints_the_same(
+    taking: tuple[str, ...], project: Path, sample_video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    shutil.copyfile(sample_video, tmp_path / "a.mp4")
+    catalog = f"clip,video,caption,prompts,class\nzigzag,a.mp4,{CAPTION},a star,single object\n"
+    (tmp_path / "c.csv").write_text(catalog)
+    size = ("--set", "ingest.height=64", "--set", "ingest.width=64")
+    folders = ("--store", tmp_path / "store", "--work", tmp_path / "work", "--catalog", tmp_path / "c.csv")
+    options = ("--params", project / "params.yaml", "--samples", "4", *folders, *taking, *size)
+    first = effivmt("pretrain", "images", *options)
+    assert first.code == 0, first.err
+    rows = [line.split("│")[1:-1] for line in first.out.splitlines() if "anywhere" in line or "reference's" in line]
+    found = [[cell.strip() for cell in row] for row in rows]
+    assert [row[:3] for row in found] == [
+        [clip, place, "4"] for clip in ("zigzag", "all") for place in ("anywhere", "as the reference's")
+    ]
+    kept, uncompressed, compressed = map(float, found[0][3:6])
+    assert abs(kept - compressed) < min(0.1, abs(kept - uncompressed))  # the first frame is the autoencoder's
+    assert [row[-1] == "–" for row in found] == [False, True] * 2
+
+    made = {path: path.stat().st_mtime_ns for path in (tmp_path / "store").glob("*/*/*.mp4")}
+    assert len(made) == 12  # with an adapter eight, without it four
+    lost = next(iter(made))
+    shutil.rmtree(lost.parent)
+    again = effivmt("pretrain", "images", *options)
+    assert again.out == first.out
+    assert {path for path, time in made.items() if path.stat().st_mtime_ns != time} == {lost}
+
+
 def test_refusals_are_one_line(
     transfer_arguments: Callable[..., list[str]], taking: tuple[str, ...], image: Path, tmp_path: Path
 ) -> None:

@@ -1,12 +1,15 @@
 """The page of a catalog run in headless Chromium, from disk."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from browser import Tab, browsing, find_browser
 
+from effivmt.media.video import write_image
 from effivmt.report import run_page
 from effivmt.report.run_record import read_run
 
@@ -119,6 +122,23 @@ def test_details_show_the_head_map(tab: Tab, page: Path) -> None:
     look_at(tab, "lost")
     tab.run("document.querySelector('.failures a').click()")
     assert tab.run("location.hash") == "#clip-lost"
+
+
+def test_a_first_frame_is_loaded_when_its_clip_is_near(tab: Tab, run_folder: Path, tmp_path: Path) -> None:
+    out = shutil.copytree(run_folder, tmp_path / "out")
+    for clip in ("one", "two"):
+        write_image(out / clip / "image-1.png", np.full((32, 32, 3), 200, np.uint8))
+        document = json.loads((out / clip / "metrics.json").read_text(encoding="utf-8"))
+        document["results"][0]["image"] = "image-1.png"
+        (out / clip / "metrics.json").write_text(json.dumps(document), encoding="utf-8")
+    (out / "report.html").write_text(run_page.render_run(out, read_run(out)), encoding="utf-8")
+    tab.open(out / "report.html", height=300)
+    loaded = "[...document.querySelectorAll('.given img')].map((image) => image.naturalWidth)"
+    assert tab.run(loaded) == [0, 0]
+    look_at(tab, "two")
+    tab.wait(f"{loaded}[1] === 32")
+    tab.open(out / "report.html", 390)
+    assert tab.run("document.documentElement.scrollWidth <= innerWidth")
 
 
 def test_less_motion_waits_for_the_play_button_which_keys_reach(tab: Tab, page: Path) -> None:

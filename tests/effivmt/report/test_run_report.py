@@ -9,12 +9,14 @@ from hashlib import sha256
 from pathlib import Path
 from statistics import fmean
 
+import numpy as np
 import pytest
 from webpage import BROKEN_OUT, HOSTILE, Page, skeleton
 
 from effivmt.catalog import load_catalog
 from effivmt.errors import EffiVMTError
 from effivmt.evaluation.metrics import METRICS
+from effivmt.media.video import write_image
 from effivmt.pipeline.catalog_run import run_catalog
 from effivmt.pipeline.workspace import Workspace
 from effivmt.report import run_page
@@ -94,6 +96,19 @@ def test_a_method_is_shown_with_its_own_params(run_folder: Path) -> None:
     clips = [replace(clip, made=clip.made and clip.made | method) for clip in run.clips]
     page = Page(render_run(run_folder, replace(run, clips=tuple(clips))))
     assert page.text_of("pre").count("smm:\n  adam_steps: 7") == 2 and "Method SMM." in page.text_of("p")
+
+
+def test_the_image_that_a_video_begins_with_is_shown_beside_it(run_folder: Path, out: Path) -> None:
+    given = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    write_image(out / "one" / "image-1.png", given)
+    document = json.loads((out / "one" / "metrics.json").read_text(encoding="utf-8"))
+    document["results"][0] |= {"image": "image-1.png", "prompt": ""}
+    (out / "one" / "metrics.json").write_text(json.dumps(document), encoding="utf-8")
+    page = Page(render_run(out, read_run(out)))
+    first, *others = page.all("img")
+    assert held(page)[first["data-file"]] == (out / "one" / "image-1.png").read_bytes() and first["alt"]
+    assert len(others) == 2 and page.text_of("figcaption").count("First frame") == 1
+    assert "From an image" in page.text_of("h4") and page.all("video")[1]["aria-label"].endswith("from an image")
 
 
 def test_hostile_text_stays_text(run_folder: Path, out: Path, source: str) -> None:
