@@ -182,8 +182,10 @@ class StageCounter:
         originals, floats = len(self.experts) * forward.host, host.pictures(size.num_frames, size.height, size.width)
         on_host = max(waiting - self._waiting(choices) + self._loading(choices), waiting + loras + originals + floats)
         if self.needs_image:
-            image, kept = self._image(tiled=choices.tiled_decoding), self._image_encoder_bytes()
-            peak, on_host, flops = max(kept + peak, held + image.peak), max(on_host, image.host), flops + image.flops
+            tiled, kept = choices.tiled_decoding, self._image_encoder_bytes()
+            image, encoding = self._image(tiled=tiled), self._encoding(size.num_frames, tiled=tiled)
+            peak = max(kept + max(peak, held + encoding.peak), held + image.peak)
+            on_host, flops = max(on_host, image.host), flops + image.flops
         videos = len(params.seeds) * (2 if params.baseline else 1)
         return StageCost("render", others + peak, on_host, 0, videos * flops)
 
@@ -193,14 +195,13 @@ class StageCounter:
         return self._all_layers("forward", replace(choices, tiled_decoding=False), count)
 
     def _decoding(self, choices: MemoryChoices) -> Work:
-        vae = self._autoencoder(tiled=choices.tiled_decoding)
-        latents = 1, *self.latent_shape(self.latent_frames)
-        return self._once("decoding", choices.tiled_decoding, lambda: runs.count_decoding(vae, latents))
+        tiled, latents = choices.tiled_decoding, (1, *self.latent_shape(self.latent_frames))
+        return self._once("decoding", tiled, lambda: runs.count_decoding(self._autoencoder(tiled=tiled), latents))
 
     def _encoding(self, frames: int, *, tiled: bool = False) -> Work:
-        vae, size = self._autoencoder(tiled=tiled), self.params.ingest
-        video = 1, 3, frames, size.height, size.width
-        return self._once(f"encoding {frames}", tiled, lambda: runs.count_encoding(vae, video))
+        video = 1, 3, frames, self.params.ingest.height, self.params.ingest.width
+        count = partial(runs.count_encoding, video=video)
+        return self._once(f"encoding {frames}", tiled, lambda: count(self._autoencoder(tiled=tiled)))
 
     def _image(self, *, tiled: bool) -> Work:
         """The image beside the noise, encoded as a video's first frame, and then read by CLIP where it is."""

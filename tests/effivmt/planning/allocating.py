@@ -7,7 +7,7 @@ import torch
 
 
 def allocated(run: Callable[[], object], *models: torch.nn.Module) -> int:
-    """Peak of the bytes that the processor's allocator had given out, beside those of the models."""
+    """Peak of the bytes that the processor's allocator had given out to this thread, beside those of the models."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         run()
     events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
