@@ -1,4 +1,4 @@
-"""Wan 2.1 by its configs, as they are on the hub, and transformers of these shapes with random weights."""
+"""Wan 2.1 and 2.2 by their configs, as they are on the hub, and transformers of these shapes with random weights."""
 
 import json
 from collections.abc import Mapping
@@ -51,6 +51,39 @@ TEXT_ENCODER: Config = {
 }
 WAN_1_3B: Config = {"num_layers": 30, "num_attention_heads": 12, "ffn_dim": 8960}
 WAN_14B: Config = {"num_layers": 40, "num_attention_heads": 40, "ffn_dim": 13824}
+WAN_14B_I2V: Config = {**WAN_14B, "in_channels": 36, "image_dim": 1280, "added_kv_proj_dim": 5120}
+WAN_TI2V_5B: Config = {
+    "num_layers": 30,
+    "num_attention_heads": 24,
+    "ffn_dim": 14336,
+    "in_channels": 48,
+    "out_channels": 48,
+}
+TI2V_VAE: Config = {
+    "base_dim": 160,
+    "decoder_base_dim": 256,
+    "z_dim": 48,
+    "is_residual": True,
+    "in_channels": 12,
+    "out_channels": 12,
+    "patch_size": 2,
+    "scale_factor_spatial": 16,
+    "latents_mean": [0.0] * 48,
+    "latents_std": [1.0] * 48,
+}
+IMAGE_ENCODER: Config = {
+    "architectures": ["CLIPVisionModel"],
+    "model_type": "clip_vision_model",
+    "hidden_size": 1280,
+    "intermediate_size": 5120,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 16,
+    "image_size": 224,
+    "patch_size": 14,
+    "hidden_act": "gelu",
+    "projection_dim": 1024,
+}
+"""CLIP ViT-H/14, which Wan 2.1 I2V reads images by."""
 MIDDLE: Config = {
     "num_layers": 8,
     "num_attention_heads": 12,
@@ -79,8 +112,13 @@ SMALL_TEXT: Config = {"vocab_size": 512, "d_model": 64, "d_kv": 16, "d_ff": 128,
 
 
 def write_configs(folder: Path, size: Config, vae: Config | None = None, text: Config | None = None) -> Path:
-    """Writes the configs of a backbone's parts with weights into a new folder; returns it."""
+    """Writes the configs of a backbone's parts with weights into a new folder; returns it.
+
+    A transformer that reads images has their encoder beside it.
+    """
     parts = {"transformer": {**TRANSFORMER, **size}, "vae": {**VAE, **(vae or {})}}
+    if "image_dim" in size:
+        parts["image_encoder"] = dict(IMAGE_ENCODER)
     parts["text_encoder"] = {**TEXT_ENCODER, **(text or {})}
     for name, config in parts.items():
         (folder / name).mkdir(parents=True)

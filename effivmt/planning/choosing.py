@@ -9,7 +9,7 @@ from effivmt.planning.stages import STAGES, StageCost, StageCounter
 
 GIB = 2**30
 RUNGS: Mapping[str, tuple[dict[str, bool], ...]] = {
-    "ingest": ({},),
+    "ingest": ({}, {"tiled_decoding": True}),
     "text": ({}, {"text_on_host": True}),
     "heads": ({}, {"offloaded_blocks": True}),
     "spatial": ({}, {"spatial_checkpointing": True}),

@@ -25,13 +25,15 @@ class Counter(TorchDispatchMode):
 
     bytes: of the tensors that are alive; peak: the most since the beginning; flops: a multiplication and an addition
     are two. Code that asks a tensor without data for a number is told 1, and yes; one that is copied to the processor
-    becomes zeros that take no memory.
+    becomes zeros that take no memory: host_bytes and host_peak say what such copies would take there.
     """
 
     def __init__(self, device: str = "meta") -> None:
         super().__init__()
         self.device, self.bytes, self.peak, self.flops = device, 0, 0, 0
+        self.host_bytes, self.host_peak = 0, 0
         self._alive: dict[int, weakref.ref[torch.UntypedStorage]] = {}
+        self._on_host: dict[int, weakref.ref[torch.UntypedStorage]] = {}
 
     def add(self, tensors: Sequence[torch.Tensor], *, elsewhere: bool = False) -> None:
         """Counts tensors that were made before, such as a model's weights; those that are elsewhere as nothing."""
@@ -48,6 +50,19 @@ class Counter(TorchDispatchMode):
         self._alive.pop(address)
         self.bytes -= size
 
+    def _copied_to_host(self, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """Zeros of a tensor's shape that take no memory and count as what a copy takes, while they live."""
+        zeros = torch.zeros((), dtype=dtype)
+        storage, size = zeros.untyped_storage(), tensor.numel() * dtype.itemsize
+        self._on_host[storage._cdata] = weakref.ref(storage, partial(self._freed_on_host, storage._cdata, size))
+        self.host_bytes += size
+        self.host_peak = max(self.host_peak, self.host_bytes)
+        return zeros.expand(tensor.shape)
+
+    def _freed_on_host(self, address: int, size: int, _: object) -> None:
+        self._on_host.pop(address)
+        self.host_bytes -= size
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
@@ -56,7 +71,7 @@ class Counter(TorchDispatchMode):
         if without_data and func is _SCALAR:
             return True if args[0].dtype == torch.bool else 1.0
         if without_data and func is _COPY and torch.device(kwargs.get("device") or META).type == "cpu":
-            return torch.zeros((), dtype=kwargs.get("dtype") or args[0].dtype).expand(args[0].shape)
+            return self._copied_to_host(args[0], kwargs.get("dtype") or args[0].dtype)
         result = func(*args, **kwargs)
         if formula := flop_registry.get(func._overloadpacket):
             self.flops += formula(*args, **kwargs, out_val=result)

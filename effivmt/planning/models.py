@@ -6,7 +6,7 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from torch import nn
-from transformers import UMT5Config, UMT5EncoderModel
+from transformers import CLIPVisionConfig, CLIPVisionModel, UMT5Config, UMT5EncoderModel
 
 from effivmt.method.low_memory import store_in_float8
 from effivmt.planning.counting import META
@@ -40,4 +40,11 @@ def text_encoder_without_data(folder: Path, dtype: torch.dtype) -> UMT5EncoderMo
     with META:
         encoder = UMT5EncoderModel(UMT5Config.from_pretrained(folder / "text_encoder", local_files_only=True))
     nn.Module.to(encoder, dtype)
+    return encoder.eval().requires_grad_(False)
+
+
+def image_encoder_without_data(folder: Path) -> CLIPVisionModel:
+    """The encoder of images, in float32."""
+    with META:
+        encoder = CLIPVisionModel(CLIPVisionConfig.from_pretrained(folder / "image_encoder", local_files_only=True))
     return encoder.eval().requires_grad_(False)

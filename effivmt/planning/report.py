@@ -17,10 +17,14 @@ PROCESS_BYTES = int(0.75 * GIB)
 
 @dataclass(frozen=True)
 class RunPlan:
-    """A plan, the device it is for, its matmul rate (FLOPs a second) and, one line each, what will not fit and why."""
+    """A plan, the device it is for, its matmul rate (FLOPs a second) and, one line each, what will not fit and why.
+
+    beside_a_gpu: whether the plan's memory is a GPU's, of this machine or of the size that the params say.
+    """
 
     plan: Plan
     device: str
+    beside_a_gpu: bool
     asked: str
     rate: float
     faults: tuple[str, ...]
@@ -40,15 +44,15 @@ def plan_run(params: Params) -> RunPlan:
     folder, shape = find_configs(params.backbone)
     counter = StageCounter(folder, params, shape.experts)
     device, gigabytes = pick_device(params.backbone.device, "backbone.device"), budget(params)
-    host = host_bytes()
+    host, beside_a_gpu = host_bytes(), gigabytes is not None
     if gigabytes is None:
         gigabytes, choices = host // GIB, MemoryChoices()
     else:
         choices = choose(counter, gigabytes)
     plan = make_plan(counter, choices, gigabytes)
     rate = matmul_rate(device.type, params.backbone.dtype)
-    faults = [*_misfits(plan), *_beyond_the_machine(plan, params, host)]
-    return RunPlan(plan, str(device), str(params.backbone.memory), rate, tuple(faults))
+    faults = _misfits(plan) + (_beyond_the_machine(plan, params, host) if beside_a_gpu else [])
+    return RunPlan(plan, str(device), beside_a_gpu, str(params.backbone.memory), rate, tuple(faults))
 
 
 def _misfits(plan: Plan) -> list[str]:
@@ -60,7 +64,7 @@ def _misfits(plan: Plan) -> list[str]:
 
 
 def _beyond_the_machine(plan: Plan, params: Params, host: int) -> list[str]:
-    """Faults of a budget that is not this machine's, and of weights that pass through the host's memory."""
+    """Faults of a budget that is not this machine's, and of what the host holds beside a GPU."""
     faults, own = [], gpu_gigabytes(params.backbone.device)
     if own is not None and own < plan.gigabytes:
         faults.append(
@@ -69,7 +73,7 @@ def _beyond_the_machine(plan: Plan, params: Params, host: int) -> list[str]:
     most = max(plan.costs, key=lambda cost: cost.host_bytes)
     if most.host_bytes + PROCESS_BYTES > host:
         faults.append(
-            f"{most.stage} loads {most.host_bytes / GIB:.1f} GiB through the host, which has {host / GIB:.1f} GiB; "
+            f"{most.stage} holds {most.host_bytes / GIB:.1f} GiB on the host, which has {host / GIB:.1f} GiB; "
             "use a machine with more memory"
         )
     return faults

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
+from transformers import CLIPVisionModel
 
 from effivmt.config import LoraParams, Params
 from effivmt.method.adapter import fused
@@ -100,7 +101,7 @@ def count_temporal(
             params=settings,
             sampling=params.sampling,
             num_frames=params.ingest.num_frames,
-            first=_first(transformer, latents, torch.device("cpu")),
+            first=_first(transformer, latents, waits=True),
             seed=0,
             clip="",
             checkpoint=Path(folder) / "none",
@@ -140,6 +141,14 @@ def count_encoding(vae: AutoencoderKLWan, video: Shape) -> Counter:
     return counter
 
 
+def count_embedding(encoder: CLIPVisionModel) -> Counter:
+    """The embedding of an image."""
+    side: int = encoder.config.image_size
+    with torch.no_grad(), counted([encoder]) as counter:
+        encoder(torch.empty(1, 3, side, side, device=META), output_hidden_states=True)
+    return counter
+
+
 def half_temporal(transformer: WanTransformer3DModel) -> HeadMap:
     """A head map in which every other head is temporal."""
     layers, heads = transformer.config["num_layers"], transformer.config["num_attention_heads"]
@@ -168,15 +177,19 @@ def resident(transformer: WanTransformer3DModel, choices: MemoryChoices) -> Abst
     return counted([*outside, *blocks[:2]], elsewhere=blocks[2:])
 
 
-def _first(transformer: WanTransformer3DModel, latents: Shape, device: torch.device = META) -> FirstFrame | None:
-    """The first frame of latents of this shape, for a transformer that takes one beside the noise; else None."""
+def _first(transformer: WanTransformer3DModel, latents: Shape, *, waits: bool = False) -> FirstFrame | None:
+    """The first frame of latents of this shape, for a transformer that takes one beside the noise; else None.
+
+    waits: it is on the processor, where the batches of a tuning are drawn.
+    """
     config = transformer.config
     if (more := config["in_channels"] - config["out_channels"]) == 0:
         return None
     embedding = None
     if config["image_dim"] is not None:
         embedding = torch.empty(1, _IMAGE_TOKENS, config["image_dim"], device=META, dtype=transformer.dtype)
-    given = torch.zeros((), device=device).expand(1, more, *latents[2:])
+    shape = (1, more, *latents[2:])
+    given = torch.zeros(()).expand(shape) if waits else torch.empty(shape, device=META)
     return FirstFrame(given, clean=False, embedding=embedding)
 
 

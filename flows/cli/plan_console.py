@@ -12,14 +12,21 @@ def print_run_plan(report: RunPlan) -> None:
     console, plan = results_console(), report.plan
     table = Table(title="A clip with one prompt", title_justify="left")
     table.add_column("stage")
-    for heading in (report.device, "weights through the host", "disk", "TFLOP", "at the matmul rate", ""):
+    for heading in (
+        report.device,
+        *(["on the host"] if report.beside_a_gpu else []),
+        "disk",
+        "TFLOP",
+        "at the matmul rate",
+        "",
+    ):
         table.add_column(heading, justify="right")
     misfits = {misfit.stage for misfit in plan.misfits}
     for cost in plan.costs:
         table.add_row(
             cost.stage,
             _gib(cost.device_bytes),
-            _gib(cost.host_bytes),
+            *([_gib(cost.host_bytes)] if report.beside_a_gpu else []),
             _gib(cost.disk_bytes),
             f"{cost.flops / 1e12:,.1f}",
             _duration(report.seconds(cost.flops)),

@@ -14,7 +14,7 @@ def test_a_plan_that_fits(backbone_folder):
     for stage in ("ingest", "text", "heads", "spatial", "temporal", "render"):
         assert f"│ {stage}" in ended.out
     assert "memory   12: 10.8 of 12 GiB for tensors; chosen: nothing" in ended.out
-    assert "FAULT" not in ended.out and "TFLOP/s, measured here" in ended.out
+    assert "FAULT" not in ended.out and "TFLOP/s, measured here" in ended.out and "on the host" in ended.out
 
 
 @pytest.mark.slow

@@ -1,12 +1,11 @@
 """What is counted without data is what a real run allocates, by torch's own profiler, within 15 %."""
 
-from collections.abc import Callable
-from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from allocating import allocated
 
 from effivmt.config import Params
 from effivmt.method.adapter import fused
@@ -44,16 +43,6 @@ def with_weights(model: torch.nn.Module) -> torch.nn.Module:
         for tensor in (*filled.parameters(), *filled.buffers()):
             tensor.fill_(0.01)
     return filled
-
-
-def allocated(run: Callable[[], object], *models: torch.nn.Module) -> int:
-    """Peak of the bytes that the processor's allocator had given out, beside those of the models."""
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
-        run()
-    events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
-    peak = max(accumulate(event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())))
-    held = {t.untyped_storage().data_ptr(): t.nbytes for m in models for t in (*m.parameters(), *m.buffers())}
-    return peak + sum(held.values())
 
 
 def half_temporal() -> HeadMap:
@@ -126,6 +115,14 @@ def test_a_decoded_video(counter: StageCounter, tiled: bool) -> None:
             vae.decode(latents.to("cpu" if real else "meta"))
         peaks.append(count.peak)
     assert peaks[0] == pytest.approx(peaks[1], rel=0.15)
+
+
+def test_ingest_decodes_what_it_has_encoded(counter: StageCounter) -> None:
+    """It says how well the autoencoder gives the clip back."""
+    decoding = counter._decoding(MemoryChoices())
+    cost, tiled = (counter.cost("ingest", MemoryChoices(tiled_decoding=on)) for on in (False, True))
+    assert cost.device_bytes == max(decoding.peak, counter._encoding(17).peak) >= tiled.device_bytes
+    assert cost.flops > decoding.flops
 
 
 def test_counting_of_real_tensors_and_flops() -> None:
