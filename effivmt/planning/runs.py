@@ -143,7 +143,8 @@ def count_encoding(vae: AutoencoderKLWan, video: Shape) -> Counter:
 
 def count_embedding(encoder: CLIPVisionModel) -> Counter:
     """The embedding of an image."""
-    side: int = encoder.config.image_size
+    side = encoder.config.image_size
+    assert isinstance(side, int)  # the models that Wan has take squares
     with torch.no_grad(), counted([encoder]) as counter:
         encoder(torch.empty(1, 3, side, side, device=META), output_hidden_states=True)
     return counter
