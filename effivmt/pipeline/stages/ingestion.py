@@ -29,6 +29,8 @@ def ingest_key(work: Workspace, clip: Clip) -> Key:
         inputs["appearance_images"] = sha256_tree(clip.appearance_images)
     settings = {"ingest": work.params.ingest.model_dump(), "start": clip.start, "end": clip.end, **work.tf32}
     settings["sampling"] = sampling.model_dump() if sampling.mode == "pixel" else None
+    if work.memory.tiled_decoding:  # reconstruction.json is of decoded frames, as in the stage render
+        settings["tiled"] = True
     return work.key("ingest", inputs, settings)
 
 
