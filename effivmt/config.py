@@ -206,6 +206,9 @@ class RenderParams(Section):
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
     appearance_strength: Strength = 0.5
     motion_strength: Strength = 1.0
+    motion_boundary: Annotated[float, Field(ge=0, le=0.99)] = 0.8
+    """The noise level, sigma, down to which the motion LoRA takes part in sampling, as `boundary_ratio` is that of the
+    high-noise transformer of Wan 2.2; 0: in every step. Motion is decided at high levels, details of looks below."""
     baseline: bool = True
     """Also render each prompt and seed without the adapter, for comparison."""
 

@@ -20,6 +20,9 @@ from effivmt.store.files import atomic_write
 from effivmt.untrusted import read_json
 from effivmt.versions import BENCHMARK_VERSIONS, VERSIONS, git_commit
 
+_BEFORE: Mapping[str, Setting] = {"render.motion_boundary": 0.0}
+"""What rows that lack a setting were made with, where its default is another."""
+
 
 class _File(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -85,9 +88,8 @@ class FinishedJobs:
             raise EffiVMTError(
                 f"{path} is not the file of a finished job: delete it, and the job runs again"
             ) from error
-        if not _same(
-            kept.about, _about(work, job), defaults=settings_of(Params(), type(job.peer)() if job.peer else None)
-        ):
+        defaults = settings_of(Params(), type(job.peer)() if job.peer else None) | _BEFORE
+        if not _same(kept.about, _about(work, job), defaults=defaults):
             return None
         cells = [Cell(job.method.name, job.clip.clip, **cell.model_dump()) for cell in kept.cells]
         return JobResult(job, tuple(cells), None, cached=True)

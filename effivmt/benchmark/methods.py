@@ -51,15 +51,20 @@ class Method:
         return load_params(source, (*overrides, *self.overrides, "render.baseline=false"))
 
 
+_EVERY_STEP = "render.motion_boundary=0"
+"""Peers have no such boundary, and what has no motion LoRA does not read it."""
+
+
 def _peers() -> list[Method]:
+    as_authors = ("render.appearance_strength=0", _EVERY_STEP)
     return [
         Method(OURS, "EffiVMT", "method"),
-        Method("backbone", "Backbone alone", "method", maker="backbone"),
-        Method("motion-director", "MotionDirector", "method", ("render.appearance_strength=0",), "motion_director"),
+        Method("backbone", "Backbone alone", "method", (_EVERY_STEP,), "backbone"),
+        Method("motion-director", "MotionDirector", "method", as_authors, "motion_director"),
         Method("two-stage", "Two-stage LoRA, all heads", "method", ("heads.split=none",)),
-        Method("ditflow", "DiTFlow", "method", maker="ditflow"),
-        Method("smm", "SMM", "method", maker="smm"),
-        Method("flow-motion", "FlowMotion", "method", maker="flow_motion"),
+        Method("ditflow", "DiTFlow", "method", (_EVERY_STEP,), "ditflow"),
+        Method("smm", "SMM", "method", (_EVERY_STEP,), "smm"),
+        Method("flow-motion", "FlowMotion", "method", (_EVERY_STEP,), "flow_motion"),
     ]
 
 
@@ -80,12 +85,13 @@ def _ablations() -> list[Method]:
         Method("all-off", "All three off", "ablation", (together, none, dense)),
         Method("clip-lora", "Clip LoRA: one LoRA, all heads, clip only", "ablation", (together, clip_only)),
         Method("fast", "Fast: temporal heads, clip only", "ablation", (clip_only,)),
+        Method("every-step", "Motion LoRA in every sampling step", "ablation", (_EVERY_STEP,)),
     ]
 
 
 def _controls() -> list[Method]:
     return [
-        Method("reconstruction", "Reference through the autoencoder", "control", maker="reconstruction"),
+        Method("reconstruction", "Reference through the autoencoder", "control", (_EVERY_STEP,), "reconstruction"),
         *(
             Method(f"{split}-split", f"{split.capitalize()} head split", "control", (f"heads.split={split}",))
             for split in ("random", "swapped")

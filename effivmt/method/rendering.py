@@ -50,19 +50,28 @@ def render(
     pipeline = (backbone.pipeline if image is None else backbone.image_pipeline)(params.flow_shift)
     generator = torch.Generator().manual_seed(seed)
 
-    def report(_pipeline: Pipeline, index: int, _timestep: torch.Tensor, _tensors: Tensors) -> Tensors:
+    def fuse(*, motion: bool) -> None:
+        loras.close()
+        for transformer, pair in zip(transformers, pairs, strict=False):  # the second may have none
+            branches = {"spatial": (pair.spatial, params.appearance_strength)}
+            if motion:
+                branches["temporal"] = (pair.temporal, params.motion_strength)
+            loras.enter_context(fused(transformer, branches))
+
+    def after_step(running: Pipeline, index: int, timestep: torch.Tensor, _tensors: Tensors) -> Tensors:
+        following = running.scheduler.timesteps[index + 1 :]
+        if len(following) > 0 and following[0] < 1000 * params.motion_boundary <= timestep:
+            fuse(motion=False)
         if progress is not None:
             progress(index + 1, params.steps)
         return {}
 
-    with ExitStack() as merged:
-        for transformer, pair in zip(transformers, pairs, strict=False):  # the second may have none
-            spatial, temporal = (pair.spatial, params.appearance_strength), (pair.temporal, params.motion_strength)
-            merged.enter_context(fused(transformer, {"spatial": spatial, "temporal": temporal}))
+    with ExitStack() as loras, ExitStack() as compiled:
+        fuse(motion=True)
         for transformer in transformers:
-            merged.enter_context(compiled_blocks(transformer, needed=backbone.params.compile))
+            compiled.enter_context(compiled_blocks(transformer, needed=backbone.params.compile))
         return run_pipeline(
-            pipeline, prompt, negative, params, size=size, after_step=report, generator=generator, image=image
+            pipeline, prompt, negative, params, size=size, after_step=after_step, generator=generator, image=image
         )
 
 

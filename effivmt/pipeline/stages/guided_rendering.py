@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from effivmt.config import Section
-from effivmt.pipeline.stages.rendering import RenderedVideo, sampling_settings
+from effivmt.pipeline.stages.rendering import ADAPTER_FIELDS, RenderedVideo, sampling_settings
 from effivmt.pipeline.stages.tensors import load_tensor
 from effivmt.pipeline.stages.text_embedding import embed_texts
 from effivmt.pipeline.workspace import Workspace
@@ -32,7 +32,7 @@ def render_guided(
         "prompt": embeddings[prompt].digest("embedding.safetensors"),
         "negative": embeddings[own.negative_prompt].digest("embedding.safetensors"),
     }
-    unread = {"seeds", "baseline", "appearance_strength", "motion_strength"}
+    unread = {"seeds", "baseline"} | ADAPTER_FIELDS
     settings: dict[str, object] = {
         "peer": method,
         "params": params.model_dump(),

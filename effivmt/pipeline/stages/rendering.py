@@ -19,6 +19,9 @@ from effivmt.store import Artifact, Key
 if TYPE_CHECKING:
     from effivmt.method.adapter import Adapter
 
+ADAPTER_FIELDS = {"appearance_strength", "motion_strength", "motion_boundary"}
+"""What of the section only a rendering with an adapter reads."""
+
 
 @dataclass(frozen=True)
 class RenderedVideo:
@@ -118,11 +121,9 @@ def rendered_videos(jobs: Sequence[RenderJob], made: Sequence[Artifact]) -> list
 
 
 def sampling_settings(params: RenderParams, unread: set[str]) -> dict[str, object]:
-    """The section without the fields that are `unread`, and without what is for a second transformer where it is unset.
-
-    Keys that were made before Wan 2.2 do not have it.
-    """
-    return params.model_dump(exclude=unread if params.guidance_scale_2 else {*unread, "guidance_scale_2"})
+    """The section without the fields that are `unread`, and without those that are newer than keys and are unset."""
+    unset = {name for name in ("guidance_scale_2", "motion_boundary") if not getattr(params, name)}
+    return params.model_dump(exclude=unread | unset)
 
 
 def _render_params(work: Workspace, job: RenderJob) -> RenderParams:
@@ -134,7 +135,7 @@ def _render_params(work: Workspace, job: RenderJob) -> RenderParams:
 def render_key(work: Workspace, job: RenderJob) -> Key:
     """The store key."""
     params, adapter = _render_params(work, job), job.adapter
-    unread = {"seeds", "baseline"} | (set() if adapter else {"appearance_strength", "motion_strength"})
+    unread = {"seeds", "baseline"} | (set() if adapter else ADAPTER_FIELDS)
     settings = {
         "render": sampling_settings(params, unread),
         "seed": job.seed,

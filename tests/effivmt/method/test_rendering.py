@@ -22,7 +22,7 @@ from effivmt.method.heads import label_heads
 from effivmt.method.rendering import render
 
 SIZE = IngestParams(num_frames=9, height=32, width=48)
-PARAMS = RenderParams(steps=3, guidance_scale=4.0, flow_shift=5.0)
+PARAMS = RenderParams(steps=3, guidance_scale=4.0, flow_shift=5.0, motion_boundary=0.0)
 PROMPT, NEGATIVE = "a green circle on a gray background", "blur"
 
 
@@ -77,9 +77,17 @@ class TestRender:
         motion = frames_of(backbone, adapter, prompts, appearance_strength=0.0)
         assert frames_of(backbone, alone, prompts).tobytes() == motion.tobytes()
 
+    def test_the_motion_ends_at_its_boundary_and_the_appearance_goes_on(self, backbone, adapter, prompts):
+        unmoved, least, half = (frames_of(backbone, adapter, prompts, motion_boundary=at) for at in (0.0, 0.01, 0.9))
+        assert least.tobytes() == unmoved.tobytes()  # no step is at so low a noise level
+        assert np.abs(half.astype(int) - unmoved).max() > 1
+        motion = Adapter({}, adapter.temporal, adapter.heads, adapter.facts)
+        assert np.abs(half.astype(int) - frames_of(backbone, motion, prompts, motion_boundary=0.9)).max() > 1
+
     def test_leaves_the_backbone_as_it_was(self, backbone, adapter, prompts):
         before = to_bytes(backbone.transformer.state_dict())
         frames_of(backbone, adapter, prompts)
+        frames_of(backbone, adapter, prompts, motion_boundary=0.9)
         assert to_bytes(backbone.transformer.state_dict()) == before
 
     def test_every_step_is_reported(self, backbone, prompts):

@@ -40,7 +40,7 @@ def stock_pipeline(backbone) -> WanPipeline:
     return pipeline
 
 
-def video(pipeline: WanPipeline, prompts: list[torch.Tensor]) -> np.ndarray:
+def video(pipeline: WanPipeline, prompts: list[torch.Tensor], **options: object) -> np.ndarray:
     """Frames float32 (T, H, W, 3) in [0, 1]."""
     return pipeline(
         prompt_embeds=prompts[0][None],
@@ -52,6 +52,7 @@ def video(pipeline: WanPipeline, prompts: list[torch.Tensor]) -> np.ndarray:
         guidance_scale=RENDER.guidance_scale,
         generator=torch.Generator().manual_seed(5),
         output_type="np",
+        **options,
     ).frames[0]
 
 
@@ -98,6 +99,27 @@ class TestOneLoraInThreeGuises:
         frames = render(backbone, adapter, *prompts, params=params, size=SIZE, seed=5)
         assert np.abs(frames - expected * 255.0).max() <= 0.51
         assert not [record for record in diffusers_log.records if record.levelno >= logging.WARNING]
+
+    def test_stock_pipeline_that_drops_the_motion_at_the_boundary_gives_the_same_video(self, backbone, tuned, prompts):
+        pipeline = stock_pipeline(backbone)
+        pipeline.load_lora_weights(tuned.folder, weight_name="spatial.safetensors", adapter_name="appearance")
+        pipeline.load_lora_weights(tuned.folder, weight_name="temporal.safetensors", adapter_name="motion")
+        pipeline.set_adapters(["appearance", "motion"], [1.0, 1.0])
+        throughout = video(pipeline, prompts)
+
+        def drop(pipe: WanPipeline, index: int, timestep: torch.Tensor, _tensors: dict) -> dict:
+            if index == 0:
+                pipe.set_adapters(["appearance", "motion"], [1.0, 0.0])
+            return {}
+
+        expected = video(pipeline, prompts, callback_on_step_end=drop)
+        first, second = pipeline.scheduler.timesteps[:2].tolist()
+        adapter = load_adapter(tuned.folder)
+        for boundary in (first / 1000, (second + 1) / 1000):
+            params = RENDER.model_copy(update={"motion_boundary": boundary})
+            frames = render(backbone, adapter, *prompts, params=params, size=SIZE, seed=5)
+            assert np.abs(frames - expected * 255.0).max() <= 0.51
+        assert np.abs(expected - throughout).max() > 0.01
 
     def test_comfyui_file_gives_the_same_video(self, backbone, tuned, prompts, diffusers_log):
         pipeline = stock_pipeline(backbone)
