@@ -10,7 +10,7 @@ from effivmt.config import NATIVE, Params
 from effivmt.embedded import CLIP_TINY, WAN_TINY
 from effivmt.errors import BackboneError, ParamsError, in_one_line
 from effivmt.evaluation.scorer_folder import ScorerFolder, find_scorer
-from effivmt.method.backbone_folder import BackboneFolder, check_settings, find_backbone, tuned_experts
+from effivmt.method.backbone_folder import BackboneFolder, check_settings, find_backbone, find_configs, tuned_experts
 from effivmt.method.experts import Expert
 from effivmt.method.memory_choices import MemoryChoices
 from effivmt.pipeline.callbacks import Callback
@@ -73,11 +73,13 @@ class Workspace:
         BackboneError where it cannot be used; ParamsError where settings do not fit it, or this machine.
         """
         if self.loaded.folder is None:
+            params = self.params.backbone
+            configs = find_configs(params)
+            check_settings(configs, self.params)  # before weights are fetched
             for trial in heal(self.callback):
                 with trial:
                     known, weights = self.store.root / "backbones.json", self.loaded.weights
-                    found = find_backbone(self.params.backbone, known, weights=weights)
-            check_settings(found, self.params)
+                    found = find_backbone(params, known, weights=weights, configs=configs)
             self.loaded.folder = found
             computes = self.loaded.weights and self.loaded.here
             if computes and (self.params.backbone.attention != NATIVE or self.params.backbone.compile):
