@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from huggingface_hub import constants
 
 from effivmt.config import BackboneParams, IngestParams, Params
@@ -83,13 +84,15 @@ def test_what_does_not_fit_is_named_before_any_weights_are_fetched(hub, folder, 
     [
         ({"ingest": {"height": 40}}, r"ingest\.height is 40, which is not a multiple of 16"),
         ({"render": {"guidance_scale_2": 3}}, r"render\.guidance_scale_2 is 3.* has one transformer"),
+        ({"backbone": {"device": "cuda"}}, r"backbone\.device is 'cuda' but no GPU is visible"),
     ],
 )
 def test_settings_that_do_not_fit_are_named_before_any_weights_are_fetched(
-    hub, backbone_folder, tmp_path, changes, told
+    hub, backbone_folder, tmp_path, monkeypatch, changes, told
 ):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     hub.publish(NAME, backbone_folder, FIRST)
-    params = Params.model_validate({"backbone": {"path": NAME}} | changes)
+    params = Params.model_validate(changes | {"backbone": {"path": NAME} | changes.get("backbone", {})})
     with pytest.raises(ParamsError, match=told):
         open_workspace(params, tmp_path / "store")
     assert hub.weights == []
