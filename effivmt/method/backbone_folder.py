@@ -39,19 +39,28 @@ _ALL = ("model_index.json", *(f"{name}/*" for name in _FOLDERS))
 
 
 @dataclass(frozen=True)
-class BackboneFolder:
-    """A backbone on this machine.
+class BackboneConfigs:
+    """A backbone's folder on this machine with its configs; weights may be missing.
 
-    id: the hub id, or the folder's name; digest: of all components (a model card beside them does not count);
-    transformer_digests: of the weights of each transformer alone, by component; commit: of the hub, None for a folder.
+    id: the hub id, or the folder's name; commit: of the hub, None for a folder.
     """
 
     id: str
     path: Path
+    shape: BackboneShape
+    commit: str | None
+
+
+@dataclass(frozen=True)
+class BackboneFolder(BackboneConfigs):
+    """A backbone on this machine.
+
+    digest: of all components (a model card beside them does not count); transformer_digests: of the weights of each
+    transformer alone, by component.
+    """
+
     digest: str
     transformer_digests: Mapping[str, str]
-    shape: BackboneShape
-    commit: str | None = None
 
     @property
     def facts(self) -> BackboneFacts:
@@ -66,13 +75,10 @@ class BackboneFolder:
         return facts if self.commit is None else {**facts, "commit": self.commit}
 
 
-def find_backbone(params: BackboneParams, memo: Path | None = None, *, weights: bool = True) -> BackboneFolder:
-    """Finds a WanPipeline folder or hub id and digests it; `memo` is a file that caches the digests of files.
+def find_configs(params: BackboneParams) -> BackboneConfigs:
+    """Finds a backbone's folder and checks its configs; of a hub id they alone are fetched.
 
-    Of a hub id it fetches the configs, checks them, and only then fetches the rest; weights False: not the weights,
-    whose digests the hub lists. Raises BackboneError where there is none, or one of another kind, or one whose configs
-    and weights do not belong together: the libraries would take minutes or gigabytes to notice. ParamsError for a
-    revision of a folder. DamageError, once, where `memo` was damaged.
+    Raises BackboneError where there is none, or one of another kind. ParamsError for a revision of a folder.
     """
     folder, commit, name = find_embedded(params.path), None, params.path
     local = os.path.isdir(folder)  # unlike Path.is_dir, it never raises
@@ -83,19 +89,35 @@ def find_backbone(params: BackboneParams, memo: Path | None = None, *, weights: 
         )
     if not local:
         folder, commit = fetch("backbone", name, params.revision, _CONFIGS)
-    where = f"backbone {folder if local else name}"
     try:
         shape = check_configs(folder)
     except ValueError as error:
-        raise BackboneError(f"{where} {error}") from error
+        raise BackboneError(f"backbone {folder if local else name} {error}") from error
+    return BackboneConfigs(Path(name).name if local else name, folder, shape, commit)
+
+
+def find_backbone(
+    params: BackboneParams, memo: Path | None = None, *, weights: bool = True, configs: BackboneConfigs | None = None
+) -> BackboneFolder:
+    """Finds a WanPipeline folder or hub id and digests it; `memo` is a file that caches the digests of files.
+
+    Of a hub id it fetches the configs, checks them, and only then fetches the rest; weights False: not the weights,
+    whose digests the hub lists. configs: what `find_configs` has found; None: it is called here. Raises BackboneError
+    where there is none, or one of another kind, or one whose configs and weights do not belong together: the libraries
+    would take minutes or gigabytes to notice. ParamsError for a revision of a folder. DamageError, once, where `memo`
+    was damaged.
+    """
+    configs = configs or find_configs(params)
+    folder, shape, name = configs.path, configs.shape, params.path
+    local = os.path.isdir(find_embedded(name))
     if not local:
-        fetch("backbone", name, commit or params.revision, _ALL, weights=weights)
+        fetch("backbone", name, configs.commit or params.revision, _ALL, weights=weights)
     absent = {}
     if not local and not weights and not has_weights(folder):
-        absent = absent_files(name, commit, folder, _ALL)
+        absent = absent_files(name, configs.commit, folder, _ALL)
     else:
         for component in _with_weights(shape.components):
-            _check_model(folder, component, where)
+            _check_model(folder, component, f"backbone {folder if local else name}")
     digests = _file_digests(folder, shape.components, memo) | absent
     files = {
         component: {
@@ -104,8 +126,10 @@ def find_backbone(params: BackboneParams, memo: Path | None = None, *, weights: 
         for component in shape.components
     }
     return BackboneFolder(
-        id=Path(name).name if local else name,
+        id=configs.id,
         path=folder,
+        shape=shape,
+        commit=configs.commit,
         digest=_digest(shape, files),
         transformer_digests={
             expert.component: files_digest(
@@ -113,20 +137,7 @@ def find_backbone(params: BackboneParams, memo: Path | None = None, *, weights: 
             )
             for expert in shape.experts
         },
-        shape=shape,
-        commit=commit,
     )
-
-
-def find_configs(params: BackboneParams) -> tuple[Path, BackboneShape]:
-    """A backbone's folder with its configs, checked; of a hub id they alone are fetched. Raises BackboneError."""
-    folder = find_embedded(params.path)
-    if not os.path.isdir(folder):
-        folder, _ = fetch("backbone", params.path, params.revision, _CONFIGS)
-    try:
-        return folder, check_configs(folder)
-    except ValueError as error:
-        raise BackboneError(f"backbone {folder} {error}") from error
 
 
 def has_weights(folder: Path) -> bool:
@@ -149,7 +160,7 @@ def _digest(shape: BackboneShape, files: Mapping[str, Mapping[str, str]]) -> str
     return sha256_bytes(canonical_json(parts))
 
 
-def check_frame_size(found: BackboneFolder, ingest: IngestParams) -> None:
+def check_frame_size(found: BackboneConfigs, ingest: IngestParams) -> None:
     """ParamsError unless frames of this size divide into the backbone's tokens."""
     for side, step in zip(("height", "width"), found.shape.pixel_step, strict=True):
         if (pixels := getattr(ingest, side)) % step:
@@ -160,7 +171,7 @@ def check_frame_size(found: BackboneFolder, ingest: IngestParams) -> None:
             )
 
 
-def check_settings(found: BackboneFolder, params: Params) -> None:
+def check_settings(found: BackboneConfigs, params: Params) -> None:
     """ParamsError where settings do not fit the backbone: the size of frames, or what is for two transformers alone."""
     check_frame_size(found, params.ingest)
     experts = found.shape.experts
@@ -191,7 +202,7 @@ def check_settings(found: BackboneFolder, params: Params) -> None:
             )
 
 
-def tuned_experts(found: BackboneFolder, params: BackboneParams) -> tuple[Expert, ...]:
+def tuned_experts(found: BackboneConfigs, params: BackboneParams) -> tuple[Expert, ...]:
     """The backbone's transformers that get an adapter."""
     return tuple(it for it in found.shape.experts if params.experts == "all" or it.name in ("", params.experts))
 

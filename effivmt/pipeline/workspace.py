@@ -10,7 +10,14 @@ from effivmt.config import NATIVE, Params
 from effivmt.embedded import CLIP_TINY, WAN_TINY
 from effivmt.errors import BackboneError, ParamsError, in_one_line
 from effivmt.evaluation.scorer_folder import ScorerFolder, find_scorer
-from effivmt.method.backbone_folder import BackboneFolder, check_settings, find_backbone, tuned_experts
+from effivmt.method.backbone_folder import (
+    BackboneFolder,
+    check_settings,
+    find_backbone,
+    find_configs,
+    has_weights,
+    tuned_experts,
+)
 from effivmt.method.experts import Expert
 from effivmt.method.memory_choices import MemoryChoices
 from effivmt.pipeline.callbacks import Callback
@@ -73,16 +80,26 @@ class Workspace:
         BackboneError where it cannot be used; ParamsError where settings do not fit it, or this machine.
         """
         if self.loaded.folder is None:
+            params = self.params.backbone
+            configs = find_configs(params)
+            check_settings(configs, self.params)  # before weights are fetched
+            computes = self.loaded.weights and self.loaded.here
+            if computes and configs.commit is not None and not has_weights(configs.path):
+                self._check_device()
             for trial in heal(self.callback):
                 with trial:
                     known, weights = self.store.root / "backbones.json", self.loaded.weights
-                    found = find_backbone(self.params.backbone, known, weights=weights)
-            check_settings(found, self.params)
+                    found = find_backbone(params, known, weights=weights, configs=configs)
             self.loaded.folder = found
-            computes = self.loaded.weights and self.loaded.here
             if computes and (self.params.backbone.attention != NATIVE or self.params.backbone.compile):
                 self._check_machine()
         return self.loaded.folder
+
+    def _check_device(self) -> None:
+        """ParamsError where this machine lacks the GPU that the params ask for."""
+        from effivmt.method.device import pick_device
+
+        pick_device(self.params.backbone.device, "backbone.device")
 
     def _check_machine(self) -> None:
         """ParamsError where this machine lacks the attention backend or the compiler that the params ask for."""

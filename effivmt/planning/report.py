@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from effivmt.config import Params
-from effivmt.method.backbone_folder import find_configs
+from effivmt.method.backbone_folder import check_settings, find_configs
 from effivmt.method.device import pick_device
 from effivmt.method.memory_choices import MemoryChoices
 from effivmt.planning.choosing import GIB, Plan, choose, make_plan, usable
@@ -40,9 +40,10 @@ class RunPlan:
 
 
 def plan_run(params: Params) -> RunPlan:
-    """What a run with these params takes on this machine; errors as of `find_backbone`."""
-    folder, shape = find_configs(params.backbone)
-    counter = StageCounter(folder, params, shape.experts)
+    """What a run with these params takes on this machine; errors as of `find_configs` and `check_settings`."""
+    found = find_configs(params.backbone)
+    check_settings(found, params)
+    counter = StageCounter(found.path, params, found.shape.experts)
     device, gigabytes = pick_device(params.backbone.device, "backbone.device"), budget(params)
     host, beside_a_gpu = host_bytes(), gigabytes is not None
     if gigabytes is None:

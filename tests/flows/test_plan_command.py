@@ -17,6 +17,11 @@ def test_a_plan_that_fits(backbone_folder):
     assert "FAULT" not in ended.out and "TFLOP/s, measured here" in ended.out and "on the host" in ended.out
 
 
+def test_settings_that_the_backbone_cannot_take_are_named():
+    ended = effivmt("plan", "--params", "tiny", "--set=ingest.height=40")
+    assert ended.code == 2 and "ingest.height is 40, which is not a multiple of 16" in ended.err
+
+
 @pytest.mark.slow
 def test_what_will_not_fit_is_told(backbone_folder, tmp_path):
     folder = shutil.copytree(backbone_folder, tmp_path / "copy", ignore=shutil.ignore_patterns("*.safetensors"))

@@ -6,11 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from huggingface_hub import constants
 
-from effivmt.config import BackboneParams, IngestParams
+from effivmt.config import BackboneParams, IngestParams, Params
 from effivmt.errors import BackboneError, ParamsError
 from effivmt.method.backbone_folder import BackboneFolder, check_frame_size, find_backbone
+from effivmt.pipeline.workspace import open_workspace
 from effivmt.store.memo import read_memo
 
 NAME = "somebody/wan"
@@ -75,6 +77,25 @@ def test_what_does_not_fit_is_named_before_any_weights_are_fetched(hub, folder, 
         find()
     assert str(caught.value).startswith(f"backbone {NAME} ") and told in str(caught.value)
     assert hub.weights == [] and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"ingest": {"height": 40}}, r"ingest\.height is 40, which is not a multiple of 16"),
+        ({"render": {"guidance_scale_2": 3}}, r"render\.guidance_scale_2 is 3.* has one transformer"),
+        ({"backbone": {"device": "cuda"}}, r"backbone\.device is 'cuda' but no GPU is visible"),
+    ],
+)
+def test_settings_that_do_not_fit_are_named_before_any_weights_are_fetched(
+    hub, backbone_folder, tmp_path, monkeypatch, changes, told
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    hub.publish(NAME, backbone_folder, FIRST)
+    params = Params.model_validate(changes | {"backbone": {"path": NAME} | changes.get("backbone", {})})
+    with pytest.raises(ParamsError, match=told):
+        open_workspace(params, tmp_path / "store")
+    assert hub.weights == []
 
 
 def test_the_commit_and_the_digests_are_those_of_the_folder(hub, backbone, backbone_folder):
