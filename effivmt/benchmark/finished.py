@@ -88,7 +88,7 @@ class FinishedJobs:
             raise EffiVMTError(
                 f"{path} is not the file of a finished job: delete it, and the job runs again"
             ) from error
-        defaults = settings_of(Params(), type(job.peer)() if job.peer else None) | _BEFORE
+        defaults = {**settings_of(Params(), type(job.peer)() if job.peer else None), **_BEFORE}
         if not _same(kept.about, _about(work, job), defaults=defaults):
             return None
         cells = [Cell(job.method.name, job.clip.clip, **cell.model_dump()) for cell in kept.cells]

@@ -12,7 +12,7 @@ from effivmt.benchmark.delivery import write_comparison
 from effivmt.benchmark.finished import FinishedJobs
 from effivmt.benchmark.methods import METHODS, OURS
 from effivmt.benchmark.results import RunInfo
-from effivmt.config import HeadsParams, Params
+from effivmt.config import HeadsParams, Params, RenderParams
 from effivmt.errors import EffiVMTError
 from effivmt.params_file import set_value
 from effivmt.pipeline.workspace import LoadedBackbone, Workspace
@@ -111,6 +111,21 @@ def test_a_setting_that_came_later_must_have_its_default(job, work, ended) -> No
         for alpha, found in ((HeadsParams().alpha, True), (77.0, False)):
             heads = job.params.heads.model_copy(update={"alpha": alpha})
             asked = replace(job, params=job.params.model_copy(update={"heads": heads}))
+            assert (FinishedJobs(ended).find(work, asked) is not None) is found
+    finally:
+        path.write_text(text, encoding="utf-8")
+
+
+def test_rows_from_before_the_motion_boundary_are_of_every_step(job, work, ended) -> None:
+    (path,) = ended.glob("*/*.json")
+    text = path.read_text(encoding="utf-8")
+    kept = json.loads(text)
+    del kept["about"]["settings"]["render.motion_boundary"]
+    try:
+        path.write_text(json.dumps(kept), encoding="utf-8")
+        for boundary, found in ((0.0, True), (RenderParams().motion_boundary, False)):
+            render = job.params.render.model_copy(update={"motion_boundary": boundary})
+            asked = replace(job, params=job.params.model_copy(update={"render": render}))
             assert (FinishedJobs(ended).find(work, asked) is not None) is found
     finally:
         path.write_text(text, encoding="utf-8")
