@@ -96,6 +96,14 @@ def _controls() -> list[Method]:
             Method(f"{split}-split", f"{split.capitalize()} head split", "control", (f"heads.split={split}",))
             for split in ("random", "swapped")
         ),
+        Method(
+            "motion-director-high-noise",
+            "MotionDirector with EffiVMT's motion boundary",
+            "control",
+            ("render.appearance_strength=0",),
+            "motion_director",
+            against="motion-director",
+        ),
     ]
 
 

@@ -101,6 +101,7 @@ class TestMethods:
         videos = {name: one.cells[0].video.digest("video.mp4") for name, one in done.items()}
         assert videos.pop("two-stage") == videos.pop("without-decoupling")
         assert videos.pop("latent") == videos[OURS]  # the tests' default
+        assert videos.pop("motion-director-high-noise") == videos["motion-director"]  # no step is below the boundary
         peers = [name for name in videos if METHODS[name].maker != "effivmt"]
         apart = [OURS, *peers, "two-stage", "fast", "clip-lora", "swapped-split", "dense", "pixel", "all-off"]
         videos["two-stage"] = done["two-stage"].cells[0].video.digest("video.mp4")
