@@ -7,7 +7,7 @@ __version__ = "0.2.0"
 
 VERSIONS = {
     "ingest": 3,
-    "mask": 1,
+    "mask": 2,
     "text": 1,
     "first_frame": 1,
     "heads": 2,

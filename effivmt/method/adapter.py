@@ -3,7 +3,8 @@
 `spatial.safetensors` and `temporal.safetensors` are LoRAs of the *stock* transformer in diffusers' layout: the rows of
 B (q, k, v) and the columns of A (out) are in the original head order, with zeros for the heads of the other kind, so
 `WanPipeline.load_lora_weights(folder, weight_name="spatial.safetensors")` needs no code of ours. `comfyui.safetensors`
-joins both by rank concatenation. Of a backbone with two transformers each has files of its own, such as
+joins both by rank concatenation. `region.safetensors` says where the adapter acts if it is rendered with others; it is
+there where an object's motion was wanted alone. Of a backbone with two transformers each has files of its own, such as
 `spatial_high_noise.safetensors` and `comfyui_low_noise.safetensors`, and the low-noise one may have none.
 """
 
@@ -22,7 +23,7 @@ from torch import nn
 
 from effivmt.errors import AdapterError
 from effivmt.method.adapter_card import model_card
-from effivmt.method.adapter_manifest import AdapterFacts, BackboneFacts, expert_names, read_facts
+from effivmt.method.adapter_manifest import REGION, AdapterFacts, BackboneFacts, expert_names, read_facts
 from effivmt.method.branch_lora import PROJECTIONS
 from effivmt.method.dual_path import channels_of
 from effivmt.method.experts import HIGH, LOW, named
@@ -45,10 +46,15 @@ class LoraPair:
 @dataclass(frozen=True)
 class Adapter(LoraPair):
     """An adapter in memory, and what it was made from; of a backbone with two transformers, its own LoRAs are those of
-    the high-noise one, and `low_noise` those of the other, None where that was not tuned."""
+    the high-noise one, and `low_noise` those of the other, None where that was not tuned.
+
+    region: float32 (1, 1, F, h, w) in [0, 1], where in the latents of its clip the adapter acts if it is rendered with
+    others; None: everywhere.
+    """
 
     facts: AdapterFacts
     low_noise: LoraPair | None = None
+    region: torch.Tensor | None = None
 
 
 def to_stock_layout(weights: Mapping[str, torch.Tensor], heads: HeadMap) -> dict[str, torch.Tensor]:
@@ -81,11 +87,12 @@ def save_adapter(
     *,
     facts: AdapterFacts,
     low_noise: LoraPair | None = None,
+    region: torch.Tensor | None = None,
 ) -> None:
     """Writes an adapter folder from stock-layout weights; `facts` go into adapter.json and the model card.
 
     Where the facts say that the backbone has two transformers, the weights are of the high-noise one and, in
-    `low_noise`, of the other.
+    `low_noise`, of the other. `region` as of `Adapter`.
     """
     has_two = "boundary_ratio" in facts.get("pipeline", {})
     assert has_two or low_noise is None
@@ -102,6 +109,8 @@ def save_adapter(
         for word, tensors in weights.items():
             save_file(tensors, folder / f"{named(word, name)}.safetensors", metadata={"format": "pt"})
         save_head_map(folder / f"{named('heads', name)}.parquet", pair.heads)
+    if region is not None:
+        save_file({"region": region.contiguous()}, folder / REGION)
     (folder / "README.md").write_text(model_card(facts, _tuned(pairs)), encoding="utf-8")
     files = {path.name: sha256_file(path) for path in sorted(folder.iterdir()) if path.name != "adapter.json"}
     document = {"format": "effivmt-adapter", "version": 2 if has_two else 1, **facts, "files": files}
@@ -116,7 +125,28 @@ def load_adapter(folder: Path | str) -> Adapter:
     folder = Path(folder)
     facts = read_facts(folder)
     own, *others = [_load_pair(folder, name, facts["files"]) for name in expert_names(facts)]
-    return Adapter(own.spatial, own.temporal, own.heads, facts, *others)
+    region = _load_region(folder, facts["files"][REGION]) if REGION in facts["files"] else None
+    return Adapter(own.spatial, own.temporal, own.heads, facts, others[0] if others else None, region)
+
+
+def _load_region(folder: Path, digest: str) -> torch.Tensor:
+    """The region of an adapter folder, whose header was checked; AdapterError where it has changed, or is none."""
+    region = _read_tensors(folder / REGION, digest, f"adapter {folder}: its region")["region"]
+    if not ((region >= 0) & (region <= 1)).all():  # false of what is not a number
+        raise AdapterError(f"adapter {folder}: its region has values outside of 0 to 1; make or pull it again")
+    return region
+
+
+def _read_tensors(path: Path, digest: str, whose: str) -> dict[str, torch.Tensor]:
+    """The tensors of a file of an adapter, in memory; AdapterError where it cannot be read or has another digest."""
+    try:
+        content = path.read_bytes()  # not mapped: it would change with the file
+        tensors = load(content)
+    except (OSError, SafetensorError) as error:
+        raise AdapterError(f"adapter file {path} cannot be read: {error}") from error
+    if sha256_bytes(content) != digest:
+        raise AdapterError(f"{whose} has changed while it was read; try again")
+    return tensors
 
 
 def _load_pair(folder: Path, expert: str, files: Mapping[str, str]) -> LoraPair:
@@ -124,13 +154,7 @@ def _load_pair(folder: Path, expert: str, files: Mapping[str, str]) -> LoraPair:
     heads, weights = load_head_map(folder / f"{named('heads', expert)}.parquet"), {}
     for branch in BRANCHES:
         file, whose = f"{named(branch, expert)}.safetensors", f"{branch} branch{f' ({expert})' if expert else ''}"
-        try:
-            content = (folder / file).read_bytes()  # not mapped: it would change with the file
-            weights[branch] = load(content)
-        except (OSError, SafetensorError) as error:
-            raise AdapterError(f"adapter file {folder / file} cannot be read: {error}") from error
-        if sha256_bytes(content) != files[file]:
-            raise AdapterError(f"adapter {folder}: its {whose} has changed while it was read; try again")
+        weights[branch] = _read_tensors(folder / file, files[file], f"adapter {folder}: its {whose}")
         if not all(tensor.isfinite().all() for tensor in weights[branch].values()):
             raise AdapterError(f"adapter {folder}: a weight of its {whose} is not finite; tune it again")
         if weights[branch] and not any(down.any() and up.any() for _, down, up in _pairs(weights[branch])):

@@ -8,12 +8,17 @@ from typing import NotRequired, TypedDict, cast
 from effivmt.errors import AdapterError
 from effivmt.method.experts import HIGH, LOW, named
 from effivmt.store.verification import known_sha256
-from effivmt.untrusted import read_json, read_safetensors_header
+from effivmt.untrusted import TensorEntry, read_json, read_safetensors_header
 
 DTYPES = ("F32", "F16", "BF16")
 """The dtypes of an adapter's weights, as safetensors names them."""
 _FORMATS = (("effivmt-adapter", 1), ("effivmt-adapter", 2))
 """Version 2 has LoRAs of one or both transformers of a backbone that has two; before it, none of those was taken."""
+REGION = "region.safetensors"
+"""The file of an adapter, and of the stage `mask`, that says where in latents the adapter acts beside others: a tensor
+`region`, float32 (1, 1, F, h, w), in [0, 1]."""
+MOST_POSITIONS = 2**24
+"""A region has at most this many positions; a clip of 81 frames at 720p has 302,400."""
 MOST_FILES = 32
 """An adapter folder lists at most this many files."""
 MOST_BYTES = 4 * 2**30
@@ -124,6 +129,8 @@ def read_facts(folder: Path | str) -> AdapterManifest:
     for name in sorted(set().union(*(_of_expert(expert) for expert in expert_names(facts)))):
         if name.endswith(".safetensors"):
             _check_weights(folder / name)
+    if REGION in files:
+        _check_region(folder / REGION)
     return cast(AdapterManifest, facts)  # JSON, checked above as far as the program relies on it
 
 
@@ -148,13 +155,32 @@ def _of_expert(name: str) -> set[str]:
     }
 
 
-def _check_weights(path: Path) -> None:
-    """AdapterError unless each tensor of a file is a matrix of one of `DTYPES`, by the file's header."""
+def _header(path: Path) -> dict[str, TensorEntry]:
+    """The tensors of a file by its header."""
     try:
-        entries = read_safetensors_header(path)
+        return read_safetensors_header(path)
     except (OSError, ValueError) as error:
         raise AdapterError(f"adapter file {path} cannot be read: it {error}; make or pull the adapter again") from error
-    for name, entry in entries.items():
+
+
+def _check_region(path: Path) -> None:
+    """AdapterError unless a file holds a region alone, by the file's header."""
+    match _header(path):
+        case {"region": TensorEntry("F32", (1, 1, frames, height, width)), **others} if (
+            not others and 0 < frames * height * width <= MOST_POSITIONS
+        ):
+            return
+        case entries:
+            held = ", ".join(f"{name:.80} as {it.dtype:.20} {it.shape[:8]}" for name, it in list(entries.items())[:3])
+            raise AdapterError(
+                f"adapter file {path} holds {held or 'nothing'}; expected region as F32 (1, 1, F, h, w), of at most "
+                f"{MOST_POSITIONS} positions: make or pull the adapter again"
+            )
+
+
+def _check_weights(path: Path) -> None:
+    """AdapterError unless each tensor of a file is a matrix of one of `DTYPES`, by the file's header."""
+    for name, entry in _header(path).items():
         if entry.dtype not in DTYPES or len(entry.shape) != 2 or 0 in entry.shape:
             raise AdapterError(
                 f"adapter file {path} holds {name:.80} as {entry.dtype:.20} {entry.shape[:8]}; expected a matrix of "

@@ -1,6 +1,6 @@
-"""Fused inference: a prompt rendered by the stock pipeline with the adapter's branches merged into the weights."""
+"""Fused inference: a prompt rendered by the stock pipeline with the adapters' branches merged into the weights."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -11,9 +11,11 @@ from PIL import Image
 
 from effivmt.config import IngestParams, RenderParams
 from effivmt.errors import EffiVMTError
-from effivmt.method.adapter import Adapter, LoraPair, check_fits, fused
+from effivmt.method.adapter import Adapter, check_fits, fused
+from effivmt.method.adapter_merge import Part
 from effivmt.method.backbone import Backbone
 from effivmt.method.compiling import compiled_blocks
+from effivmt.method.regions import ForwardPass, joined_by_region
 
 if TYPE_CHECKING:
     from diffusers.pipelines.wan.pipeline_wan_i2v import WanImageToVideoPipeline
@@ -33,46 +35,64 @@ def render(
     size: IngestParams,
     seed: int,
     image: np.ndarray | None = None,
+    regional: Sequence[Part] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
     """Frames uint8 (T, H, W, 3) for prompt and negative prompt embeddings (tokens, channels) and a seed.
 
-    `adapter` None renders the backbone alone. `image` uint8 (H, W, 3) is the first frame, where one is given. Sampling
-    is that of the stock `WanPipeline` or `WanImageToVideoPipeline`: UniPC, flow shift, classifier-free
-    guidance, noise from `torch.Generator().manual_seed(seed)`. `progress` is called with (steps done, steps in all).
-    Raises AdapterError where the adapter was made for another backbone, EffiVMTError as `run_pipeline` does.
+    `adapter` None renders the backbone alone. Adapters in `regional` have a region and act in it alone, each at its own
+    strengths and in a forward pass of its own, with `adapter` outside (`effivmt.method.regions`). `image` uint8
+    (H, W, 3) is the first frame, where one is given. Sampling is that of the stock `WanPipeline` or
+    `WanImageToVideoPipeline`: UniPC, flow shift, classifier-free guidance, noise from
+    `torch.Generator().manual_seed(seed)`. `progress` is called with (steps done, steps in all). Raises AdapterError
+    where an adapter was made for another backbone, EffiVMTError as `run_pipeline` does.
     """
     transformers = [backbone.frozen_of(expert) for expert in backbone.experts]
-    pairs: list[LoraPair] = []
-    if adapter is not None:
-        check_fits(adapter, transformers[0], backbone.found.facts, second=transformers[1] if transformers[1:] else None)
-        pairs = [adapter] if adapter.low_noise is None else [adapter, adapter.low_noise]
+    second = transformers[1] if transformers[1:] else None
+    for one in (adapter, *(part.adapter for part in regional)):
+        if one is not None:
+            check_fits(one, transformers[0], backbone.found.facts, second=second)
+    own = _passes(adapter, params.appearance_strength, params.motion_strength)
+    others = [(_passes(part.adapter, part.appearance, part.motion), _region(part.adapter)) for part in regional]
     pipeline = (backbone.pipeline if image is None else backbone.image_pipeline)(params.flow_shift)
     generator = torch.Generator().manual_seed(seed)
 
     def fuse(*, motion: bool) -> None:
         loras.close()
-        for transformer, pair in zip(transformers, pairs, strict=False):  # the second may have none
-            branches = {"spatial": (pair.spatial, params.appearance_strength)}
-            if motion:
-                branches["temporal"] = (pair.temporal, params.motion_strength)
-            loras.enter_context(fused(transformer, branches))
+        for transformer, one in zip(transformers, own, strict=False):  # there may be no second one
+            loras.enter_context(fused(transformer, one.branches(moving=motion)))
 
     def after_step(running: Pipeline, index: int, timestep: torch.Tensor, _tensors: Tensors) -> Tensors:
         following = running.scheduler.timesteps[index + 1 :]
-        if len(following) > 0 and following[0] < 1000 * params.motion_boundary <= timestep:
+        if not regional and len(following) > 0 and following[0] < 1000 * params.motion_boundary <= timestep:
             fuse(motion=False)
         if progress is not None:
             progress(index + 1, params.steps)
         return {}
 
-    with ExitStack() as loras, ExitStack() as compiled:
-        fuse(motion=True)
-        for transformer in transformers:
-            compiled.enter_context(compiled_blocks(transformer, needed=backbone.params.compile))
+    with ExitStack() as loras, ExitStack() as running:
+        if not regional:
+            fuse(motion=True)
+        for number, transformer in enumerate(transformers):
+            running.enter_context(compiled_blocks(transformer, needed=backbone.params.compile))
+            if regional:
+                there = [(passes[number], region) for passes, region in others]
+                boundary = params.motion_boundary
+                running.enter_context(joined_by_region(transformer, own[number], there, motion_boundary=boundary))
         return run_pipeline(
             pipeline, prompt, negative, params, size=size, after_step=after_step, generator=generator, image=image
         )
+
+
+def _passes(adapter: Adapter | None, appearance: float, motion: float) -> tuple[ForwardPass, ForwardPass]:
+    """What an adapter adds to the first transformer of a backbone and, where there is one, to the second."""
+    low_noise = None if adapter is None else adapter.low_noise
+    return ForwardPass(adapter, appearance, motion), ForwardPass(low_noise, appearance, motion)
+
+
+def _region(adapter: Adapter) -> torch.Tensor:
+    assert adapter.region is not None, "the adapter has no region"
+    return adapter.region
 
 
 def run_pipeline(

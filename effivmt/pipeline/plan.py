@@ -7,12 +7,13 @@ from effivmt.catalog import Clip
 from effivmt.errors import DamageError, EffiVMTError, in_one_line
 from effivmt.pipeline.excerpt import load_excerpt
 from effivmt.pipeline.stages import MASK, STAGES, RenderedVideo, check_clip_images, check_texts
+from effivmt.pipeline.stages.adapters import open_adapter
 from effivmt.pipeline.stages.evaluation import evaluate_key
 from effivmt.pipeline.stages.first_frame import first_frame_key
 from effivmt.pipeline.stages.head_classification import HeadSource, heads_key, scope_clips
 from effivmt.pipeline.stages.ingestion import ingest_key
 from effivmt.pipeline.stages.motion_mask import mask_key
-from effivmt.pipeline.stages.rendering import open_adapter, render_jobs, render_key, rendered_videos
+from effivmt.pipeline.stages.rendering import render_jobs, render_key, rendered_videos
 from effivmt.pipeline.stages.spatial_tuning import SpatialInputs, spatial_key
 from effivmt.pipeline.stages.temporal_tuning import TemporalInputs, temporal_key
 from effivmt.pipeline.stages.text_embedding import text_key

@@ -159,7 +159,7 @@ def render(
     adapters: Annotated[
         list[str],
         typer.Argument(
-            metavar="ADAPTER...", help="A folder, models:/NAME@ALIAS or models:/NAME/VERSION; several add up."
+            metavar="ADAPTER...", help="A folder, models:/NAME@ALIAS or models:/NAME/VERSION; several together."
         ),
     ],
     out: Annotated[Path, typer.Option(metavar="FILE.mp4", help="The video to write.")],
@@ -182,9 +182,6 @@ def render(
     settings = load_params(params, [*overrides, *chosen, "render.baseline=false"])
     own = settings.render
     strengths = strengths_of(len(adapters), appearance, motion, default=(own.appearance_strength, own.motion_strength))
-    looks, moves = (1.0, 1.0) if len(adapters) > 1 else (strengths[0].appearance, strengths[0].motion)
-    own = own.model_copy(update={"appearance_strength": looks, "motion_strength": moves})
-    settings = settings.model_copy(update={"render": own})
     if len(own.seeds) > 1:
         raise ParamsError(f"render.seeds is {own.seeds}; one video has one seed: choose it with --seed")
     if out.suffix.lower() != ".mp4":
@@ -212,10 +209,10 @@ def render(
         stages.check_images(work, [prompt], images)
         for trial in heal(callback):
             with trial:
-                folder = folders[0]
-                if len(folders) > 1:
-                    folder = stages.merge(work, folders, strengths).folder("adapter")
-                (video,) = runner.run(stages.render, work, [prompt], folder, images=images)
+                how = stages.arrange(work, folders, strengths)
+                (video,) = runner.run(
+                    stages.render, how.work, [prompt], how.adapter, images=images, regional=how.regional
+                )
                 export_file(video.artifact, "video.mp4", out)
     say(out)
 

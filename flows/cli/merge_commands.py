@@ -1,5 +1,6 @@
 """The command `merge`, and what `render` needs of it: several adapters as one."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -30,7 +31,8 @@ def merge(
     params: ParamsSource = None,
     store: StoreFolder = STORE,
 ) -> None:
-    """Adds adapters of one backbone up to one adapter, which loads as any."""
+    """Adds adapters of one backbone up to one adapter, which loads as any; it has no region."""
+    from effivmt.method.adapter_manifest import REGION, read_facts
     from effivmt.pipeline import stages
     from effivmt.pipeline.healing import heal
     from effivmt.pipeline.workspace import open_workspace
@@ -46,6 +48,9 @@ def merge(
     for trial in heal(callback):
         with trial:
             export_folder(stages.merge(work, folders, strengths), "adapter", out)
+    if regional := [str(folder) for folder in folders if REGION in read_facts(folder)["files"]]:
+        notice = f"{', '.join(regional)}: the region is left out, a sum has none; render adapters together to use it"
+        say(notice, sys.stderr)
     say(out)
 
 

@@ -1,7 +1,6 @@
 """How well transfer takes the wanted one of two motions, and joins those of two clips, as the judge reads it."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -27,10 +26,10 @@ Score = Callable[[str, np.ndarray], tuple[float, float]]
 
 def run_parts(work_folder: Path, params: Params, store: Path) -> None:
     """Draws the clips of two motions, transfers the wanted one of each, and prints what the judge reads in the results;
-    then the same of the camera's motion of one clip and the object's of another, merged.
+    then the same of the camera's motion of one clip and the object's of another, together.
 
     Correlations of paths: with the motion that was wanted (1 is best) and with the other (0 is best), or with both that
-    were merged (1 is best), with the adapter and, where params.render.baseline says so, without. The clips' files are
+    were joined (1 is best), with the adapter and, where params.render.baseline says so, without. The clips' files are
     kept in `work_folder`.
     """
     backbone = Path(params.backbone.path).name
@@ -64,14 +63,12 @@ def run_parts(work_folder: Path, params: Params, store: Path) -> None:
 
 
 def _together(work: Workspace, tuned: Sequence[Artifact], prompts: Sequence[str]) -> list[RenderedVideo]:
-    """Videos of the sum of two adapters, each at the params' strengths, as `effivmt render A B` makes them."""
+    """Videos of two adapters together, each at the params' strengths, as `effivmt render A B` makes them."""
     own = work.params.render
     strengths = [Strengths(own.appearance_strength, own.motion_strength)] * len(tuned)
-    whole = own.model_copy(update={"appearance_strength": 1.0, "motion_strength": 1.0})
     with adapter_folder(tuned[0]) as one, adapter_folder(tuned[1]) as other:
-        merged = stages.merge(work, [one, other], strengths)
-    with adapter_folder(merged) as adapter:
-        return stages.render(replace(work, params=work.params.model_copy(update={"render": whole})), prompts, adapter)
+        how = stages.arrange(work, [one, other], strengths)
+        return stages.render(how.work, prompts, how.adapter, regional=how.regional)
 
 
 def _written(part: PartClip, folder: Path, fps: float) -> Clip:

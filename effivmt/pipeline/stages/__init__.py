@@ -9,11 +9,13 @@ stage reads and the params that it reads, so a new prompt re-renders and never r
 stage 3 only. The work imports torch when it runs: asking for what the store has takes none.
 """
 
+from effivmt.pipeline.stages.adapters import Strengths
+from effivmt.pipeline.stages.arrangement import Arrangement, arrange
 from effivmt.pipeline.stages.evaluation import evaluate
 from effivmt.pipeline.stages.first_frame import check_clip_images, check_images
 from effivmt.pipeline.stages.head_classification import heads
 from effivmt.pipeline.stages.ingestion import ingest
-from effivmt.pipeline.stages.merging import Strengths, merge
+from effivmt.pipeline.stages.merging import merge
 from effivmt.pipeline.stages.motion_mask import mask
 from effivmt.pipeline.stages.rendering import RenderedVideo, render
 from effivmt.pipeline.stages.spatial_tuning import spatial
@@ -28,8 +30,10 @@ MASK = "mask"
 __all__ = [
     "MASK",
     "STAGES",
+    "Arrangement",
     "RenderedVideo",
     "Strengths",
+    "arrange",
     "check_clip_images",
     "check_images",
     "check_texts",

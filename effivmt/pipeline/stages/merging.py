@@ -1,22 +1,13 @@
 """Stage merge: several adapters become one, which renders, registers and exports like any."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from effivmt.method.adapter_manifest import read_facts
-from effivmt.pipeline.stages.rendering import AdapterFolder, open_adapter
+from effivmt.pipeline.stages.adapters import AdapterFolder, Strengths, open_adapter
 from effivmt.pipeline.workspace import Workspace
 from effivmt.store import Artifact
-
-
-@dataclass(frozen=True)
-class Strengths:
-    """How strongly an adapter's looks and motion count in a merger."""
-
-    appearance: float
-    motion: float
 
 
 def merge(work: Workspace, adapters: Sequence[Path], strengths: Sequence[Strengths]) -> Artifact:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from effivmt.catalog import Box, Clip
 from effivmt.errors import ParamsError
+from effivmt.method.adapter_manifest import REGION
 from effivmt.pipeline.excerpt import Excerpt, load_excerpt
 from effivmt.pipeline.reconstruction import FILE as RECONSTRUCTION
 from effivmt.pipeline.stages.tensors import load_tensor
@@ -27,8 +28,9 @@ def mask(work: Workspace, clip: Clip, ingested: Artifact) -> Artifact:
 
     Files, of the names and shapes that `ingest` has: frames.safetensors, reconstruction.json (a copy) and the latents
     that stage 3 tunes on, dense.safetensors or sampled.safetensors. weights.safetensors (1 or phases, 1, F, h, w): how
-    much each position of these counts in the losses, 0 to 1. mask.mp4 shows the wanted part in the clip. VideoError
-    where the clip has no such motion; ParamsError as for `mask_key`.
+    much each position of these counts in the losses, 0 to 1. mask.mp4 shows the wanted part in the clip. Of an object
+    or a region, region.safetensors (1, 1, F, h, w): where in the latents of the whole clip its adapter acts beside
+    others, 0 to 1. VideoError where the clip has no such motion; ParamsError as for `mask_key`.
     """
     key = mask_key(work, clip, ingested)
     return work.store.build(key, partial(_mask, work, clip=clip, ingested=ingested), force=work.forces(key))
@@ -68,7 +70,7 @@ def _mask(work: Workspace, out: Path, _scratch: Path, *, clip: Clip, ingested: A
     from safetensors.torch import save_file
 
     from effivmt.media.video import write_video
-    from effivmt.method.masks import latent_weights, shown_mask, wanted_part
+    from effivmt.method.masks import latent_region, latent_weights, shown_mask, wanted_part
     from effivmt.method.rope import sampled_indices
 
     sampling, progress = work.params.sampling, work.progress("mask")
@@ -89,6 +91,10 @@ def _mask(work: Workspace, out: Path, _scratch: Path, *, clip: Clip, ingested: A
         progress(len(latents), len(kept))
     save_file({name: torch.stack(latents).contiguous()}, out / f"{name}.safetensors")
     save_file({"weights": torch.stack(weights)[:, None].contiguous()}, out / "weights.safetensors")
+    if clip.motion_of != "camera":
+        _, _, height, width = latents[0].shape
+        where = latent_region(part.wanted, ((len(frames) - 1) // 4 + 1, height, width))
+        save_file({"region": torch.from_numpy(where)[None, None].contiguous()}, out / REGION)
     save_file({"frames": torch.from_numpy(part.frames.copy())}, out / "frames.safetensors")
     copy_verified(ingested, RECONSTRUCTION, out / RECONSTRUCTION)
     write_video(out / "mask.mp4", shown_mask(frames, part.wanted), work.params.ingest.fps)

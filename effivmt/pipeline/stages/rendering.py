@@ -1,23 +1,19 @@
 """Stage render: renders every prompt and seed, with the adapter merged into the weights and without it."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from effivmt.config import RenderParams
-from effivmt.errors import AdapterError, VideoError
-from effivmt.method.adapter_manifest import expert_names, read_facts
-from effivmt.method.experts import named
+from effivmt.errors import VideoError
+from effivmt.method.adapter_manifest import REGION
+from effivmt.pipeline.stages.adapters import AdapterFolder, Strengths, open_adapter
 from effivmt.pipeline.stages.first_frame import check_images, fitted, image_digest
 from effivmt.pipeline.stages.tensors import load_tensor
 from effivmt.pipeline.stages.text_embedding import check_texts, embed_texts
 from effivmt.pipeline.workspace import Workspace
 from effivmt.store import Artifact, Key
-
-if TYPE_CHECKING:
-    from effivmt.method.adapter import Adapter
 
 ADAPTER_FIELDS = {"appearance_strength", "motion_strength", "motion_boundary"}
 """What of the section only a rendering with an adapter reads."""
@@ -42,30 +38,19 @@ class RenderedVideo:
         return {kind: artifact for kind, artifact in pair.items() if artifact is not None}
 
 
-@dataclass
-class AdapterFolder:
-    """An adapter folder whose files were verified; the weights are loaded when a video is rendered with them."""
+@dataclass(frozen=True)
+class Regional:
+    """An adapter that acts in its region alone, and its strengths there."""
 
-    path: Path
-    digests: Mapping[str, str]
-    loaded: "Adapter | None" = field(default=None, repr=False)
-
-    def load(self) -> "Adapter":
-        """The weights, loaded once; AdapterError where the folder is no longer the one that was opened."""
-        from effivmt.method.adapter import load_adapter
-
-        if self.loaded is None:
-            self.loaded = load_adapter(self.path)
-            if open_adapter(self.path).digests != self.digests:
-                raise AdapterError(f"adapter {self.path} has been replaced by another meanwhile; try again")
-        return self.loaded
+    adapter: AdapterFolder
+    strengths: Strengths
 
 
 @dataclass(frozen=True)
 class RenderJob:
     """One video to render: its prompt, the embeddings of the prompt and the negative prompt, seed and adapter.
 
-    image: the file that it begins with, where one is given.
+    image: the file that it begins with, where one is given; regional: adapters that act in their regions instead.
     """
 
     prompt: str
@@ -74,15 +59,12 @@ class RenderJob:
     seed: int
     adapter: AdapterFolder | None
     image: Path | None = None
+    regional: tuple[Regional, ...] = ()
 
-
-def open_adapter(folder: Path) -> AdapterFolder:
-    """Verifies an adapter folder; AdapterError where it is damaged or none."""
-    facts = read_facts(folder)
-    names = [
-        f"{named(branch, expert)}.safetensors" for expert in expert_names(facts) for branch in ("spatial", "temporal")
-    ]
-    return AdapterFolder(folder, {name: facts["files"][name] for name in names})
+    @property
+    def adapted(self) -> bool:
+        """Whether any adapter takes part."""
+        return self.adapter is not None or bool(self.regional)
 
 
 def render_jobs(
@@ -92,28 +74,30 @@ def render_jobs(
     adapter: AdapterFolder | None,
     *,
     images: Sequence[Path] = (),
+    regional: Sequence[Regional] = (),
 ) -> list[RenderJob]:
-    """The videos of a rendering: for each prompt and seed one with the adapter, then, if asked for, one without.
+    """The videos of a rendering: for each prompt and seed one with the adapters, then, if asked for, one without.
 
     images: the file that the videos of each prompt begin with; none: they begin with none.
     """
     params = work.params.render
     firsts: Sequence[Path | None] = images or [None] * len(prompts)
-    kinds = [adapter, None] if params.baseline and adapter is not None else [adapter]
-    return [
-        RenderJob(prompt, embeddings[prompt], embeddings[params.negative_prompt], seed, kind, image)
-        for prompt, image in zip(prompts, firsts, strict=True)
-        for seed in params.seeds
-        for kind in kinds
-    ]
+    jobs = []
+    for prompt, image in zip(prompts, firsts, strict=True):
+        for seed in params.seeds:
+            alone = RenderJob(prompt, embeddings[prompt], embeddings[params.negative_prompt], seed, None, image)
+            jobs.append(job := replace(alone, adapter=adapter, regional=tuple(regional)))
+            if params.baseline and job.adapted:
+                jobs.append(alone)
+    return jobs
 
 
 def rendered_videos(jobs: Sequence[RenderJob], made: Sequence[Artifact]) -> list[RenderedVideo]:
     """The videos of these jobs, each with the one without the adapter, which is made after it."""
-    compared = any(job.adapter for job in jobs)
+    compared = any(job.adapted for job in jobs)
     videos: list[RenderedVideo] = []
     for job, artifact in zip(jobs, made, strict=True):
-        if job.adapter is None and compared:
+        if not job.adapted and compared:
             videos[-1] = replace(videos[-1], without_adapter=artifact)
         else:
             videos.append(RenderedVideo(job.prompt, job.seed, artifact, None))
@@ -132,15 +116,23 @@ def _render_params(work: Workspace, job: RenderJob) -> RenderParams:
     return params if job.image is None else params.model_copy(update={"appearance_strength": 0.0})
 
 
+def _regional_strengths(job: RenderJob) -> list[Strengths]:
+    """The strengths of the adapters that act in regions; an image gives the looks here, too."""
+    given = [one.strengths for one in job.regional]
+    return given if job.image is None else [replace(strengths, appearance=0.0) for strengths in given]
+
+
 def render_key(work: Workspace, job: RenderJob) -> Key:
     """The store key."""
     params, adapter = _render_params(work, job), job.adapter
     unread = {"seeds", "baseline"} | (set() if adapter else ADAPTER_FIELDS)
+    if job.regional:  # they have strengths of their own
+        unread -= {"motion_boundary"}
     settings = {
         "render": sampling_settings(params, unread),
         "seed": job.seed,
         "ingest": work.params.ingest.model_dump(),
-        "precision": work.adapted_precision if adapter else work.precision,
+        "precision": work.adapted_precision if job.adapted else work.precision,
         **work.kernels(work.params.backbone.attention, compiled=True),
     }
     if work.memory.tiled_decoding:  # keys of whole pictures do not have it
@@ -153,24 +145,35 @@ def render_key(work: Workspace, job: RenderJob) -> Key:
         inputs["image"] = image_digest(job.image)
     if adapter:
         inputs |= {f"adapter_{name}": digest for name, digest in adapter.digests.items()}
+    for number, one in enumerate(job.regional, 1):
+        files = {**one.adapter.digests, REGION: one.adapter.region or ""}
+        inputs |= {f"regional_{number}_{name}": digest for name, digest in files.items()}
+    if job.regional:
+        settings["regional"] = [[it.appearance, it.motion] for it in _regional_strengths(job)]
     return work.key("render", inputs, settings)
 
 
 def render(
-    work: Workspace, prompts: Sequence[str], adapter: Path | str | None, *, images: Sequence[Path] = ()
+    work: Workspace,
+    prompts: Sequence[str],
+    adapter: Path | str | None,
+    *,
+    images: Sequence[Path] = (),
+    regional: Sequence[Regional] = (),
 ) -> list[RenderedVideo]:
     """Renders every prompt and seed with an adapter folder, and without it; files: video.mp4, sheet.png.
 
-    `adapter` None: the backbone alone, with nothing to compare with. images: the file that the videos of each prompt
-    begin with, on a backbone that takes them; each is also a file image.png, as it was fitted, and gives the looks: the
-    appearance strength is then 0. AdapterError where the folder is damaged or was made for another backbone; the errors
-    of `check_texts` and `check_images`.
+    `adapter` None: the backbone alone, with nothing to compare with. regional: adapters that act in their regions,
+    with `adapter` outside of them; `arrange` makes both of several folders. images: the file that the videos of each
+    prompt begin with, on a backbone that takes them; each is also a file image.png, as it was fitted, and gives the
+    looks: the appearance strength is then 0. AdapterError where a folder is damaged or was made for another backbone;
+    the errors of `check_texts` and `check_images`.
     """
     check_texts(work, prompts)
     check_images(work, prompts, images)
     opened = open_adapter(Path(adapter)) if adapter is not None else None
     embeddings = embed_texts(work, [*prompts, work.params.render.negative_prompt])
-    jobs = render_jobs(work, prompts, embeddings, opened, images=images)
+    jobs = render_jobs(work, prompts, embeddings, opened, images=images, regional=regional)
     steps, total = work.params.render.steps, len(jobs) * work.params.render.steps
 
     def progress(number: int) -> Callable[[int, int], None]:
@@ -189,6 +192,7 @@ def _render(
 ) -> None:
     from effivmt.media.figures import contact_sheet
     from effivmt.media.video import write_image, write_video
+    from effivmt.method.adapter_merge import Part
     from effivmt.method.rendering import render as render_frames
 
     work.backbone.keep("transformer", "transformer_2", "vae", "image_encoder", "image_processor", frozen=True)
@@ -202,6 +206,10 @@ def _render(
         size=work.params.ingest,
         seed=job.seed,
         image=image,
+        regional=[
+            Part(one.adapter.load(), strengths.appearance, strengths.motion)
+            for one, strengths in zip(job.regional, _regional_strengths(job), strict=True)
+        ],
         progress=progress,
     )
     write_video(out / "video.mp4", frames, work.params.ingest.fps)

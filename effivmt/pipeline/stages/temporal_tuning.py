@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from effivmt.catalog import Clip
+from effivmt.method.adapter_manifest import REGION
 from effivmt.method.experts import Expert
 from effivmt.pipeline.stages.first_frame import FILE as FIRST_FRAME
 from effivmt.pipeline.stages.first_frame import first_frame, load_first_frame
@@ -53,6 +54,8 @@ def temporal_key(work: Workspace, inputs: TemporalInputs) -> Key:
     }
     if _WEIGHTS in inputs.ingested.files:
         digests["weights"] = inputs.ingested.digest(_WEIGHTS)
+    if REGION in inputs.ingested.files:
+        digests["region"] = inputs.ingested.digest(REGION)
     if inputs.first is not None:
         digests["first_frame"] = inputs.first.digest(FIRST_FRAME)
     settings = tuning_settings(work, work.params.temporal) | {"precision": work.adapted_precision}
@@ -98,8 +101,15 @@ def _tune(work: Workspace, out: Path, scratch: Path, *, clip: Clip, inputs: Temp
     }
     if found.shape.settings:
         facts["pipeline"] = found.shape.settings
-    low_noise = others[0] if others else None
-    save_adapter(out / "adapter", own.spatial, own.temporal, own.heads, facts=facts, low_noise=low_noise)
+    save_adapter(
+        out / "adapter",
+        own.spatial,
+        own.temporal,
+        own.heads,
+        facts=facts,
+        low_noise=others[0] if others else None,
+        region=load_tensor(inputs.ingested, "region") if REGION in inputs.ingested.files else None,
+    )
     (out / "losses.json").write_bytes(canonical_json(losses))
 
 

@@ -19,7 +19,7 @@ from effivmt.world.motions import HELD_OUT, SIZE, Motion
 
 LOOKS = (Look("star", "red", 8.0), Look("circle", "cyan", 8.0))
 TOGETHER = ("camera", "pair, upper")
-"""The clips whose adapters are merged: the camera of the one, with the object of the other."""
+"""The clips whose adapters are joined: the camera of the one, with the object of the other."""
 
 
 @dataclass(frozen=True)
