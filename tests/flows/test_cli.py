@@ -151,6 +151,37 @@ def test_adapters_add_up(project: Path, transferred: Ended, tmp_path: Path) -> N
     assert ended.code == 1 and "expected two or more" in ended.err and not (tmp_path / "c").exists()
 
 
+def test_an_adapter_of_an_object_acts_in_its_region(
+    project: Path, transferred: Ended, transfer_arguments: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    common = ("--params", project / "params.yaml", "--store", project / "store")
+    prompt, adapter = ("--prompt", PROMPTS[0], "--quiet"), project / "out" / "zigzag" / "adapter"
+    chosen = ("--motion-of", "object", "--out", tmp_path, "--name", "thing")
+    assert effivmt(*transfer_arguments(*chosen, prompts=PROMPTS[:1])).code == 0
+    thing, videos = tmp_path / "thing" / "adapter", [tmp_path / f"{number}.mp4" for number in range(4)]
+    for given, video in zip(
+        ((adapter, thing), (thing, adapter), (thing, thing), (thing, "--motion", 1)), videos, strict=True
+    ):
+        ended = effivmt("render", *given, *common, *prompt, "--out", video)
+        assert ended.code == 0, ended.err
+    joined, swapped, things, alone = (video.read_bytes() for video in videos)
+    assert alone == (tmp_path / "thing" / "video-1.mp4").read_bytes() and joined == swapped
+    assert len({joined, things, alone}) == 3
+    keys = [json.loads(path.read_text())["key"] for path in (project / "store" / "render").glob("*/artifact.json")]
+    strengths = sorted(len(key["params"].get("regional", ())) for key in keys if "regional" in key["params"])
+    assert strengths == [1, 2]
+    digest = json.loads((thing / "adapter.json").read_text())["files"]["region.safetensors"]
+    assert [key["inputs"]["regional_1_region.safetensors"] for key in keys if "regional" in key["params"]] == [
+        digest
+    ] * 2
+
+    ended = effivmt("merge", adapter, thing, *common, "--out", tmp_path / "sum")
+    assert ended.code == 0 and not (tmp_path / "sum" / "region.safetensors").exists()
+    assert ended.err == f"{thing}: the region is left out, a sum has none; render adapters together to use it\n"
+    assert effivmt("render", tmp_path / "sum", *common, *prompt, "--out", videos[0]).code == 0
+    assert videos[0].read_bytes() != joined
+
+
 def test_render_refuses_what_it_cannot_do(project: Path, tmp_path: Path) -> None:
     common = ("--params", project / "params.yaml", "--store", project / "store", "--prompt", "p", "--quiet")
     ended = effivmt("render", tmp_path, *common, "--out", tmp_path / "a.mp4")

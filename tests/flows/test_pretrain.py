@@ -1,5 +1,6 @@
 """`effivmt pretrain transfer` reads paths, colours and shapes out of what a backbone makes of a catalog."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -38,7 +39,8 @@ def test_parts_judges_one_motion_of_two_and_two_together(
     assert judged.code == 0, judged.err
     single, joint = judged.out.split("the motions of two clips together")
     assert "8 videos" in single and joint.count("camera + pair, upper") == 2 and "2 videos" in joint
-    assert (tmp_path / "store" / "merge").is_dir()
+    keys = [json.loads(path.read_text())["key"] for path in (tmp_path / "store" / "render").glob("*/artifact.json")]
+    assert sum("regional" in key["params"] for key in keys) == 2
 
 
 def test_an_unknown_step_is_told(project: Path) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from effivmt.errors import VideoError
-from effivmt.method.masks import Part, latent_weights, shown_mask, wanted_part
+from effivmt.method.masks import Part, latent_region, latent_weights, shown_mask, wanted_part
 from effivmt.world.drawing import draw_ground, draw_object
 from effivmt.world.looks import Ground, Look
 from effivmt.world.motions import SIZE, Motion
@@ -131,6 +131,17 @@ def test_a_latent_counts_unless_a_pixel_of_it_is_hidden():
     expected = np.ones((3, 2, 4), np.float32)
     expected[0, 0, 0] = expected[2, 1, 3] = expected[2, 0, 1] = 0
     assert weights.dtype == np.float32 and (weights == expected).all()
+
+
+def test_a_region_holds_the_thing_in_each_frame_of_a_latent_one():
+    wanted = np.zeros((9, 64, 64), bool)
+    for t in range(9):
+        wanted[t, 28:36, 4 * t : 4 * t + 8] = True
+    region = latent_region(wanted, (3, 8, 8))
+    assert region.dtype == np.float32 and set(np.unique(region)) == {0, 1}
+    assert region[:, 4].tolist() == [[1, 1, 0, 0, 0, 0, 0, 0], [1, 1, 1, 1, 0, 0, 0, 0], [0, 0, 1, 1, 1, 1, 0, 0]]
+    assert region[:, 0].max() == region[:, 7].max() == 0
+    assert latent_region(wanted[:1], (1, 4, 4)).shape == (1, 4, 4)
 
 
 def test_the_mask_is_shown_over_the_clip(pair):

@@ -2,12 +2,15 @@
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file
 from staging import changed
 
 from effivmt.catalog import Clip
 from effivmt.config import Params
 from effivmt.errors import ParamsError, VideoError
+from effivmt.media.video import write_video
+from effivmt.method.adapter import load_adapter
 from effivmt.pipeline import stages
 from effivmt.pipeline.excerpt import Excerpt
 from effivmt.pipeline.plan import plan_clip
@@ -15,6 +18,7 @@ from effivmt.pipeline.stages.motion_mask import on_clip
 from effivmt.pipeline.transfer import run_clip
 from effivmt.pipeline.workspace import Workspace
 from effivmt.pipeline.write_outputs import write_outputs
+from effivmt.pretrain.examinations.parts import draw_parts
 from effivmt.store.store import Store
 
 
@@ -35,6 +39,10 @@ def test_stage_3_and_the_metrics_see_the_chosen_motion_alone(workspace, chosen, 
     assert result.motion.inputs["clip"] == masked.digest("dense.safetensors")
     assert result.motion.inputs["weights"] == masked.digest("weights.safetensors")
     assert result.evaluated.inputs["clip"] == masked.digest("frames.safetensors")
+    region = load_file(masked.file("region.safetensors"))["region"]
+    assert region.shape == (1, 1, *dense.shape[2:]) and 0 == region.min() < region.max() == 1
+    assert result.motion.inputs["region"] == masked.digest("region.safetensors")
+    assert torch.equal(load_adapter(result.motion.folder("adapter")).region, region)
     assert all(step.action == "hit" for step in plan_clip(workspace, chosen))
     outputs = write_outputs(workspace, result, tmp_path / "out")
     assert outputs.mask.is_file() and "The moving object alone" in outputs.report.read_text(encoding="utf-8")
@@ -43,7 +51,8 @@ def test_stage_3_and_the_metrics_see_the_chosen_motion_alone(workspace, chosen, 
     again = run_clip(workspace, whole)
     assert [run.stage for run in again.runs] == list(stages.STAGES) and again.masked is None
     assert {"ingest", "heads", "spatial"} == {run.stage for run in again.runs if run.cached}
-    assert "weights" not in again.motion.inputs
+    assert again.motion.inputs.keys() == {"clip", "caption", "heads", "spatial"}  # as before there was a choice
+    assert "adapter/region.safetensors" not in again.motion.files
     write_outputs(workspace, again, tmp_path / "out")
     assert not outputs.mask.exists() and "object alone" not in outputs.report.read_text(encoding="utf-8")
 
@@ -53,6 +62,16 @@ def test_each_phase_of_sampled_frames_has_its_weights(tmp_path, params: Params, 
     masked = stages.mask(work, chosen, stages.ingest(work, chosen))
     sampled = load_file(masked.file("sampled.safetensors"))["sampled"]
     assert load_file(masked.file("weights.safetensors"))["weights"].shape == (2, 1, *sampled.shape[2:])
+    region = load_file(masked.file("region.safetensors"))["region"]
+    assert region.shape == (1, 1, 5, *sampled.shape[3:])  # of the whole clip
+
+
+def test_a_camera_has_no_region(tmp_path, params: Params, chosen):
+    part = next(part for part in draw_parts(17) if part.name == "camera")
+    write_video(tmp_path / "pan.mp4", part.frames, 8)
+    work = Workspace(Store(tmp_path / "store"), changed(params, ingest={"height": 64, "width": 64}))
+    clip = chosen.model_copy(update={"video": tmp_path / "pan.mp4", "motion_of": "camera"})
+    assert "region.safetensors" not in stages.mask(work, clip, stages.ingest(work, clip)).files
 
 
 def test_a_choice_that_cannot_be_met_ends_before_any_tuning(workspace, chosen):
