@@ -116,6 +116,16 @@ def test_a_region_of_everything_or_of_nothing(backbone, elsewhere, thing, prompt
     )
 
 
+def test_beside_weights_of_low_precision(backbone_folder, elsewhere, thing, prompts):
+    settings = Params().backbone.model_copy(update={"path": str(backbone_folder), "dtype": "bfloat16"})
+    backbone, half = Backbone(settings), torch.full((1, 1, *GRID), 0.5)
+    whole, base = (frames_of(backbone, one, prompts) for one in (thing, elsewhere))
+    ones, mixed = (Part(replace(thing, region=region), 0.5, 1.0) for region in (torch.ones_like(half), half))
+    assert np.array_equal(frames_of(backbone, elsewhere, prompts, ones), whole)
+    between = frames_of(backbone, elsewhere, prompts, mixed).astype(int)
+    assert np.abs(between - whole).max() > 1 and np.abs(between - base).max() > 1
+
+
 def test_each_of_two_transformers_joins_its_own_velocities(a14b_folder, prompts):
     settings = Params().backbone.model_copy(update={"path": str(a14b_folder), "max_sequence_length": 16})
     backbone = Backbone(settings)
