@@ -29,7 +29,10 @@ class _File(BaseModel):
 
 
 class About(_File):
-    """All that a job depends on: digests, texts, settings by `section.key`, and the versions of the stages."""
+    """All that a job depends on: digests, texts, settings by `section.key`, and the versions of the stages.
+
+    Rows that were kept before may name the versions of stages that the job does not run; those do not count.
+    """
 
     clip: str
     caption: str
@@ -112,6 +115,7 @@ class FinishedJobs:
 
 def _about(work: Workspace, job: Job) -> About:
     scorer = work.scorer.folder
+    unused = {"merge"} if job.clip.chosen else {"merge", "mask"}
     return About(
         clip=sha256_file(job.clip.video),
         caption=job.clip.caption,
@@ -120,7 +124,7 @@ def _about(work: Workspace, job: Job) -> About:
         scorer=None if scorer is None else scorer.digest,
         maker=identity(job.method.peer) if job.method.peer else job.method.maker,
         settings=settings_of(job.params, job.peer) | _asked(job.clip),
-        versions=VERSIONS | BENCHMARK_VERSIONS,
+        versions={name: version for name, version in (VERSIONS | BENCHMARK_VERSIONS).items() if name not in unused},
     )
 
 
@@ -144,7 +148,7 @@ def _same(kept: About, now: About, *, defaults: Mapping[str, Setting]) -> bool:
     facts = {"settings", "versions"}
     if kept.model_dump(exclude=facts) != now.model_dump(exclude=facts):
         return False
-    if any(now.versions.get(stage) != version for stage, version in kept.versions.items()):
+    if any(now.versions.get(stage, version) != version for stage, version in kept.versions.items()):
         return False
     names = {*kept.settings, *now.settings}
     found, asked = ([it.settings.get(name, defaults.get(name)) for name in names] for it in (kept, now))

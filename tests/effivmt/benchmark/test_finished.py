@@ -97,6 +97,8 @@ def test_so_is_another_clip_prompt_backbone_or_stage(job, work, ended, monkeypat
         assert finished.find(work, replace(job, clip=job.clip.model_copy(update=changed))) is None
     found = replace(work.loaded.folder, digest="1" * 64)
     assert finished.find(replace(work, loaded=LoadedBackbone(found, scorers=work.loaded.scorers)), job) is None
+    monkeypatch.setitem(VERSIONS, "mask", VERSIONS["mask"] + 1)  # no stage of this job
+    assert finished.find(work, job) is not None
     monkeypatch.setitem(VERSIONS, "render", VERSIONS["render"] + 1)
     assert finished.find(work, job) is None
 
