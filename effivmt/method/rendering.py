@@ -70,15 +70,15 @@ def render(
             progress(index + 1, params.steps)
         return {}
 
-    with ExitStack() as loras, ExitStack() as running:
+    with ExitStack() as loras, ExitStack() as prepared:
         if not regional:
             fuse(motion=True)
         for number, transformer in enumerate(transformers):
-            running.enter_context(compiled_blocks(transformer, needed=backbone.params.compile))
+            prepared.enter_context(compiled_blocks(transformer, needed=backbone.params.compile))
             if regional:
                 there = [(passes[number], region) for passes, region in others]
                 boundary = params.motion_boundary
-                running.enter_context(joined_by_region(transformer, own[number], there, motion_boundary=boundary))
+                prepared.enter_context(joined_by_region(transformer, own[number], there, motion_boundary=boundary))
         return run_pipeline(
             pipeline, prompt, negative, params, size=size, after_step=after_step, generator=generator, image=image
         )
