@@ -67,7 +67,7 @@ def test_a_trained_pair_is_tuned_and_exported_to_the_last_digits(sample_video, z
             "sampling": {"frames": 9},
             "spatial": tuning,
             "temporal": tuning,
-            "render": {"steps": 4, "baseline": False},
+            "render": {"steps": 4, "baseline": False, "motion_boundary": 0.0},
         }
     )
     work = Workspace(Store(tmp_path / "store"), params)

@@ -92,9 +92,9 @@ def prompts(both) -> list[torch.Tensor]:
 
 
 def ours(made: Made, prompts: list[torch.Tensor], **options: float) -> np.ndarray:
-    """The frames uint8 that rendering gives with all of the adapter."""
-    params = made.work.params
-    settings = params.render.model_copy(update={"steps": 4, "appearance_strength": 1.0} | options)
+    """The frames uint8 that rendering gives with all of the adapter in every step."""
+    params, every = made.work.params, {"appearance_strength": 1.0, "motion_boundary": 0.0}
+    settings = params.render.model_copy(update={"steps": 4} | every | options)
     size = params.ingest.model_copy(update={"num_frames": 9})
     return render(made.work.backbone, made.adapter, *prompts, params=settings, size=size, seed=5)
 
