@@ -187,7 +187,7 @@ def of_file(name: str) -> Method:
         raise ParamsError(
             f"--method {name}: {path.stem} is taken, or is no name in Python; rename the file, as in my_method.py"
         )
-    return Method(path.stem.replace("_", "-"), path.stem, "method", maker="file", file=path)
+    return Method(path.stem.replace("_", "-"), path.stem, "method", (_EVERY_STEP,), "file", file=path)
 
 
 def _variants(texts: Sequence[str]) -> list[Method]:

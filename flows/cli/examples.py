@@ -7,8 +7,10 @@ EXAMPLES = {
     "run": "effivmt run films.csv --out out --dry-run",
     "serve": 'effivmt serve films.csv --cron "0 2 * * *" --timezone Europe/Berlin --out out',
     "stage": "effivmt stage ingest films.csv --out data/stages",
-    "render": 'effivmt render out/pan/adapter out/dog/adapter --motion 1 --motion 0.8 --prompt "a cat" --out cat.mp4',
-    "merge": "effivmt merge out/pan/adapter out/dog/adapter --appearance 0 --appearance 1 --out both",
+    "render": (
+        'effivmt render out/pan/adapter out/dog/adapter --prompt "a cat" --set render.motion_boundary=0.5 --out cat.mp4'
+    ),
+    "merge": "effivmt merge out/dog/adapter out/fox/adapter --motion 1 --motion 0 --out dog-and-fox",
     "evaluate": 'effivmt evaluate dog.mp4 cat.mp4 --prompt "a cat running"',
     "animate": "effivmt animate out/dog --out dog.webp",
     "bench": "effivmt bench --suite quick --method effivmt --method motion-director",

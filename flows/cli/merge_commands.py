@@ -1,4 +1,4 @@
-"""The command `merge`, and what `render` needs of it: several adapters as one."""
+"""The command `merge`, and what `render` shares with it: adapters by name, and a strength for each."""
 
 import sys
 from collections.abc import Sequence

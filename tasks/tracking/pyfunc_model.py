@@ -46,7 +46,8 @@ class MotionAdapter(PythonModel):
     def predict(
         self, context: PythonModelContext, model_input: pandas.DataFrame, params: dict[str, Any] | None = None
     ) -> list[bytes]:
-        """One mp4 per row of the first column; params: seed, appearance_strength, motion_strength, images."""
+        """One mp4 per row of the first column; params: seed, appearance_strength, motion_strength,
+        motion_boundary, images."""
         import effivmt
 
         chosen = dict(params or {})

@@ -91,14 +91,15 @@ def _holds_adapter(client: MlflowClient, run_id: str, outputs: Outputs) -> bool:
 def save_model(folder: Path, adapter: Path, params: Mapping) -> None:
     """Writes a pyfunc model folder: the code, the adapter's files, and the params that a rendering needs.
 
-    Input: prompts (strings, one unnamed column); output: an mp4 (bytes) each; params: seed, the two strengths, and
-    images, in base64, that the videos begin with, one for each prompt or none.
+    Input: prompts (strings, one unnamed column); output: an mp4 (bytes) each; params: seed, the two strengths, the
+    motion boundary, and images, in base64, that the videos begin with, one for each prompt or none.
     """
     render = params["render"]
     choices = [
         ParamSpec("seed", DataType.long, render["seeds"][0]),
         ParamSpec("appearance_strength", DataType.double, float(render["appearance_strength"])),
         ParamSpec("motion_strength", DataType.double, float(render["motion_strength"])),
+        ParamSpec("motion_boundary", DataType.double, float(render["motion_boundary"])),
         ParamSpec("images", DataType.string, [], shape=(-1,)),
     ]
     sections = {name: params[name] for name in ("backbone", "ingest", "sampling")}

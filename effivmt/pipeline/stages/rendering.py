@@ -1,4 +1,4 @@
-"""Stage render: renders every prompt and seed, with the adapter merged into the weights and without it."""
+"""Stage render: renders every prompt and seed, with the adapters and without them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -16,7 +16,7 @@ from effivmt.benchmark import page, peer_stages, runner
 from effivmt.benchmark.cells import Job, JobResult, run_job
 from effivmt.benchmark.delivery import write_comparison
 from effivmt.benchmark.markdown import cell, claim_evidence, markdown
-from effivmt.benchmark.methods import METHODS, OURS
+from effivmt.benchmark.methods import METHODS, OURS, of_file
 from effivmt.benchmark.peers import PEERS, peer_params
 from effivmt.benchmark.results import RunInfo
 from effivmt.benchmark.scatter import scatter
@@ -96,6 +96,15 @@ class TestMethods:
                 first.metrics,
             )
         assert loaded.folder is not None and loaded.backbone is None
+
+    def test_peers_render_in_every_step(self, tmp_path):
+        own = tmp_path / "own_method.py"
+        own.write_text("", encoding="utf-8")
+        of_peers = [*(method for method in METHODS.values() if method.peer), of_file(str(own))]
+        boundaries = {method.name: method.params(None).render.motion_boundary for method in of_peers}
+        assert boundaries.pop("motion-director-high-noise") == METHODS[OURS].params(None).render.motion_boundary > 0
+        assert set(boundaries) > {"motion-director", "smm", "own-method"} and not any(boundaries.values())
+        assert METHODS["every-step"].params(None).render.motion_boundary == 0
 
     def test_methods_differ(self, done):
         videos = {name: one.cells[0].video.digest("video.mp4") for name, one in done.items()}

@@ -97,6 +97,13 @@ def test_so_is_another_clip_prompt_backbone_or_stage(job, work, ended, monkeypat
         assert finished.find(work, replace(job, clip=job.clip.model_copy(update=changed))) is None
     found = replace(work.loaded.folder, digest="1" * 64)
     assert finished.find(replace(work, loaded=LoadedBackbone(found, scorers=work.loaded.scorers)), job) is None
+    chosen = replace(job, clip=job.clip.model_copy(update={"motion_of": "object"}))
+    (ended_job,) = runner.run(Store(ended.parent / "store"), [job], 1, lambda _: None)
+    finished.keep(work, replace(ended_job, job=chosen))
+    assert finished.find(work, chosen) is not None
+    monkeypatch.setitem(VERSIONS, "mask", VERSIONS["mask"] + 1)
+    assert finished.find(work, chosen) is None
+    finished.keep(work, replace(ended_job, job=job))
     monkeypatch.setitem(VERSIONS, "mask", VERSIONS["mask"] + 1)  # no stage of this job
     assert finished.find(work, job) is not None
     monkeypatch.setitem(VERSIONS, "render", VERSIONS["render"] + 1)
