@@ -52,19 +52,19 @@ class Method:
 
 
 _EVERY_STEP = "render.motion_boundary=0"
-"""Peers have no such boundary, and what has no motion LoRA does not read it."""
+"""As the authors of the peers render; what has no motion LoRA does not read it, and its kept rows stay valid so."""
 
 
 def _peers() -> list[Method]:
     as_authors = ("render.appearance_strength=0", _EVERY_STEP)
     return [
         Method(OURS, "EffiVMT", "method"),
-        Method("backbone", "Backbone alone", "method", (_EVERY_STEP,), "backbone"),
-        Method("motion-director", "MotionDirector", "method", as_authors, "motion_director"),
+        Method("backbone", "Backbone alone", "method", (_EVERY_STEP,), maker="backbone"),
+        Method("motion-director", "MotionDirector", "method", as_authors, maker="motion_director"),
         Method("two-stage", "Two-stage LoRA, all heads", "method", ("heads.split=none",)),
-        Method("ditflow", "DiTFlow", "method", (_EVERY_STEP,), "ditflow"),
-        Method("smm", "SMM", "method", (_EVERY_STEP,), "smm"),
-        Method("flow-motion", "FlowMotion", "method", (_EVERY_STEP,), "flow_motion"),
+        Method("ditflow", "DiTFlow", "method", (_EVERY_STEP,), maker="ditflow"),
+        Method("smm", "SMM", "method", (_EVERY_STEP,), maker="smm"),
+        Method("flow-motion", "FlowMotion", "method", (_EVERY_STEP,), maker="flow_motion"),
     ]
 
 
@@ -91,7 +91,9 @@ def _ablations() -> list[Method]:
 
 def _controls() -> list[Method]:
     return [
-        Method("reconstruction", "Reference through the autoencoder", "control", (_EVERY_STEP,), "reconstruction"),
+        Method(
+            "reconstruction", "Reference through the autoencoder", "control", (_EVERY_STEP,), maker="reconstruction"
+        ),
         *(
             Method(f"{split}-split", f"{split.capitalize()} head split", "control", (f"heads.split={split}",))
             for split in ("random", "swapped")
@@ -101,7 +103,7 @@ def _controls() -> list[Method]:
             "MotionDirector with EffiVMT's motion boundary",
             "control",
             ("render.appearance_strength=0",),
-            "motion_director",
+            maker="motion_director",
             against="motion-director",
         ),
     ]
@@ -187,7 +189,7 @@ def of_file(name: str) -> Method:
         raise ParamsError(
             f"--method {name}: {path.stem} is taken, or is no name in Python; rename the file, as in my_method.py"
         )
-    return Method(path.stem.replace("_", "-"), path.stem, "method", (_EVERY_STEP,), "file", file=path)
+    return Method(path.stem.replace("_", "-"), path.stem, "method", (_EVERY_STEP,), maker="file", file=path)
 
 
 def _variants(texts: Sequence[str]) -> list[Method]:

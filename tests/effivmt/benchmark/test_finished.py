@@ -110,31 +110,24 @@ def test_so_is_another_clip_prompt_backbone_or_stage(job, work, ended, monkeypat
     assert finished.find(work, job) is None
 
 
-def test_a_setting_that_came_later_must_have_its_default(job, work, ended) -> None:
+@pytest.mark.parametrize(
+    ("setting", "before", "other"),
+    [
+        ("heads.alpha", HeadsParams().alpha, 77.0),
+        ("render.motion_boundary", 0.0, RenderParams().motion_boundary),  # rows that lack it are of every step
+    ],
+)
+def test_a_setting_that_came_later_must_be_as_it_was_before(job, work, ended, setting, before, other) -> None:
     (path,) = ended.glob("*/*.json")
     text = path.read_text(encoding="utf-8")
     kept = json.loads(text)
-    del kept["about"]["settings"]["heads.alpha"]
+    del kept["about"]["settings"][setting]
     try:
         path.write_text(json.dumps(kept), encoding="utf-8")
-        for alpha, found in ((HeadsParams().alpha, True), (77.0, False)):
-            heads = job.params.heads.model_copy(update={"alpha": alpha})
-            asked = replace(job, params=job.params.model_copy(update={"heads": heads}))
-            assert (FinishedJobs(ended).find(work, asked) is not None) is found
-    finally:
-        path.write_text(text, encoding="utf-8")
-
-
-def test_rows_from_before_the_motion_boundary_are_of_every_step(job, work, ended) -> None:
-    (path,) = ended.glob("*/*.json")
-    text = path.read_text(encoding="utf-8")
-    kept = json.loads(text)
-    del kept["about"]["settings"]["render.motion_boundary"]
-    try:
-        path.write_text(json.dumps(kept), encoding="utf-8")
-        for boundary, found in ((0.0, True), (RenderParams().motion_boundary, False)):
-            render = job.params.render.model_copy(update={"motion_boundary": boundary})
-            asked = replace(job, params=job.params.model_copy(update={"render": render}))
+        for value, found in ((before, True), (other, False)):
+            tree = job.params.model_dump()
+            set_value(tree, f"{setting}={value}")
+            asked = replace(job, params=Params.model_validate(tree))
             assert (FinishedJobs(ended).find(work, asked) is not None) is found
     finally:
         path.write_text(text, encoding="utf-8")
