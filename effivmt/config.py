@@ -207,8 +207,8 @@ class RenderParams(Section):
     appearance_strength: Strength = 0.5
     motion_strength: Strength = 1.0
     motion_boundary: Annotated[float, Field(ge=0, le=0.99)] = 0.8
-    """The noise level, sigma, down to which the motion LoRA takes part in sampling; 0: in every step. `boundary_ratio` is
-    such a level for the high-noise transformer of Wan 2.2. Motion is decided at high levels, details of looks below."""
+    """The noise level, sigma, down to which the motion LoRA takes part in sampling; 0: in every step. `boundary_ratio`
+    is such a level for the high-noise transformer of Wan 2.2. Motion is decided at high levels, looks below."""
     baseline: bool = True
     """Also render each prompt and seed without the adapter, for comparison."""
 
