@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 import torch
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 
-from effivmt.method.heads import attention_scores
+from effivmt.method.head_scores import attention_scores
 from effivmt.planning.counting import Counter
 from timing import Value, arguments, interleaved, machine, report, timed
 from wan_shapes import WAN_1_3B, random_transformer, write_configs

@@ -22,7 +22,8 @@ from effivmt.method.adapter import fused
 from effivmt.method.attention import check_attention, set_attention
 from effivmt.method.compiling import check_compiler, compiled_blocks
 from effivmt.method.device import prepare_gpu
-from effivmt.method.heads import BRANCHES, attention_scores
+from effivmt.method.head_scores import attention_scores
+from effivmt.method.heads import BRANCHES
 from effivmt.method.low_memory import activations_on_host
 from effivmt.method.memory_choices import MemoryChoices
 from effivmt.params_file import load_params

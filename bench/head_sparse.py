@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from effivmt.config import Params
 from effivmt.method.backbone import Backbone
-from effivmt.method.heads import self_attentions
+from effivmt.method.head_scores import self_attentions
 from effivmt.method.rendering import render
 from effivmt.method.rope import rotate
 from timing import Value, arguments, machine, report

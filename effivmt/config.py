@@ -131,13 +131,16 @@ class SamplingParams(Section):
 class HeadsParams(Section):
     """Head classification (paper, section 3.2)."""
 
+    later: ClassVar[tuple[str, ...]] = ("criterion",)
+    criterion: Literal["attention_mass", "output_error"] = "attention_mass"
+    """A head's score: attention mass (paper), or how well a mask keeps the head's output (Sparse VideoGen)."""
     scope: Literal["clip", "backbone"] = "clip"
     """`backbone`: one head map, averaged over `scope_clips`, serves every clip."""
     scope_clips: tuple[str, ...] = ()
     """Video files that `scope: backbone` averages over, relative to the params file."""
     alpha: Annotated[float, Field(gt=0, le=1e6)] = 4.0
-    """A head is temporal iff S_spatial < alpha * S_temporal. The paper has 1.25; on the embedded backbone the two
-    are nearly alike (docs/benchmark.md)."""
+    """A head is temporal iff S_spatial < alpha * S_temporal; 1 where the criterion is output_error. The paper has 1.25;
+    on the embedded backbone the two are nearly alike (docs/benchmark.md)."""
     noise_levels: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1)] = (0.5, 0.7, 0.9)
     """The sigmas whose scores are averaged, one forward each."""
     band: Annotated[float, Field(gt=0, le=1)] | None = None

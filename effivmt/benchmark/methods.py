@@ -98,6 +98,7 @@ def _controls() -> list[Method]:
             Method(f"{split}-split", f"{split.capitalize()} head split", "control", (f"heads.split={split}",))
             for split in ("random", "swapped")
         ),
+        Method("sparse-videogen-split", "Sparse VideoGen's head split", "control", ("heads.criterion=output_error",)),
         Method(
             "motion-director-high-noise",
             "MotionDirector with EffiVMT's motion boundary",

@@ -19,7 +19,8 @@ from effivmt.config import LoraParams, Params
 from effivmt.method.adapter import fused
 from effivmt.method.branch_lora import PROJECTIONS
 from effivmt.method.experts import Expert
-from effivmt.method.heads import HeadMap, attention_scores
+from effivmt.method.head_scores import attention_scores
+from effivmt.method.heads import HeadMap
 from effivmt.method.low_memory import activations_on_host
 from effivmt.method.memory_choices import MemoryChoices
 from effivmt.method.prediction import FirstFrame, predict_velocity
@@ -55,6 +56,7 @@ def count_heads(
             text,
             band=heads.band,
             query_rows=heads.query_rows,
+            criterion=heads.criterion,
             expert=expert,
             first=_first(transformer, latents),
         )

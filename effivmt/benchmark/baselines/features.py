@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 from torch.utils.hooks import RemovableHandle
 
-from effivmt.method import heads
+from effivmt.method import head_scores
 from effivmt.method.prediction import predict_velocity
 
 
@@ -54,7 +54,7 @@ def queries_and_keys(
     pairs: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def before(attention: WanAttention, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> NoReturn:
-        pairs.append(heads.queries_and_keys(attention, args, kwargs))
+        pairs.append(head_scores.queries_and_keys(attention, args, kwargs))
         raise _FeaturesReadError
 
     hook = transformer.blocks[block].get_submodule("attn1").register_forward_pre_hook(before, with_kwargs=True)

@@ -112,7 +112,8 @@ def _classify(work: Workspace, out: Path, _scratch: Path, *, sources: Sequence[H
                 scores.append(_scores(work, job))
                 progress(number, len(jobs))
         spatial_scores, temporal_scores = np.mean(scores, axis=0)
-        found = label_heads(spatial_scores, temporal_scores, params.alpha)
+        alpha = params.alpha if params.criterion == "attention_mass" else 1.0
+        found = label_heads(spatial_scores, temporal_scores, alpha)
         digests = [source.ingested.digest("dense.safetensors") for source in sources]
         random = generator(work.params.seed, "split", *digests)
         save_head_map(out / f"{expert.named('heads')}.parquet", split_heads(found, params.split, random))
@@ -134,7 +135,7 @@ def _scores(work: Workspace, job: _Job) -> "tuple[np.ndarray, np.ndarray]":
     import numpy as np
     import torch
 
-    from effivmt.method.heads import attention_scores
+    from effivmt.method.head_scores import attention_scores
     from effivmt.method.losses import add_noise
     from effivmt.method.seeding import generator
 
@@ -149,6 +150,7 @@ def _scores(work: Workspace, job: _Job) -> "tuple[np.ndarray, np.ndarray]":
         embedding[None].to(backbone.device, backbone.dtype),
         band=params.band,
         query_rows=params.query_rows,
+        criterion=params.criterion,
         expert=job.expert,
         first=None if job.source.first is None else load_first_frame(job.source.first),
     )

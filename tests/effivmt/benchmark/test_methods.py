@@ -27,7 +27,7 @@ class TestRegistry:
             for section, values in params.model_dump().items()
             if isinstance(values, dict)
             for key, value in values.items()
-            if value != base.model_dump()[section][key]
+            if value != base.model_dump()[section].get(key)
         }
         assert changed <= {override.split("=")[0] for override in method.overrides} | {"render.baseline"}
         assert method.against in METHODS and METHODS[OURS].overrides == ()

@@ -12,7 +12,8 @@ from diffusers.models.transformers.transformer_wan import WanRotaryPosEmbed
 from effivmt.config import SamplingParams, SpatialParams, TemporalParams
 from effivmt.method.adapter import Adapter, check_fits, fused, load_adapter, save_adapter, to_comfyui, to_stock_layout
 from effivmt.method.dual_path import add_lora, dual_path, lora_parameters
-from effivmt.method.heads import HeadMap, attention_scores, label_heads
+from effivmt.method.head_scores import attention_scores
+from effivmt.method.heads import HeadMap, label_heads
 from effivmt.method.tuning import tune_spatial, tune_temporal
 
 WAN_1_3B = {"num_layers": 30, "num_attention_heads": 12, "attention_head_dim": 128, "ffn_dim": 8960}
