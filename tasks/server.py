@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -47,11 +47,11 @@ LOCK = "effivmt.lock"
 OTHERWISE = ", or run without an engine: --engine local"
 
 
-def reach_server(*, needed_by: str = "") -> str:
+def reach_server(*, needed_by: str = "", meanwhile: Callable[[], None] | None = None) -> str:
     """Waits for the named server, or starts our own; returns its address. EffiVMTError where none answers.
 
     needed_by: the option that needs a persistent server, because it schedules runs or other processes connect to it;
-    where none is named that is a ParamsError.
+    where none is named that is a ParamsError. meanwhile: is called while our own server starts, which takes seconds.
     """
     settings = get_current_settings()
     named = settings.api.url
@@ -68,7 +68,7 @@ def reach_server(*, needed_by: str = "") -> str:
     if not named or urlsplit(named).hostname in ("127.0.0.1", "localhost", "::1"):
         _avoid_socks()
     if not named:
-        address = _start_own()
+        address = _start_own(meanwhile)
         expect_outage()
         return address
     if (fault := _fault_of(named)) is None:
@@ -118,7 +118,7 @@ def _avoid_socks() -> None:
         del os.environ[name]
 
 
-def _start_own() -> str:
+def _start_own(meanwhile: Callable[[], None] | None) -> str:
     """Starts a server on loopback that ends with this process, unless it runs already; returns its address.
 
     Prefect's own start waits two minutes for a server that has died, and for ever where it dies of its database. The
@@ -148,6 +148,8 @@ def _start_own() -> str:
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
             server.server_process, server.running = process, True
             atexit.register(server.stop)
+            if meanwhile is not None:
+                meanwhile()
             patience = get_current_settings().server.ephemeral.startup_timeout_seconds
             if not _answers(process, server.api_url, patience):
                 log.seek(0)

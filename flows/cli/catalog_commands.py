@@ -132,6 +132,7 @@ def _run_with_prefect(
 ) -> "RunSummary":
     """Runs a catalog with Prefect; without it where all are hits and PREFECT_API_URL names no server to hear of it."""
     from effivmt.pipeline.hits import find_hits
+    from effivmt.pipeline.stages import import_models
 
     if cluster is not None:  # a wrong use ends here
         from effivmt_tasks.server import reach_server
@@ -144,7 +145,7 @@ def _run_with_prefect(
         return record_hits(chosen, hits, out)
     from effivmt_tasks.server import reach_server
 
-    reach_server()
+    reach_server(meanwhile=import_models)
     from effivmt_flows.catalog import run_catalog_flow
 
     force = tuple(sorted(work.force))

@@ -119,12 +119,18 @@ def test_the_fault_of_a_server_is_its_exception() -> None:
 @pytest.mark.slow
 def test_two_first_runs_at_once_share_a_home(tmp_path: Path) -> None:
     """Both servers would make the database; one failed of a column that was there already."""
-    words = [sys.executable, "-c", "from effivmt_tasks.server import reach_server; print(reach_server())"]
+    code = """
+from effivmt_tasks.server import reach_server
+for _ in range(2):
+    print(reach_server(meanwhile=lambda: print("meanwhile")))
+"""
+    words = [sys.executable, "-c", code]
     environment = os.environ | {"PREFECT_HOME": str(tmp_path / "home")}
     both = [subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     said = [process.communicate(timeout=250)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0]
-    assert all(address.startswith("http://127.0.0.1:") for address in said)
+    for meanwhile, first, again in (words.splitlines() for words in said):
+        assert meanwhile == "meanwhile" and first == again and first.startswith("http://127.0.0.1:")
 
 
 @pytest.mark.slow
