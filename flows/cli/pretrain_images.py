@@ -26,7 +26,20 @@ MOTIONS = 4
 """So many clips of the catalog are taken."""
 PLACED = 4
 """So many of the images are taken once more, with the object where the reference's begins."""
-COLUMNS = ("videos", "first frame", "autoencoder's", "that as mp4", "colour", "shape", "path", "path, no adapter")
+ROOM = 0.95
+"""An image has room for a motion if a true copy, its object displaced as the reference's is, has this correlation: the
+object of another would leave the frame."""
+COLUMNS = (
+    "videos",
+    "first frame",
+    "autoencoder's",
+    "that as mp4",
+    "colour",
+    "shape",
+    "path",
+    "true copy",
+    "path, no adapter",
+)
 
 
 def run_images(catalog: Path, work_folder: Path, params: Params, store: Path, *, count: int, captions: bool) -> None:
@@ -34,9 +47,10 @@ def run_images(catalog: Path, work_folder: Path, params: Params, store: Path, *,
     the judge reads in the results.
 
     Each image is taken as it is, with its object anywhere, and the first ones once more with their object where the
-    reference's begins; these are not rendered without the adapter. captions: whether the images have captions as
-    prompts, or none. First frames are compared with the image; correlations are of the object's path with that in the
-    reference. The images are kept in `work_folder`. Called again, it goes on with what the store has.
+    reference's begins; these are not rendered without the adapter. The last row has the images with `ROOM` alone.
+    captions: whether the images have captions as prompts, or none. First frames are compared with the image;
+    correlations are of the object's path with that in the reference. The images are kept in `work_folder`. Called
+    again, it goes on with what the store has.
     """
     clips = [clip for clip in load_catalog(catalog).clips if clip.group == SINGLE][:MOTIONS]
     name = f"{Path(params.backbone.path).name}: {count} images {'with captions' if captions else 'without a prompt'}"
@@ -69,6 +83,7 @@ def run_images(catalog: Path, work_folder: Path, params: Params, store: Path, *,
                 table.add_row(clip.clip, place, str(len(rows)), *_means(rows))
                 every.setdefault(place, []).extend(rows)
     table.add_section()
+    every["anywhere, with room"] = [row for row in every["anywhere"] if row[COLUMNS.index("true copy") - 1] >= ROOM]
     for place, rows in every.items():
         table.add_row("all", place, str(len(rows)), *_means(rows))
     results_console().print(table)
@@ -102,7 +117,7 @@ def _row(
     """The `COLUMNS` but the first of one video with the adapter and, where it was rendered, without."""
     scores = score(made["adapter"], picture, true_path)
     alone = score(made["baseline"], picture, true_path).path if "baseline" in made else np.nan
-    return scores.first, *given_back, scores.colour, scores.shape, scores.path, alone
+    return scores.first, *given_back, scores.colour, scores.shape, scores.path, scores.copy, alone
 
 
 def _means(rows: Sequence[tuple[float, ...]]) -> list[str]:

@@ -28,7 +28,7 @@ class Picture:
 
     def at(self, centre: np.ndarray) -> "Picture":
         """The same object on the same ground with its centre at (x, y), in pixels."""
-        return replace(self, image=_still(self.look, self.ground, centre))
+        return replace(self, image=_drawn(self.look, self.ground, centre[None])[0])
 
 
 @dataclass(frozen=True)
@@ -36,13 +36,15 @@ class ImageScores:
     """How a video keeps the image that it begins with, and follows a motion.
 
     first: PSNR of its first frame against the image, dB; colour and shape: whether the judge reads the image's own;
-    path: correlation with the reference's path, in [-1, 1].
+    path: correlation with the reference's path, in [-1, 1]; copy: the same of a true copy, the image's object displaced
+    as the reference's is, which leaves the frame where the way leads out of it.
     """
 
     first: float
     colour: bool
     shape: bool
     path: float
+    copy: float
 
 
 def draw_pictures(count: int) -> list[Picture]:
@@ -63,17 +65,21 @@ def draw_pictures(count: int) -> list[Picture]:
     return pictures
 
 
-def _still(look: Look, ground: Ground, centre: np.ndarray) -> np.ndarray:
-    zero = np.zeros(1, np.float32)
-    return object_clip(look, ground, Motion(np.asarray(centre, np.float32)[None], zero, zero + 1), "").frames[0]
+def _drawn(look: Look, ground: Ground, path: np.ndarray) -> np.ndarray:
+    """Frames uint8 (T, 64, 64, 3) of an object whose centre takes a path (T, 2), in pixels."""
+    still = np.zeros(len(path), np.float32)
+    return object_clip(look, ground, Motion(np.asarray(path, np.float32), still, still + 1), "").frames
 
 
 def score(frames: np.ndarray, picture: Picture, true_path: np.ndarray) -> ImageScores:
     """Judges frames uint8 (T, 64, 64, 3) that begin with a picture against the reference's path (T, 2)."""
     seen = judge(frames)
+    displaced = judge(picture.image[None]).path + true_path - true_path[0]
+    copy = judge(_drawn(picture.look, picture.ground, displaced))
     return ImageScores(
         psnr(picture.image[None], frames[:1]),
         seen.colour == picture.look.colour,
         seen.shape == picture.look.shape,
         path_scores(seen.path, true_path)[0],
+        path_scores(copy.path, true_path)[0],
     )

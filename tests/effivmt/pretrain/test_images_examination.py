@@ -27,5 +27,8 @@ def test_a_video_is_scored_against_its_image_and_its_reference():
     path = judge(frames).path
     kept = score(np.concatenate([picture.image[None], frames[1:]]), picture, path)
     assert kept.first > 80 and kept.path > 0.9
+    assert (
+        score(frames, picture.at(path[0]), path).copy > 0.99 > 0.8 > score(frames, picture.at(path[0] + 40), path).copy
+    )
     other = score(frames, picture, -path)
     assert other.first < 30 and other.path < -0.9 and not (other.colour and other.shape)
