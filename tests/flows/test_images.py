@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from command import CAPTION, Ended, effivmt
 
@@ -56,6 +57,11 @@ def test_render_takes_an_image(
     options = ("--prompt", "a star", "--image", image, "--set", "sampling.mode=latent", "--out", tmp_path / "b.mp4")
     assert effivmt("render", moved[1] / "adapter", *common, *options).code == 0  # rendering samples no frames
     assert read_frames(tmp_path / "b.mp4")[0].shape == (17, 32, 32, 3)
+    halves = (*2 * (moved[1] / "adapter",), "--motion", "0.5", "--motion", "0.5", "--image", image)
+    ended = effivmt("render", *halves, *common, "--out", tmp_path / "c.mp4")
+    assert ended.code == 0, ended.err
+    alone, together = (read_frames(tmp_path / name)[0].astype(float) for name in ("a.mp4", "c.mp4"))
+    assert np.abs(together - alone).mean() < 0.5
 
 
 def test_a_catalog_has_images(taking: tuple[str, ...], project: Path, sample_video: Path, tmp_path: Path) -> None:
@@ -84,12 +90,14 @@ def test_the_examination_goes_on_with_what_it_has_and_prints_the_same(
     assert first.code == 0, first.err
     rows = [line.split("│")[1:-1] for line in first.out.splitlines() if "anywhere" in line or "reference's" in line]
     found = [[cell.strip() for cell in row] for row in rows]
-    assert [row[:3] for row in found] == [
+    *kinds, room = found
+    assert [row[:3] for row in kinds] == [
         [clip, place, "4"] for clip in ("zigzag", "all") for place in ("anywhere", "as the reference's")
     ]
+    assert room[:2] == ["all", "anywhere, with room"] and int(room[2]) <= 4
     kept, uncompressed, compressed = map(float, found[0][3:6])
     assert abs(kept - compressed) < min(0.1, abs(kept - uncompressed))  # the first frame is the autoencoder's
-    assert [row[-1] == "–" for row in found] == [False, True] * 2
+    assert [row[-1] == "–" for row in kinds] == [False, True] * 2
 
     made = {path: path.stat().st_mtime_ns for path in (tmp_path / "store").glob("*/*/*.mp4")}
     assert len(made) == 12  # with an adapter eight, without it four
