@@ -1,7 +1,7 @@
 """Writes the tables of the last runs into the README and docs/, between the marks of their names.
 
 A script's name stands for its out/perf/NAME.json; `summary` and `comparison` stand for data/bench/results.json, which
-`effivmt bench --out data/bench` writes.
+`effivmt bench --out data/bench` writes, `quick` and `extra` for the results.json in the folders there of these names.
 """
 
 import argparse
@@ -10,33 +10,46 @@ import re
 from pathlib import Path
 from typing import Any
 
-from effivmt.benchmark.markdown import markdown, summary_table
+from effivmt.benchmark.markdown import brief, markdown, summary_table
 from effivmt.benchmark.results import Summary
 from timing import table
 
 ROOT = Path(__file__).resolve().parent.parent
-COMPARISON = ROOT / "data/bench/results.json"
+BENCH = ROOT / "data/bench"
+RUNS = {
+    "summary": "results.json",
+    "comparison": "results.json",
+    "quick": "quick/results.json",
+    "extra": "extra/results.json",
+}
 DOCUMENTS = [ROOT / name for name in ("README.md", "docs/performance.md", "docs/memory.md", "docs/comparison.md")]
 
 
-def fill(text: str, results: Path, comparison: Path) -> str:
+def fill(text: str, results: Path, bench: Path) -> str:
     """The document with each `<!-- NAME -->` ... `<!-- end of NAME -->` filled where there is a result of that name."""
 
     def filled(match: re.Match[str]) -> str:
         name = match[1]
-        source = comparison if name in ("summary", "comparison") else results / f"{name}.json"
+        source = bench / RUNS[name] if name in RUNS else results / f"{name}.json"
         if not source.is_file():
             return match[0]
         found = json.loads(source.read_text(encoding="utf-8"))
         if name == "summary":
             body = summary(found)
         elif name == "comparison":
-            body = markdown(found).partition("\n\n")[2]  # without its title
+            body = _below(markdown(found))
+        elif name in RUNS:
+            body = _below(brief(found))
         else:
             body = measured(found)
         return f"<!-- {name} -->\n{body}<!-- end of {name} -->"
 
     return re.sub(r"<!-- ([a-z_]+) -->\n.*?<!-- end of \1 -->", filled, text, flags=re.DOTALL)
+
+
+def _below(text: str) -> str:
+    """A document without its title, its headings one level lower."""
+    return text.partition("\n\n")[2].replace("\n## ", "\n### ")
 
 
 def measured(found: dict[str, Any]) -> str:
@@ -66,7 +79,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path("out/perf"), help="the folder of the scripts' JSON files")
     asked = parser.parse_args()
     for path in DOCUMENTS:
-        path.write_text(fill(path.read_text(encoding="utf-8"), asked.results, COMPARISON), encoding="utf-8")
+        path.write_text(fill(path.read_text(encoding="utf-8"), asked.results, BENCH), encoding="utf-8")
         print(f"written: {path}")
 
 

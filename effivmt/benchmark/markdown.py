@@ -72,11 +72,19 @@ def markdown(summary: Summary) -> str:
         parts.append(f"## By class of motion\n\n{classes}")
     if looks := _split(methods, by_looks, ("appearance_leakage", "reference_resemblance")):
         parts.append(f"## Clips whose caption names every look (said), and the others (unsaid)\n\n{looks}")
-    if refusals := [refusal for method in methods.values() for refusal in method.get("cannot", [])]:
-        parts.append(_refusals(refusals))
-    if summary["failures"]:
-        parts.append(_failures(summary["failures"]))
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(parts + _missing(summary)) + "\n"
+
+
+def brief(summary: Summary) -> str:
+    """A short document of a summary: its first table, the differences, the claims that were tested, and by class."""
+    methods, parts = summary["methods"], [_head(summary), summary_table(summary)]
+    parts.append(_differences(methods))
+    if tested := [claim for claim in summary["claims"] if claim["verdict"] != UNTESTED]:
+        parts.append(f"## The paper's claims\n\n{_claims(tested)}")
+    by_class = {name: method["by_class"] for name, method in methods.items()}
+    if classes := _split(methods, by_class, ("motion_fidelity", "trajectory_error", "background_leakage")):
+        parts.append(f"## By class\n\n{classes}")
+    return "\n\n".join(parts + _missing(summary)) + "\n"
 
 
 def summary_table(summary: Summary) -> str:
@@ -200,6 +208,16 @@ def _of_part(method: MethodSummary, part: str, measure: str, found: Estimates) -
     """The value of a part of the clips; "cannot" where the method can make nothing of it."""
     refused = any(part in refusal["classes"] for refusal in method.get("cannot", []))
     return "cannot" if refused and not found else cell(measure, as_estimate(found.get(measure)))
+
+
+def _missing(summary: Summary) -> list[str]:
+    """What methods cannot make, and what failed."""
+    parts = []
+    if refusals := [refusal for method in summary["methods"].values() for refusal in method.get("cannot", [])]:
+        parts.append(_refusals(refusals))
+    if summary["failures"]:
+        parts.append(_failures(summary["failures"]))
+    return parts
 
 
 def _refusals(refusals: Iterable[Refusal]) -> str:

@@ -26,7 +26,7 @@ Score = Callable[[str, np.ndarray], tuple[float, float]]
 
 def run_parts(work_folder: Path, params: Params, store: Path) -> None:
     """Draws the clips of two motions, transfers the wanted one of each, and prints what the judge reads in the results;
-    then the same of the camera's motion of one clip and the object's of another, together.
+    then the same of a camera's motion of one clip and the object's of another, together.
 
     Correlations of paths: with the motion that was wanted (1 is best) and with the other (0 is best), or with both that
     were joined (1 is best), with the adapter and, where params.render.baseline says so, without. The clips' files are
@@ -48,12 +48,14 @@ def run_parts(work_folder: Path, params: Params, store: Path) -> None:
                     judged = _judged(result.rendered, partial(score_part, part))
             tuned[part.name] = _tuned(result)
             rows += _add(single, part.name, result.rendered, judged)
-        camera, thing = (parts[name] for name in TOGETHER)
-        for trial in heal(callback):
-            with trial:
-                rendered = _together(work, [tuned[name] for name in TOGETHER], camera.prompts)
-                judged = _judged(rendered, partial(score_together, camera, thing))
-        together = _add(joint, " + ".join(TOGETHER), rendered, judged)
+        together = []
+        for names in TOGETHER:
+            camera, thing = (parts[name] for name in names)
+            for trial in heal(callback):
+                with trial:
+                    rendered = _together(work, [tuned[name] for name in names], camera.prompts)
+                    judged = _judged(rendered, partial(score_together, camera, thing))
+            together += _add(joint, " + ".join(names), rendered, judged)
     console = results_console()
     for table, found in ((single, rows), (joint, together)):
         table.add_section()

@@ -99,25 +99,25 @@ def test_a_table_and_the_document(tmp_path):
     facts |= {"matmul_flops_per_second": 5e10, "bytes_per_second": 1e10}
     (tmp_path / "step.json").write_text(json.dumps({"rows": rows, "machine": facts}))
     text = "a\n<!-- step -->\nold\n<!-- end of step -->\n<!-- gpu -->\nnone\n<!-- end of gpu -->\n"
-    filled = document.fill(text, tmp_path, tmp_path / "results.json")
+    filled = document.fill(text, tmp_path, tmp_path)
     assert "old" not in filled and "| ours | 1.23 | –    |\n\na card, threads: 1" in filled
     assert "<!-- gpu -->\nnone\n<!-- end of gpu -->" in filled
-    assert document.fill(filled, tmp_path, tmp_path / "results.json") == filled
+    assert document.fill(filled, tmp_path, tmp_path) == filled
 
 
 def test_the_readmes_table_is_of_what_ships():
-    """Of the run in data/bench, whose backbone and settings are those of the package; only its seeds are its own."""
-    results = json.loads(document.COMPARISON.read_text(encoding="utf-8"))
+    """Of the runs in data/bench, whose backbone and settings are those of the package; only its seeds are its own."""
+    shipped = load_params(document.ROOT / "params.yaml")
+    now, digest = settings_of(shipped), find_backbone(shipped.backbone).digest
     for name in ("README.md", "docs/comparison.md"):
         text = (document.ROOT / name).read_text(encoding="utf-8")
-        assert document.fill(text, Path("nowhere"), document.COMPARISON) == text
-        assert results["backbone_digest"][:12] in text
-    shipped = load_params(document.ROOT / "params.yaml")
-    assert results["backbone_digest"] == find_backbone(shipped.backbone).digest
-    now = settings_of(shipped)
-    assert {name: now[name] for name in results["settings"] if name != "render.seeds"} == {
-        name: value for name, value in results["settings"].items() if name != "render.seeds"
-    }
+        assert document.fill(text, Path("nowhere"), document.BENCH) == text
+        assert digest[:12] in text
+    for run in set(document.RUNS.values()):
+        results = json.loads((document.BENCH / run).read_text(encoding="utf-8"))
+        assert results["backbone_digest"] == digest
+        made = {name: value for name, value in results["settings"].items() if name != "render.seeds"}
+        assert made == {name: now[name] for name in made}
 
 
 def test_every_script_has_its_place_in_the_document():

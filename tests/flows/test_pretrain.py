@@ -38,9 +38,10 @@ def test_parts_judges_one_motion_of_two_and_two_together(
     judged = effivmt("pretrain", "parts", *map(str, places), *size)
     assert judged.code == 0, judged.err
     single, joint = judged.out.split("the motions of two clips together")
-    assert "8 videos" in single and joint.count("camera + pair, upper") == 2 and "2 videos" in joint
+    assert "10 videos" in single and "4 videos" in joint
+    assert [joint.count(f"camera{kind} + pair, upper") for kind in ("", ", near")] == [2, 2]
     keys = [json.loads(path.read_text())["key"] for path in (tmp_path / "store" / "render").glob("*/artifact.json")]
-    assert sum("regional" in key["params"] for key in keys) == 2
+    assert sum("regional" in key["params"] for key in keys) == 4
 
 
 def test_an_unknown_step_is_told(project: Path) -> None:

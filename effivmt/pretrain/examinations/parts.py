@@ -18,7 +18,7 @@ from effivmt.world.looks import COLOURS, Ground, Look
 from effivmt.world.motions import HELD_OUT, SIZE, Motion
 
 LOOKS = (Look("star", "red", 8.0), Look("circle", "cyan", 8.0))
-TOGETHER = ("camera", "pair, upper")
+TOGETHER = (("camera", "pair, upper"), ("camera, near", "pair, upper"))
 """The clips whose adapters are joined: the camera of the one, with the object of the other."""
 
 
@@ -43,7 +43,10 @@ class PartClip:
 
 
 def draw_parts(num_frames: int) -> list[PartClip]:
-    """The clips: each of two objects, then the camera and the object under it."""
+    """The clips: each of two objects, then a camera and the object under it.
+
+    The ground repeats every 16 pixels: one camera goes twice as far, from left to right, the near one as far.
+    """
     t = np.linspace(0.0, 1.0, num_frames)
     upper, lower = (
         (centre + HELD_OUT[name](t) * reach).astype(np.float32)
@@ -57,16 +60,20 @@ def draw_parts(num_frames: int) -> list[PartClip]:
         PartClip(f"pair, {name}", pair, said, prompts, "all", _around(path[0]), path, other)
         for name, path, other in (("upper", upper, lower), ("lower", lower, upper))
     ]
-    poses = still.copy()
-    poses[:, 0] = 17 * HELD_OUT["figure eight"](t)[:, 0]
     over = (32 + HELD_OUT["there and back"](t) * 20).astype(np.float32)
-    under = SIZE / 2 - poses[:, :2]
-    pan = _draw(Ground("brown", "checkered", 16.0, 1.6, (5.0, 9.0)), poses, [(LOOKS[1], over)])
+    pans = []
+    for reach in (17, 8):
+        poses = still.copy()
+        poses[:, 0] = reach * HELD_OUT["figure eight"](t)[:, 0]
+        frames = _draw(Ground("brown", "checkered", 16.0, 1.6, (5.0, 9.0)), poses, [(LOOKS[1], over)])
+        pans.append((frames, SIZE / 2 - poses[:, :2]))
+    (pan, under), (near_pan, near_under) = pans
     said = "a view of a checkered brown ground with a cyan circle"
     views = ("a view of a spotted gray ground with a red square", "a view of a checkered navy ground with a white star")
     return [
         *clips,
         PartClip("camera", pan, said, views, "camera", None, under, over, (True, False)),
+        PartClip("camera, near", near_pan, said, views, "camera", None, near_under, over, (True, False)),
         PartClip("object", pan, said, (prompts[0], views[1]), "object", None, over, under, (False, True)),
     ]
 
