@@ -6,6 +6,7 @@ import importlib.util
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -14,10 +15,14 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from effivmt.errors import EffiVMTError, ParamsError
 from effivmt_tasks.outage import expect_outage
+
+if TYPE_CHECKING:
+    from prefect.server.api.server import SubprocessASGIServer
 
 warnings.filterwarnings("ignore", "Failed to create the Prefect home")  # `_check_home` says it in one line
 try:
@@ -44,6 +49,7 @@ OWN = {
 """The environment of a server of one's own."""
 LOCK = "effivmt.lock"
 """A file in Prefect's home that whoever starts a server there holds."""
+_SERVER = "prefect.server.api.server"
 OTHERWISE = ", or run without an engine: --engine local"
 
 
@@ -124,43 +130,49 @@ def _start_own(meanwhile: Callable[[], None] | None) -> str:
     Prefect's own start waits two minutes for a server that has died, and for ever where it dies of its database. The
     server inherits a signal mask without SIGINT: it must outlive the run, to record that Ctrl-C stopped it.
     """
-    from prefect.server.api.server import SubprocessASGIServer  # it imports the server, which takes seconds
-
-    server = SubprocessASGIServer()  # the one that Prefect's clients will ask for
-    if server.running:
-        return server.api_url
+    if _SERVER in sys.modules and (running := _own_server()).running:
+        return running.api_url
     home = get_current_settings().home
     _check_home(home)
-    with _alone(home):
-        server.port = server.find_available_port()
-        app = ("--app-dir", str(prefect.__module_path__.parent), "--factory", "prefect.server.api.server:create_app")
-        address = ("--host", "127.0.0.1", "--port", str(server.port), "--log-level", "error")
-        with tempfile.TemporaryFile() as log:
-            before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-            try:
-                process = subprocess.Popen(
-                    [sys.executable, "-m", "uvicorn", *app, *address],
-                    env=os.environ | get_current_settings().to_environment_variables(exclude_unset=True) | OWN,
-                    stdout=subprocess.DEVNULL,
-                    stderr=log,
-                )
-            finally:
-                signal.pthread_sigmask(signal.SIG_SETMASK, before)
-            server.server_process, server.running = process, True
-            atexit.register(server.stop)
-            if meanwhile is not None:
-                meanwhile()
-            patience = get_current_settings().server.ephemeral.startup_timeout_seconds
-            if not _answers(process, server.api_url, patience):
-                log.seek(0)
-                said, code = _fault_in(log.read().decode(errors="replace")), process.poll()
-                server.stop()  # a further call starts another, and does not take this one for running
-                end = f"waited {patience} s for it" if code is None else f"it has ended with code {code}"
-                raise EffiVMTError(
-                    f"Prefect's own server does not start ({end}: {said}); its database is in {home}: set "
-                    f"PREFECT_HOME to another folder, or PREFECT_API_URL to a server that runs{OTHERWISE}"
-                )
-    return server.api_url
+    with _alone(home), tempfile.TemporaryFile() as log:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        app = ("--app-dir", str(prefect.__module_path__.parent), "--factory", f"{_SERVER}:create_app")
+        address = ("--host", "127.0.0.1", "--port", str(port), "--log-level", "error")
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "uvicorn", *app, *address],
+                env=os.environ | get_current_settings().to_environment_variables(exclude_unset=True) | OWN,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+            )
+            atexit.register(process.terminate)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        server = _own_server()
+        server.port, server.server_process, server.running = port, process, True
+        atexit.register(server.stop)
+        if meanwhile is not None:
+            meanwhile()
+        patience = get_current_settings().server.ephemeral.startup_timeout_seconds
+        if not _answers(process, server.api_url, patience):
+            log.seek(0)
+            said, code = _fault_in(log.read().decode(errors="replace")), process.poll()
+            server.stop()  # a further call starts another, and does not take this one for running
+            end = f"waited {patience} s for it" if code is None else f"it has ended with code {code}"
+            raise EffiVMTError(
+                f"Prefect's own server does not start ({end}: {said}); its database is in {home}: set "
+                f"PREFECT_HOME to another folder, or PREFECT_API_URL to a server that runs{OTHERWISE}"
+            )
+        return server.api_url
+
+
+def _own_server() -> "SubprocessASGIServer":
+    """The server that Prefect's clients of this process ask for; importing Prefect's server takes seconds."""
+    from prefect.server.api.server import SubprocessASGIServer
+
+    return SubprocessASGIServer()
 
 
 @contextmanager

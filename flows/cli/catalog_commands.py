@@ -132,7 +132,6 @@ def _run_with_prefect(
 ) -> "RunSummary":
     """Runs a catalog with Prefect; without it where all are hits and PREFECT_API_URL names no server to hear of it."""
     from effivmt.pipeline.hits import find_hits
-    from effivmt.pipeline.stages import import_models
 
     if cluster is not None:  # a wrong use ends here
         from effivmt_tasks.server import reach_server
@@ -143,9 +142,10 @@ def _run_with_prefect(
         from effivmt_flows.recording import record_hits
 
         return record_hits(chosen, hits, out)
+    from effivmt_flows.cli.preloading import import_libraries
     from effivmt_tasks.server import reach_server
 
-    reach_server(meanwhile=import_models)
+    reach_server(meanwhile=import_libraries)
     from effivmt_flows.catalog import run_catalog_flow
 
     force = tuple(sorted(work.force))

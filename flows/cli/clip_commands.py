@@ -106,7 +106,7 @@ def transfer(
     from effivmt.pipeline.api import transfer as transfer_clip
     from effivmt.pipeline.hits import find_transfer
     from effivmt.pipeline.outputs import check_writable, refuse_other_video
-    from effivmt.pipeline.stages import check_clip_images, check_texts, import_models
+    from effivmt.pipeline.stages import check_clip_images, check_texts
     from effivmt.pipeline.stages.ingestion import check_video, ingest_key
     from effivmt.pipeline.workspace import open_workspace
     from effivmt_flows.cli.progress import damage_notices, say_memory, say_scorer_fault, stage_progress, waiting
@@ -138,10 +138,11 @@ def transfer(
                 callback.on_stage_start(it.stage)
                 callback.on_stage_end(it)
     elif engine == "prefect":
+        from effivmt_flows.cli.preloading import import_libraries
         from effivmt_tasks.server import reach_server
 
         with waiting("starting Prefect", quiet=quiet):
-            reach_server(meanwhile=import_models)
+            reach_server(meanwhile=import_libraries)
         from effivmt_flows.transfer import transfer as flow
 
         with stage_progress(quiet=quiet) as callback:

@@ -17,7 +17,6 @@ from effivmt.pipeline.stages.head_classification import heads
 from effivmt.pipeline.stages.ingestion import ingest
 from effivmt.pipeline.stages.merging import merge
 from effivmt.pipeline.stages.motion_mask import mask
-from effivmt.pipeline.stages.preloading import import_models
 from effivmt.pipeline.stages.rendering import RenderedVideo, render
 from effivmt.pipeline.stages.spatial_tuning import spatial
 from effivmt.pipeline.stages.temporal_tuning import temporal
@@ -42,7 +41,6 @@ __all__ = [
     "embed_texts",
     "evaluate",
     "heads",
-    "import_models",
     "ingest",
     "mask",
     "merge",
