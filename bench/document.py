@@ -26,7 +26,10 @@ DOCUMENTS = [ROOT / name for name in ("README.md", "docs/performance.md", "docs/
 
 
 def fill(text: str, results: Path, bench: Path) -> str:
-    """The document with each `<!-- NAME -->` ... `<!-- end of NAME -->` filled where there is a result of that name."""
+    """The document with each `<!-- NAME -->` ... `<!-- end of NAME -->` filled where there is a result of that name.
+
+    results: the folder of the scripts' JSON files; bench: that of the comparison's runs.
+    """
 
     def filled(match: re.Match[str]) -> str:
         name = match[1]

@@ -139,8 +139,8 @@ class HeadsParams(Section):
     scope_clips: tuple[str, ...] = ()
     """Video files that `scope: backbone` averages over, relative to the params file."""
     alpha: Annotated[float, Field(gt=0, le=1e6)] = 4.0
-    """A head is temporal iff S_spatial < alpha * S_temporal; 1 where the criterion is output_error. The paper has 1.25;
-    on the embedded backbone the two are nearly alike (docs/benchmark.md)."""
+    """A head is temporal iff S_spatial < alpha * S_temporal; not read with the criterion output_error. The paper has
+    1.25; on the embedded backbone 1.25 and 4 are nearly alike (docs/benchmark.md)."""
     noise_levels: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1)] = (0.5, 0.7, 0.9)
     """The sigmas whose scores are averaged, one forward each."""
     band: Annotated[float, Field(gt=0, le=1)] | None = None

@@ -4,6 +4,7 @@ import atexit
 import fcntl
 import importlib.util
 import os
+import random
 import re
 import signal
 import socket
@@ -13,7 +14,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -135,8 +136,7 @@ def _start_own(meanwhile: Callable[[], None] | None) -> str:
     home = get_current_settings().home
     _check_home(home)
     with _alone(home), tempfile.TemporaryFile() as log:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
+        port = _free_port()
         app = ("--app-dir", str(prefect.__module_path__.parent), "--factory", f"{_SERVER}:create_app")
         address = ("--host", "127.0.0.1", "--port", str(port), "--log-level", "error")
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -153,10 +153,15 @@ def _start_own(meanwhile: Callable[[], None] | None) -> str:
         server = _own_server()
         server.port, server.server_process, server.running = port, process, True
         atexit.register(server.stop)
-        if meanwhile is not None:
-            meanwhile()
-        patience = get_current_settings().server.ephemeral.startup_timeout_seconds
-        if not _answers(process, server.api_url, patience):
+        try:
+            if meanwhile is not None:
+                meanwhile()
+            patience = get_current_settings().server.ephemeral.startup_timeout_seconds
+            answers = _answers(process, server.api_url, patience)
+        except BaseException:  # a further call must not take a server for running that nobody has heard
+            server.stop()
+            raise
+        if not answers:
             log.seek(0)
             said, code = _fault_in(log.read().decode(errors="replace")), process.poll()
             server.stop()  # a further call starts another, and does not take this one for running
@@ -173,6 +178,14 @@ def _own_server() -> "SubprocessASGIServer":
     from prefect.server.api.server import SubprocessASGIServer
 
     return SubprocessASGIServer()
+
+
+def _free_port() -> int:
+    """A free port of those that Prefect takes for such servers; none of them is for outgoing connections."""
+    for port in random.sample(range(8000, 9000), 1000):
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise EffiVMTError(f"no port of 8000 to 8999 is free for Prefect's own server: free one{OTHERWISE}")
 
 
 @contextmanager
@@ -219,7 +232,7 @@ def _answers(process: subprocess.Popen[bytes], url: str, seconds: float) -> bool
         while process.poll() is None and time.monotonic() < deadline:
             try:
                 if client.get(f"{url}/health").status_code == httpx.codes.OK:
-                    return True
+                    return process.poll() is None  # else it is another's answer
             except httpx.TransportError:
                 pass
             time.sleep(0.1)

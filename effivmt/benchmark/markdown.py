@@ -76,14 +76,15 @@ def markdown(summary: Summary) -> str:
 
 
 def brief(summary: Summary) -> str:
-    """A short document of a summary: its first table, the differences, the claims that were tested, and by class."""
+    """A short document of a summary: its first table, the differences, the claims that were tested, the figures by
+    class, what methods cannot make, and what failed."""
     methods, parts = summary["methods"], [_head(summary), summary_table(summary)]
     parts.append(_differences(methods))
     if tested := [claim for claim in summary["claims"] if claim["verdict"] != UNTESTED]:
         parts.append(f"## The paper's claims\n\n{_claims(tested)}")
     by_class = {name: method["by_class"] for name, method in methods.items()}
     if classes := _split(methods, by_class, ("motion_fidelity", "trajectory_error", "background_leakage")):
-        parts.append(f"## By class\n\n{classes}")
+        parts.append(f"## By class of motion\n\n{classes}")
     return "\n\n".join(parts + _missing(summary)) + "\n"
 
 
@@ -189,13 +190,15 @@ def _claims(claims: Sequence[ClaimRecord]) -> str:
 def _split(
     methods: Mapping[str, MethodSummary], estimates: Mapping[str, Mapping[str, Estimates]], measures: Sequence[str]
 ) -> str:
-    """One table for each measure, with a column for each part of the clips; empty where there are no parts.
+    """One table for each measure that there is, with a column for each part of the clips; empty without parts.
 
     estimates: by method and part, the same parts for each method.
     """
     tables = []
     parts = list(next(iter(estimates.values())))
     for measure in measures if parts else ():
+        if not any(measure in found for own in estimates.values() for found in own.values()):
+            continue
         rows = [
             [_title(methods, name), *(_of_part(methods[name], part, measure, own[part]) for part in parts)]
             for name, own in estimates.items()

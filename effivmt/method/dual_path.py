@@ -70,7 +70,7 @@ def add_lora(
     if not weights:
         raise EffiVMTError(
             f"no head of this backbone is {branch} on this clip, so there is nothing to tune; change heads.alpha "
-            "(a larger alpha makes more heads temporal)"
+            "(a larger alpha makes more heads temporal) or heads.criterion"
         )
     draw_weights(weights, random)
     return weights

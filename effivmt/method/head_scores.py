@@ -151,10 +151,11 @@ def _attention_hooks(transformer: WanTransformer3DModel, hook: Callable[..., Non
 def _masses(
     q: torch.Tensor, k: torch.Tensor, rows: torch.Tensor, keys: tuple[torch.Tensor, torch.Tensor]
 ) -> torch.Tensor:
-    """Mean attention mass under each template, float32 (2, N), over the query rows, in blocks of bounded memory."""
+    """Mean attention mass under each template, float64 (2, N), over the query rows."""
     heads = q.shape[1]
     total = torch.zeros(2, heads, dtype=torch.float64, device=q.device)
-    for places, attention in _rows_of(q, k, rows):
+    for places, logits in _logits(q, k, rows):
+        attention = logits.softmax(-1)
         for i, template in enumerate(keys):
             under = template[places].to(q.device).expand(heads, -1, -1)
             total[i] += attention.gather(2, under).sum((1, 2), dtype=torch.float64)
@@ -172,29 +173,31 @@ def _agreements(
 ) -> torch.Tensor:
     """1 / (1 + e) for each template, float64 (2, N): e is the squared error of the output of the query rows that see
     the template, themselves and the first `always` tokens alone, relative to the squared norm of the output.
+
+    A head without any output agrees with everything: 1.
     """
     heads = q.shape[1]
     v = v.float().transpose(0, 1)
     norm = torch.zeros(heads, dtype=torch.float64, device=q.device)
     error = torch.zeros(2, heads, dtype=torch.float64, device=q.device)
-    for places, attention in _rows_of(q, k, rows):
-        output = attention @ v
+    for places, logits in _logits(q, k, rows):
+        output = logits.softmax(-1) @ v
         norm += output.square().sum((1, 2), dtype=torch.float64)
         for i, template in enumerate(keys):
-            seen = torch.zeros(attention.shape[1:], device=q.device)
-            seen.scatter_(1, template[places].to(q.device), 1).scatter_(1, rows[places, None].to(q.device), 1)
-            seen[:, :always] = 1
-            part = attention * seen
-            error[i] += (part @ v / part.sum(2, keepdim=True) - output).square().sum((1, 2), dtype=torch.float64)
-    return norm / (norm + error)
+            hidden = torch.ones(logits.shape[1:], dtype=torch.bool, device=q.device)
+            for seen in (template[places], rows[places, None]):
+                hidden.scatter_(1, seen.to(q.device), False)
+            hidden[:, :always] = False
+            part = logits.masked_fill(hidden, -torch.inf).softmax(-1) @ v
+            error[i] += (part - output).square().sum((1, 2), dtype=torch.float64)
+    return torch.where(norm + error > 0, norm / (norm + error), 1.0)
 
 
-def _rows_of(q: torch.Tensor, k: torch.Tensor, rows: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
-    """Attention float32 (N, R, S) of the query rows, in blocks of bounded memory, each with its slice of `rows`."""
+def _logits(q: torch.Tensor, k: torch.Tensor, rows: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
+    """q k^T / sqrt(D), float32 (N, R, S), of the query rows in blocks of bounded memory, with slices of `rows`."""
     tokens, heads, head_width = q.shape
     block = max(1, _BLOCK_BYTES // (4 * tokens * heads))
     k = k.float().permute(1, 2, 0)
     for start in range(0, len(rows), block):
         places = slice(start, start + block)
-        part = rows[places].to(q.device)
-        yield places, (q[part].float().transpose(0, 1) @ k / head_width**0.5).softmax(-1)
+        yield places, q[rows[places].to(q.device)].float().transpose(0, 1) @ k / head_width**0.5

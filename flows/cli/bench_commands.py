@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def bench(
-    suite: Annotated[str, typer.Option(metavar="NAME", help="mini, quick, or a catalog file.")] = "mini",
+    suite: Annotated[str, typer.Option(metavar="NAME", help="mini, quick, extra, or a catalog file.")] = "mini",
     method: Annotated[
         list[str], typer.Option(metavar="NAME|FILE.py", help="A method, all, or a file with one; repeatable.")
     ] = [],  # noqa: B006

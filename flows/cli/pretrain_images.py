@@ -27,8 +27,8 @@ MOTIONS = 4
 PLACED = 4
 """So many of the images are taken once more, with the object where the reference's begins."""
 ROOM = 0.95
-"""An image has room for a motion if a true copy, its object displaced as the reference's is, has this correlation: the
-object of another would leave the frame."""
+"""An image has room for a motion if a true copy, its object displaced as the reference's is, has this correlation or
+more. In the other images the displaced object leaves the frame."""
 COLUMNS = (
     "videos",
     "first frame",

@@ -105,6 +105,15 @@ def test_a_table_and_the_document(tmp_path):
     assert document.fill(filled, tmp_path, tmp_path) == filled
 
 
+def test_a_short_document_stands_below_its_section(tmp_path):
+    (tmp_path / "quick").mkdir()
+    results = json.loads((document.BENCH / "results.json").read_text(encoding="utf-8"))
+    (tmp_path / "quick/results.json").write_text(json.dumps(results))
+    filled = document.fill("<!-- quick -->\n<!-- end of quick -->\n", tmp_path, tmp_path)
+    assert "\n### Paired differences\n" in filled and "\n## " not in filled and "# Comparison" not in filled
+    assert document.fill("<!-- extra -->\nold\n<!-- end of extra -->\n", tmp_path, tmp_path).count("old") == 1
+
+
 def test_the_readmes_table_is_of_what_ships():
     """Of the runs in data/bench, whose backbone and settings are those of the package; only its seeds are its own."""
     shipped = load_params(document.ROOT / "params.yaml")

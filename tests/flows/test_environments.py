@@ -97,6 +97,34 @@ def test_own_server_that_dies_is_not_waited_for() -> None:
         assert not _answers(process, f"{DEAD}/api", 600.0)
 
 
+def test_a_fault_of_mlflow_does_not_end_a_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    from effivmt_flows.cli.preloading import import_libraries
+
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    monkeypatch.delitem(sys.modules, "effivmt_tasks.tracking.runs", raising=False)
+    import_libraries()
+    assert "effivmt_tasks.tracking.runs" not in sys.modules
+
+
+@pytest.mark.slow
+def test_a_start_that_is_broken_off_leaves_no_server(tmp_path: Path) -> None:
+    code = """
+from contextlib import suppress
+from effivmt_tasks import server
+def stopped():
+    started.append(server._own_server().server_process)
+    raise KeyboardInterrupt
+started = []
+with suppress(KeyboardInterrupt):
+    server.reach_server(meanwhile=stopped)
+assert started[0].poll() is not None
+address = server.reach_server()
+assert server._answers(server._own_server().server_process, address, 1.0)
+"""
+    ended = call("-c", code, PREFECT_HOME=str(tmp_path / "home"))
+    assert ended.returncode == 0, ended.stderr
+
+
 def test_a_start_keeps_others_out_of_its_home(tmp_path: Path) -> None:
     from effivmt_tasks.server import LOCK, _alone
 

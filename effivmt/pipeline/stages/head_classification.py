@@ -39,6 +39,8 @@ def heads_key(work: Workspace, sources: Sequence[HeadSource]) -> Key:
     settings = params.model_dump(exclude={"scope_clips"}) | {"precision": work.precision}
     if params.split == "classified":  # keys made before there were other splits do not have it
         settings.pop("split")
+    if params.criterion == "output_error":  # it reads no alpha
+        settings.pop("alpha")
     if params.scope == "clip":
         (source,) = sources
         inputs = {

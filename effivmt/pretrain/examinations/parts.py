@@ -19,7 +19,7 @@ from effivmt.world.motions import HELD_OUT, SIZE, Motion
 
 LOOKS = (Look("star", "red", 8.0), Look("circle", "cyan", 8.0))
 TOGETHER = (("camera", "pair, upper"), ("camera, near", "pair, upper"))
-"""The clips whose adapters are joined: the camera of the one, with the object of the other."""
+"""Pairs of clips whose adapters are joined: the camera of the one, with the object of the other."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class PartClip:
 def draw_parts(num_frames: int) -> list[PartClip]:
     """The clips: each of two objects, then a camera and the object under it.
 
-    The ground repeats every 16 pixels: one camera goes twice as far, from left to right, the near one as far.
+    The ground repeats every 16 pixels. One camera goes 34 pixels from left to right, the near one 16.
     """
     t = np.linspace(0.0, 1.0, num_frames)
     upper, lower = (

@@ -14,8 +14,9 @@ from webpage import HOSTILE, Page
 
 from effivmt.benchmark import page, peer_stages, runner
 from effivmt.benchmark.cells import Job, JobResult, run_job
+from effivmt.benchmark.claims import UNTESTED
 from effivmt.benchmark.delivery import write_comparison
-from effivmt.benchmark.markdown import cell, claim_evidence, markdown
+from effivmt.benchmark.markdown import brief, cell, claim_evidence, markdown
 from effivmt.benchmark.methods import METHODS, OURS, of_file
 from effivmt.benchmark.peers import PEERS, peer_params
 from effivmt.benchmark.results import RunInfo
@@ -269,6 +270,13 @@ class TestResults:
             assert f"| {claim['claim']} | {claim['verdict']} | {evidence} |" in text
             untested = claim["measure"] == "background_leakage"  # the ground is plain
             assert (METHODS[claim["first"]].title in evidence) is not untested
+
+    def test_the_short_document_has_what_was_tested_and_what_failed(self, written):
+        whole, text = markdown(written[1]), brief(written[1])
+        assert set(text.splitlines()) < set(whole.splitlines())
+        headings = [line for line in text.splitlines() if line.startswith("## ")]
+        assert headings == ["## Paired differences", "## The paper's claims", "## By class of motion", "## Failed"]
+        assert UNTESTED in whole and UNTESTED not in text
 
     @pytest.mark.parametrize(
         ("measure", "found", "signed", "text"),

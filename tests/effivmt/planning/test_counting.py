@@ -98,6 +98,12 @@ def test_of_offloaded_blocks_two_are_on_the_gpu(counter: StageCounter, stage: st
     assert plain.device_bytes - offloaded.device_bytes == pytest.approx(expected, rel=0.05)
 
 
+def test_heads_by_the_error_of_their_output_compute_more(counter: StageCounter) -> None:
+    heads = PARAMS.heads.model_copy(update={"criterion": "output_error"})
+    other = StageCounter(counter.folder, PARAMS.model_copy(update={"heads": heads}))
+    assert other.cost("heads", MemoryChoices()).flops > counter.cost("heads", MemoryChoices()).flops
+
+
 @pytest.mark.parametrize("tiled", [False, True])
 def test_a_decoded_video(counter: StageCounter, tiled: bool) -> None:
     """By the tensors that are alive: convolutions on a processor allocate columns of their own, on a GPU they do not.

@@ -39,7 +39,7 @@ def test_the_camera_of_one_clip_and_the_object_of_another(parts) -> None:
     assert score_together(camera, thing, PROMPT, view(camera.wanted, still + 200))[1] == 0  # no object is drawn
 
 
-def test_paths_of_the_merged_clips_do_not_correlate(parts) -> None:
+def test_paths_of_the_joined_clips_do_not_correlate(parts) -> None:
     ground, thing = (parts[name].wanted for name in TOGETHER[0])
     moved = np.abs(np.corrcoef(ground[:, 0], thing.T))[0, 1:]
     assert ground[:, 1].std() == 0 and moved.max() < 0.85

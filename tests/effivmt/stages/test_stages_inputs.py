@@ -82,6 +82,16 @@ class TestHeadsOfTheBackbone:
         assert np.allclose(maps[2], (maps[0] + maps[1]) / 2, atol=1e-12)
         assert not np.allclose(maps[0], maps[1], atol=1e-6)
 
+    def test_by_the_error_of_their_output_need_no_alpha(self, store, params, clip, done):
+        found = []
+        for alpha in (1.25, 4.0):
+            work = Workspace(store, changed(params, heads={"criterion": "output_error", "alpha": alpha}))
+            found.append(stages.heads(work, clip, done.ingest))
+        heads = load_head_map(found[0].file("heads.parquet"))
+        assert found[1].cached and found[1].path == found[0].path != done.heads.path
+        assert np.array_equal(heads.is_temporal, heads.spatial < heads.temporal)
+        assert 0 < heads.spatial.min() < 1 and not np.allclose(heads.spatial, heads.temporal)
+
     def test_need_clips(self, store, params, clip, done):
         work = Workspace(store, changed(params, heads={"scope": "backbone"}))
         with pytest.raises(EffiVMTError, match=r"heads\.scope_clips is empty"):
