@@ -38,15 +38,21 @@ def load_metric_models(scorer: Path | None, tracker: Path | None) -> MetricModel
 
 
 def measure(
-    reference: np.ndarray, generated: np.ndarray, prompt: str, models: MetricModels, *, caption: str | None = None
+    reference: np.ndarray,
+    generated: np.ndarray,
+    prompt: str,
+    models: MetricModels,
+    *,
+    caption: str | None = None,
+    reference_features: np.ndarray | None = None,
 ) -> dict[str, float | None]:
     """All metrics of one video, frames uint8 (T, H, W, 3), against the reference's frames and its own prompt.
 
     `caption` says what the reference shows; without it the appearance leakage is left out. The background leakage is
     left out where the reference's background is plain; those of CLIP, without a scorer, and those of the prompt where
-    it is empty. None: not
-    measurable, because nothing can be tracked, or the reference has no edges. BackboneError where the scorer's features
-    are not finite.
+    it is empty. `reference_features` are the scorer's of the reference's frames, where they are known, so that several
+    videos of one reference share them. None: not measurable, because nothing can be tracked, or the reference has no
+    edges. BackboneError where the scorer's features are not finite.
     """
     metrics: dict[str, float | None] = {
         **vars(compare_motion(reference, generated, models.tracker)),
@@ -61,7 +67,8 @@ def measure(
         if prompt_features is not None:
             metrics["text_similarity"] = text_similarity(features, prompt_features)
         metrics["temporal_consistency"] = temporal_consistency(features)
-        metrics["reference_resemblance"] = reference_resemblance(features, scorer.frame_features(reference))
+        known = scorer.frame_features(reference) if reference_features is None else reference_features
+        metrics["reference_resemblance"] = reference_resemblance(features, known)
         if caption is not None and prompt_features is not None:
             shown = scorer.text_features([caption])
             metrics["appearance_leakage"] = appearance_leakage(features, shown, prompt_features)

@@ -65,13 +65,15 @@ def _evaluate(
     kept: dict[str, float | None] = {"reconstruction_psnr": load_psnr(ingested)}
     scorer = work.scorer.folder
     models = load_metric_models(None if scorer is None else scorer.path, params.tracker)
+    known = None if models.scorer is None else models.scorer.frame_features(reference)
     rows = []
     for video in rendered:
         measured = {}
         for kind, artifact in video.by_kind.items():
             with artifact.opened("video.mp4") as path:
                 frames = read_frames(path)[0]
-            measured[kind] = measure(reference, frames, video.prompt, models, caption=caption) | kept
+            metrics = measure(reference, frames, video.prompt, models, caption=caption, reference_features=known)
+            measured[kind] = metrics | kept
         rows.append({"prompt": video.prompt, "seed": video.seed, **measured})
         progress(len(rows), len(rendered))
     (out / "metrics.json").write_bytes(canonical_json(rows))
