@@ -132,9 +132,12 @@ def _in_half(family: str, y: float) -> Motion:
 
 
 def _around(centre: np.ndarray, radius: float) -> Box:
-    """The region of an object on the first frame, with 3 pixels to spare on each side, in shares of the frame."""
-    low, side = (centre - radius - 3) / SIZE, (2 * radius + 6) / SIZE
-    return round(float(low[0]), 4), round(float(low[1]), 4), round(side, 4), round(side, 4)
+    """The region of an object on the first frame, in shares of the frame: 3 pixels to spare on each side, or as many as
+    there are.
+    """
+    low = [max(0.0, round(float(place - radius - 3) / SIZE, 4)) for place in centre]
+    width, height = (round(min((2 * radius + 6) / SIZE, 1 - start), 4) for start in low)
+    return low[0], low[1], width, height
 
 
 def _still(look: Look, ground: Ground, centre: np.ndarray) -> np.ndarray:
