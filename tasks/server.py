@@ -181,7 +181,10 @@ def _own_server() -> "SubprocessASGIServer":
 
 
 def _free_port() -> int:
-    """A free port of those that Prefect takes for such servers; none of them is for outgoing connections."""
+    """A free port of those that Prefect takes for such servers; none of them is for outgoing connections.
+
+    Prefect's own search is in the module that takes seconds to import.
+    """
     for port in random.sample(range(8000, 9000), 1000):
         with suppress(OSError), socket.create_server(("127.0.0.1", port)):
             return port

@@ -36,15 +36,13 @@ class ImageScores:
     """How a video keeps the image that it begins with, and follows a motion.
 
     first: PSNR of its first frame against the image, dB; colour and shape: whether the judge reads the image's own;
-    path: correlation with the reference's path, in [-1, 1]; copy: the same of a true copy, the image's object displaced
-    as the reference's is, which leaves the frame where the way leads out of it.
+    path: correlation with the reference's path, in [-1, 1].
     """
 
     first: float
     colour: bool
     shape: bool
     path: float
-    copy: float
 
 
 def draw_pictures(count: int) -> list[Picture]:
@@ -65,6 +63,15 @@ def draw_pictures(count: int) -> list[Picture]:
     return pictures
 
 
+def score_true_copy(picture: Picture, true_path: np.ndarray) -> float:
+    """The `path` of a true copy: the picture's object, displaced as the reference's is on its path (T, 2) in pixels.
+
+    It leaves the frame where the way leads out of it.
+    """
+    displaced = judge(picture.image[None]).path + true_path - true_path[0]
+    return path_scores(judge(_drawn(picture.look, picture.ground, displaced)).path, true_path)[0]
+
+
 def _drawn(look: Look, ground: Ground, path: np.ndarray) -> np.ndarray:
     """Frames uint8 (T, 64, 64, 3) of an object whose centre takes a path (T, 2), in pixels."""
     still = np.zeros(len(path), np.float32)
@@ -74,12 +81,9 @@ def _drawn(look: Look, ground: Ground, path: np.ndarray) -> np.ndarray:
 def score(frames: np.ndarray, picture: Picture, true_path: np.ndarray) -> ImageScores:
     """Judges frames uint8 (T, 64, 64, 3) that begin with a picture against the reference's path (T, 2)."""
     seen = judge(frames)
-    displaced = judge(picture.image[None]).path + true_path - true_path[0]
-    copy = judge(_drawn(picture.look, picture.ground, displaced))
     return ImageScores(
         psnr(picture.image[None], frames[:1]),
         seen.colour == picture.look.colour,
         seen.shape == picture.look.shape,
         path_scores(seen.path, true_path)[0],
-        path_scores(copy.path, true_path)[0],
     )
